@@ -1,0 +1,225 @@
+/** Reading and writing of SCALE bytes (Polkadot specification, appendix A.2.2). */
+
+export type ScaleErrorCode =
+  | 'UNEXPECTED_END'
+  | 'TRAILING_BYTES'
+  | 'INVALID_BOOL'
+  | 'INVALID_OPTION'
+  | 'INVALID_VARIANT'
+  | 'INVALID_UTF8'
+  | 'NON_CANONICAL'
+  | 'OUT_OF_RANGE'
+  | 'TOO_LONG'
+  | 'TOO_DEEP';
+
+export class ScaleError extends Error {
+  readonly code: ScaleErrorCode;
+  constructor(code: ScaleErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** Nesting of recursive types that a decoder follows (Substrate: MAX_EXTRINSIC_DEPTH). */
+const MAX_DEPTH = 256;
+
+/** A growing byte buffer that encoders write to. */
+export class Sink {
+  #bytes: Uint8Array;
+  #view: DataView;
+  #length = 0;
+
+  constructor(capacity = 128) {
+    this.#bytes = new Uint8Array(capacity);
+    this.#view = new DataView(this.#bytes.buffer);
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  #reserve(count: number): number {
+    const at = this.#length;
+    const needed = at + count;
+    if (needed > this.#bytes.length) {
+      const grown = new Uint8Array(Math.max(needed, this.#bytes.length * 2));
+      grown.set(this.#bytes.subarray(0, at));
+      this.#bytes = grown;
+      this.#view = new DataView(grown.buffer);
+    }
+    this.#length = needed;
+    return at;
+  }
+
+  u8(value: number): void {
+    const at = this.#reserve(1);
+    this.#bytes[at] = value;
+  }
+
+  u16(value: number): void {
+    const at = this.#reserve(2);
+    this.#view.setUint16(at, value, true);
+  }
+
+  u32(value: number): void {
+    const at = this.#reserve(4);
+    this.#view.setUint32(at, value, true);
+  }
+
+  u64(value: bigint): void {
+    const at = this.#reserve(8);
+    this.#view.setBigUint64(at, value, true);
+  }
+
+  bytes(bytes: Uint8Array): void {
+    const at = this.#reserve(bytes.length);
+    this.#bytes.set(bytes, at);
+  }
+
+  /** Compact integer, `0 <= value < 2^53`. */
+  compact(value: number): void {
+    if (value < 0x40) this.u8(value << 2);
+    else if (value < 0x4000) this.u16((value << 2) | 1);
+    else if (value < 0x40000000) this.u32(((value << 2) | 2) >>> 0);
+    else this.compactBig(BigInt(value));
+  }
+
+  /** Compact integer of up to 67 bytes. */
+  compactBig(value: bigint): void {
+    if (value < 0x40000000n) {
+      this.compact(Number(value));
+      return;
+    }
+    let count = 4;
+    for (let rest = value >> 32n; rest > 0n; rest >>= 8n) count++;
+    this.u8(((count - 4) << 2) | 3);
+    for (let i = 0, rest = value; i < count; i++, rest >>= 8n) this.u8(Number(rest & 0xffn));
+  }
+
+  /** The bytes written so far, copied out. */
+  finish(): Uint8Array {
+    return this.#bytes.slice(0, this.#length);
+  }
+}
+
+/** A cursor over bytes that decoders read from. It never reads past the end and copies nothing. */
+export class Source {
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+  #offset: number;
+  #depth = 0;
+
+  constructor(bytes: Uint8Array, offset = 0) {
+    this.#bytes = bytes;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#offset = offset;
+  }
+
+  get offset(): number {
+    return this.#offset;
+  }
+
+  get remaining(): number {
+    return this.#bytes.length - this.#offset;
+  }
+
+  #take(count: number): number {
+    const at = this.#offset;
+    if (count > this.#bytes.length - at) {
+      throw new ScaleError('UNEXPECTED_END', `${count} bytes wanted at offset ${at}, ${this.remaining} left`);
+    }
+    this.#offset = at + count;
+    return at;
+  }
+
+  peek(): number | undefined {
+    return this.#bytes[this.#offset];
+  }
+
+  u8(): number {
+    return this.#bytes[this.#take(1)]!;
+  }
+
+  u16(): number {
+    return this.#view.getUint16(this.#take(2), true);
+  }
+
+  u32(): number {
+    return this.#view.getUint32(this.#take(4), true);
+  }
+
+  u64(): bigint {
+    return this.#view.getBigUint64(this.#take(8), true);
+  }
+
+  /** A view, not a copy. */
+  bytes(count: number): Uint8Array {
+    const at = this.#take(count);
+    return this.#bytes.subarray(at, at + count);
+  }
+
+  /** The bytes between an earlier offset and here, as a view. */
+  since(offset: number): Uint8Array {
+    return this.#bytes.subarray(offset, this.#offset);
+  }
+
+  /** Compact integer in its shortest form, at most `max` (a safe integer). */
+  compact(max: number): number {
+    const first = this.u8();
+    let value: number;
+    switch (first & 3) {
+      case 0:
+        value = first >> 2;
+        break;
+      case 1:
+        value = (first >> 2) | (this.u8() << 6);
+        if (value < 0x40) throw nonCanonical();
+        break;
+      case 2: {
+        const low = (first >> 2) | (this.u8() << 6);
+        value = low + this.u16() * 0x4000;
+        if (value < 0x4000) throw nonCanonical();
+        break;
+      }
+      default: {
+        const big = this.#bigMode(first >> 2);
+        if (big > BigInt(max)) throw outOfRange(big, max);
+        return Number(big);
+      }
+    }
+    if (value > max) throw outOfRange(value, max);
+    return value;
+  }
+
+  /** Compact integer in its shortest form, at most `max`. */
+  compactBig(max: bigint): bigint {
+    const first = this.peek();
+    const value =
+      first !== undefined && (first & 3) === 3 ? this.#bigMode(this.u8() >> 2) : BigInt(this.compact(0x3fffffff));
+    if (value > max) throw outOfRange(value, max);
+    return value;
+  }
+
+  #bigMode(extra: number): bigint {
+    const bytes = this.bytes(extra + 4);
+    let value = 0n;
+    for (let i = bytes.length - 1; i >= 0; i--) value = (value << 8n) | BigInt(bytes[i]!);
+    if (bytes[bytes.length - 1] === 0 || value < 0x40000000n) throw nonCanonical();
+    return value;
+  }
+
+  /** Runs `read` one level deeper; a type that nests without end is an error, not a stack overflow. */
+  nested<T>(read: () => T): T {
+    if (this.#depth >= MAX_DEPTH) throw new ScaleError('TOO_DEEP', `more than ${MAX_DEPTH} nested values`);
+    this.#depth++;
+    try {
+      return read();
+    } finally {
+      this.#depth--;
+    }
+  }
+}
+
+const nonCanonical = () => new ScaleError('NON_CANONICAL', 'compact integer is not in its shortest form');
+const outOfRange = (value: number | bigint, max: number | bigint) =>
+  new ScaleError('OUT_OF_RANGE', `${value} is larger than ${max}`);
