@@ -38,7 +38,9 @@ export type TypeShape =
   | { readonly kind: 'sequence'; readonly of: TypeDef }
   | { readonly kind: 'array'; readonly of: TypeDef; readonly length: number }
   | { readonly kind: 'tuple'; readonly of: readonly TypeDef[] }
-  | { readonly kind: 'compact'; readonly of: TypeDef };
+  | { readonly kind: 'compact'; readonly of: TypeDef }
+  /** A type that only the assembled runtime knows, resolved when metadata is made. */
+  | { readonly kind: 'outer'; readonly name: string };
 
 export interface TypeDef {
   readonly path?: readonly string[];

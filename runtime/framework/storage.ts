@@ -1,0 +1,310 @@
+/**
+ * Storage items as data: their keys, codecs and metadata entries come from one definition.
+ * Keys are Substrate's: twox128(pallet) ++ twox128(item) ++ the hashed key parts.
+ */
+import type { ClearedPrefix, Hashing, Storage } from '../host.ts';
+import { concatBytes, startsWith, utf8 } from '../primitives/bytes.ts';
+import { type Codec, encode } from '../primitives/scale/codec.ts';
+import { Source } from '../primitives/scale/io.ts';
+
+/** What storage items need of the host. */
+export type Store = Storage & Hashing;
+
+export type Hasher =
+  | 'Blake2_128'
+  | 'Blake2_256'
+  | 'Blake2_128Concat'
+  | 'Twox128'
+  | 'Twox256'
+  | 'Twox64Concat'
+  | 'Identity';
+
+export interface KeyPart<K> {
+  readonly hasher: Hasher;
+  readonly codec: Codec<K>;
+}
+
+/** For keys that users choose: the hash keeps them from unbalancing the trie. */
+export const blake2_128Concat = <K>(codec: Codec<K>): KeyPart<K> => ({ hasher: 'Blake2_128Concat', codec });
+/** For keys that the runtime chooses. */
+export const twox64Concat = <K>(codec: Codec<K>): KeyPart<K> => ({ hasher: 'Twox64Concat', codec });
+/** For keys that are hashes already. */
+export const identity = <K>(codec: Codec<K>): KeyPart<K> => ({ hasher: 'Identity', codec });
+
+/** Length of the hash in front of a key part that can be read back. */
+const HASH_LENGTH: Partial<Record<Hasher, number>> = { Blake2_128Concat: 16, Twox64Concat: 8, Identity: 0 };
+
+function hashedPart<K>(host: Hashing, part: KeyPart<K>, key: K): Uint8Array {
+  const raw = encode(part.codec, key);
+  switch (part.hasher) {
+    case 'Blake2_128Concat':
+      return concatBytes(host.blake2_128(raw), raw);
+    case 'Twox64Concat':
+      return concatBytes(host.twox64(raw), raw);
+    case 'Identity':
+      return raw;
+    case 'Blake2_128':
+      return host.blake2_128(raw);
+    case 'Blake2_256':
+      return host.blake2_256(raw);
+    case 'Twox128':
+      return host.twox128(raw);
+    case 'Twox256':
+      return host.twox256(raw);
+  }
+}
+
+/** What the metadata says of an item. */
+export interface ItemInfo {
+  readonly modifier: 'Optional' | 'Default';
+  readonly keys: readonly KeyPart<unknown>[];
+  readonly value: Codec<unknown>;
+  /** The encoded default, or `0x00` for optional items. */
+  readonly fallback: Uint8Array;
+  readonly docs: string;
+}
+
+interface Bindable {
+  readonly info: ItemInfo;
+  bind(pallet: string, name: string): void;
+}
+
+class Prefix {
+  #names: readonly [string, string] | undefined;
+  #bytes: Uint8Array | undefined;
+
+  bind(pallet: string, item: string): void {
+    this.#names = [pallet, item];
+  }
+
+  bytes(host: Hashing): Uint8Array {
+    if (this.#bytes === undefined) {
+      if (this.#names === undefined) throw new Error('a storage item was used before it was given to storage()');
+      this.#bytes = concatBytes(host.twox128(utf8(this.#names[0])), host.twox128(utf8(this.#names[1])));
+    }
+    return this.#bytes;
+  }
+}
+
+const decodeStored = <T>(codec: Codec<T>, bytes: Uint8Array): T => codec.decodeFrom(new Source(bytes));
+
+/** A single value. `Q` is `T` where there is a default and `T | undefined` where there is none. */
+export class ValueItem<T, Q> implements Bindable {
+  readonly info: ItemInfo;
+  readonly #prefix = new Prefix();
+  readonly #codec: Codec<T>;
+  readonly #fallback: Q;
+
+  constructor(codec: Codec<T>, fallback: Q, docs: string) {
+    this.#codec = codec;
+    this.#fallback = fallback;
+    this.info = describe(codec, fallback, [], docs);
+  }
+
+  bind(pallet: string, name: string): void {
+    this.#prefix.bind(pallet, name);
+  }
+
+  key(host: Hashing): Uint8Array {
+    return this.#prefix.bytes(host);
+  }
+
+  get(host: Store): Q {
+    const stored = host.get(this.key(host));
+    return stored === undefined ? this.#fallback : (decodeStored(this.#codec, stored) as unknown as Q);
+  }
+
+  exists(host: Store): boolean {
+    return host.exists(this.key(host));
+  }
+
+  put(host: Store, value: T): void {
+    host.put(this.key(host), encode(this.#codec, value));
+  }
+
+  kill(host: Store): void {
+    host.delete(this.key(host));
+  }
+
+  take(host: Store): Q {
+    const value = this.get(host);
+    this.kill(host);
+    return value;
+  }
+
+  mutate(host: Store, change: (value: Q) => T): T {
+    const value = change(this.get(host));
+    this.put(host, value);
+    return value;
+  }
+}
+
+/** A map from `K` (a tuple for several key parts) to `V`. `Q` as in {@link ValueItem}. */
+export class MapItem<K, V, Q> implements Bindable {
+  readonly info: ItemInfo;
+  readonly #prefix = new Prefix();
+  readonly #parts: readonly KeyPart<unknown>[];
+  readonly #single: boolean;
+  readonly #codec: Codec<V>;
+  readonly #fallback: Q;
+
+  constructor(parts: readonly KeyPart<unknown>[], single: boolean, codec: Codec<V>, fallback: Q, docs: string) {
+    this.#parts = parts;
+    this.#single = single;
+    this.#codec = codec;
+    this.#fallback = fallback;
+    this.info = describe(codec, fallback, parts, docs);
+  }
+
+  bind(pallet: string, name: string): void {
+    this.#prefix.bind(pallet, name);
+  }
+
+  prefix(host: Hashing): Uint8Array {
+    return this.#prefix.bytes(host);
+  }
+
+  key(host: Hashing, key: K): Uint8Array {
+    const values = this.#single ? [key] : (key as readonly unknown[]);
+    return this.#keyOf(host, values);
+  }
+
+  #keyOf(host: Hashing, values: readonly unknown[]): Uint8Array {
+    return concatBytes(
+      this.#prefix.bytes(host),
+      ...values.map((value, i) => hashedPart(host, this.#parts[i] as KeyPart<unknown>, value)),
+    );
+  }
+
+  get(host: Store, key: K): Q {
+    const stored = host.get(this.key(host, key));
+    return stored === undefined ? this.#fallback : (decodeStored(this.#codec, stored) as unknown as Q);
+  }
+
+  has(host: Store, key: K): boolean {
+    return host.exists(this.key(host, key));
+  }
+
+  insert(host: Store, key: K, value: V): void {
+    host.put(this.key(host, key), encode(this.#codec, value));
+  }
+
+  remove(host: Store, key: K): void {
+    host.delete(this.key(host, key));
+  }
+
+  take(host: Store, key: K): Q {
+    const value = this.get(host, key);
+    this.remove(host, key);
+    return value;
+  }
+
+  /** Writes what `change` makes of the value; `undefined` removes it. */
+  mutate(host: Store, key: K, change: (value: Q) => V | undefined): void {
+    const storageKey = this.key(host, key);
+    const stored = host.get(storageKey);
+    const value = change(stored === undefined ? this.#fallback : (decodeStored(this.#codec, stored) as unknown as Q));
+    if (value === undefined) host.delete(storageKey);
+    else host.put(storageKey, encode(this.#codec, value));
+  }
+
+  /**
+   * Every entry in the order of the hashed keys, from those with the leading key parts `under` (none: all).
+   * Removing the entry just yielded is allowed.
+   */
+  *entries(host: Store, under: readonly unknown[] = []): Generator<[K, V]> {
+    const prefix = this.#keyOf(host, under);
+    for (let key = host.nextKey(prefix); key !== undefined && startsWith(key, prefix); key = host.nextKey(key)) {
+      const stored = host.get(key);
+      if (stored !== undefined) yield [this.#decodeKey(key), decodeStored(this.#codec, stored)];
+    }
+  }
+
+  *keys(host: Store, under: readonly unknown[] = []): Generator<K> {
+    const prefix = this.#keyOf(host, under);
+    for (let key = host.nextKey(prefix); key !== undefined && startsWith(key, prefix); key = host.nextKey(key)) {
+      yield this.#decodeKey(key);
+    }
+  }
+
+  /** Removes every entry (at most `limit` of them) with the leading key parts `under`. */
+  clear(host: Store, under: readonly unknown[] = [], limit?: number): ClearedPrefix {
+    return host.clearPrefix(this.#keyOf(host, under), limit);
+  }
+
+  #decodeKey(key: Uint8Array): K {
+    const source = new Source(key, 32);
+    const values = this.#parts.map(({ hasher, codec }) => {
+      const skip = HASH_LENGTH[hasher];
+      if (skip === undefined) throw new Error(`keys hashed by ${hasher} cannot be read back`);
+      source.bytes(skip);
+      return codec.decodeFrom(source);
+    });
+    return (this.#single ? values[0] : values) as K;
+  }
+}
+
+function describe<T>(codec: Codec<T>, fallback: unknown, keys: readonly KeyPart<unknown>[], docs: string): ItemInfo {
+  return {
+    modifier: fallback === undefined ? 'Optional' : 'Default',
+    keys,
+    value: codec as Codec<unknown>,
+    fallback: fallback === undefined ? new Uint8Array([0]) : encode(codec, fallback as T),
+    docs,
+  };
+}
+
+/** A value that reads as `fallback` while nothing is stored. */
+export const value = <T>(codec: Codec<T>, fallback: NoInfer<T>, docs = ''): ValueItem<T, T> =>
+  new ValueItem<T, T>(codec, fallback, docs);
+
+/** A value that reads as `undefined` while nothing is stored. */
+export const optionalValue = <T>(codec: Codec<T>, docs = ''): ValueItem<T, T | undefined> =>
+  new ValueItem<T, T | undefined>(codec, undefined, docs);
+
+/** A map with one key part, `undefined` where nothing is stored. */
+export const map = <K, V>(key: KeyPart<K>, codec: Codec<V>, docs = ''): MapItem<K, V, V | undefined> =>
+  new MapItem<K, V, V | undefined>([key as KeyPart<unknown>], true, codec, undefined, docs);
+
+/** A map with one key part, `fallback` where nothing is stored. */
+export const mapWithDefault = <K, V>(
+  key: KeyPart<K>,
+  codec: Codec<V>,
+  fallback: NoInfer<V>,
+  docs = '',
+): MapItem<K, V, V> => new MapItem<K, V, V>([key as KeyPart<unknown>], true, codec, fallback, docs);
+
+type Keys<P extends readonly KeyPart<never>[]> = {
+  -readonly [I in keyof P]: P[I] extends KeyPart<infer K> ? K : never;
+};
+const erased = (parts: readonly KeyPart<never>[]) => parts as unknown as readonly KeyPart<unknown>[];
+
+/** A map with several key parts; its keys are tuples. */
+export const nMap = <const P extends readonly KeyPart<never>[], V>(
+  parts: P,
+  codec: Codec<V>,
+  docs = '',
+): MapItem<Keys<P>, V, V | undefined> =>
+  new MapItem<Keys<P>, V, V | undefined>(erased(parts), false, codec, undefined, docs);
+
+export const nMapWithDefault = <const P extends readonly KeyPart<never>[], V>(
+  parts: P,
+  codec: Codec<V>,
+  fallback: NoInfer<V>,
+  docs = '',
+): MapItem<Keys<P>, V, V> => new MapItem<Keys<P>, V, V>(erased(parts), false, codec, fallback, docs);
+
+/** Gives items their keys: `twox128(prefix) ++ twox128(name)`. */
+export function storage<I extends Readonly<Record<string, Bindable>>>(prefix: string, items: I): I & StorageSet {
+  for (const [name, item] of Object.entries(items)) item.bind(prefix, name);
+  return Object.defineProperty({ ...items }, STORAGE_PREFIX, { value: prefix, enumerable: false }) as I & StorageSet;
+}
+
+export const STORAGE_PREFIX = Symbol('storage prefix');
+export interface StorageSet {
+  readonly [STORAGE_PREFIX]: string;
+}
+
+/** The items of a `storage()` set, for the metadata. */
+export const itemsOf = (set: StorageSet): readonly (readonly [name: string, info: ItemInfo])[] =>
+  Object.entries(set as unknown as Record<string, Bindable>).map(([name, item]) => [name, item.info] as const);
