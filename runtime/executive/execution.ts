@@ -1,0 +1,87 @@
+/** The running of calls and hooks over one host: events with their phase, storage transactions, dispatch. */
+import type { Assembly } from '../framework/assembly.ts';
+import {
+  type DispatchError,
+  DispatchFailure,
+  type DispatchInfo,
+  type DispatchOutcome,
+  type ErrorDef,
+  type Origin,
+} from '../framework/dispatch.ts';
+import type { CallContext, Env, EventDef, RuntimeCall } from '../framework/pallet.ts';
+import type { Host } from '../host.ts';
+import * as system from '../pallets/system.ts';
+import { encode } from '../primitives/scale/codec.ts';
+import { Sink } from '../primitives/scale/io.ts';
+
+export class Execution implements Env {
+  readonly host: Host;
+  readonly #assembly: Assembly;
+  readonly #recordsEvents: boolean;
+  #phase: Uint8Array | undefined;
+  #events: number;
+
+  /** Without `recordsEvents`, as at genesis and in queries, events vanish. */
+  constructor(assembly: Assembly, host: Host, recordsEvents = true) {
+    this.#assembly = assembly;
+    this.host = host;
+    this.#recordsEvents = recordsEvents;
+    this.#events = recordsEvents ? system.eventCount(host) : 0;
+  }
+
+  readonly emit = <T>(event: EventDef<T>, ...fields: T extends undefined ? [] : [fields: T]): void => {
+    if (!this.#recordsEvents) return;
+    const { pallet, index } = this.#assembly.outerEvent(event as EventDef<unknown>);
+    const sink = new Sink(96);
+    sink.bytes(this.#currentPhase());
+    sink.u8(pallet);
+    sink.u8(index);
+    event.codec?.encodeTo(sink, fields[0] as T);
+    sink.compact(0);
+    this.host.append(system.eventsKey(this.host), sink.finish());
+    this.#events++;
+  };
+
+  #currentPhase(): Uint8Array {
+    this.#phase ??= encode(system.phase, system.executionPhase(this.host) ?? { type: 'Initialization' });
+    return this.#phase;
+  }
+
+  /** Writes the events' count down, since the phase ends here or the runtime is about to be left. */
+  flush(): void {
+    this.#phase = undefined;
+    if (this.#recordsEvents) system.putEventCount(this.host, this.#events);
+  }
+
+  readonly transactional = <T>(body: () => T): T => {
+    const events = this.#events;
+    this.host.beginTransaction();
+    try {
+      const value = body();
+      this.host.commitTransaction();
+      return value;
+    } catch (failure) {
+      this.host.rollbackTransaction();
+      this.#events = events;
+      throw failure;
+    }
+  };
+
+  readonly infoOf = (call: RuntimeCall): DispatchInfo => this.#assembly.infoOf(call);
+
+  readonly dispatch = (call: RuntimeCall, origin: Origin): DispatchOutcome => {
+    const def = this.#assembly.callDef(call);
+    const { host, emit, transactional, dispatch, infoOf } = this;
+    const context: CallContext = { host, emit, transactional, dispatch, infoOf, origin };
+    try {
+      return { ok: true, post: transactional(() => def.run(context, call.value.value ?? {})) ?? {} };
+    } catch (failure) {
+      if (!(failure instanceof DispatchFailure)) throw failure;
+      return { ok: false, error: this.#resolve(failure.reason), post: failure.post };
+    }
+  };
+
+  #resolve(reason: DispatchError | ErrorDef): DispatchError {
+    return 'type' in reason ? reason : this.#assembly.moduleError(reason);
+  }
+}

@@ -1,0 +1,332 @@
+/** Blocks and transactions: initialize, apply, finalize, execute, validate (`frame_executive`). */
+import type { Assembly } from '../framework/assembly.ts';
+import {
+  addWeight,
+  type DispatchOutcome,
+  exceeds,
+  NONE,
+  type Origin,
+  signed,
+  subWeight,
+  ZERO_WEIGHT,
+} from '../framework/dispatch.ts';
+import type { AnyExtension, TransactionContext } from '../framework/extension.ts';
+import type { Env, InherentDef, RuntimeCall } from '../framework/pallet.ts';
+import type { Host } from '../host.ts';
+import * as system from '../pallets/system.ts';
+import { equalBytes, toHex } from '../primitives/bytes.ts';
+import { type Block, digest, type Header } from '../primitives/header.ts';
+import { encode } from '../primitives/scale/codec.ts';
+import { ScaleError } from '../primitives/scale/io.ts';
+import { asHash, type Hash, type RuntimeVersion } from '../primitives/types.ts';
+import {
+  invalid,
+  TransactionRefused,
+  type TransactionSource,
+  type TransactionValidity,
+  type TransactionValidityError,
+  type ValidTransaction,
+} from '../primitives/validity.ts';
+import { Execution } from './execution.ts';
+import { type Extrinsic, ExtrinsicCodec, lookup, verifySignature } from './extrinsic.ts';
+
+/** A block that must not be imported. */
+export class InvalidBlock extends Error {
+  readonly code:
+    | 'BAD_EXTRINSIC'
+    | 'INHERENT_ORDER'
+    | 'MISSING_INHERENT'
+    | 'MANDATORY_FAILED'
+    | 'DIGEST_MISMATCH'
+    | 'STATE_ROOT_MISMATCH'
+    | 'EXTRINSICS_ROOT_MISMATCH'
+    | 'WRONG_PARENT';
+  constructor(code: InvalidBlock['code'], message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+/** Applied (with the call's outcome), or refused and without a trace. */
+export type ApplyResult =
+  | { readonly ok: true; readonly outcome: DispatchOutcome }
+  | { readonly ok: false; readonly error: TransactionValidityError };
+
+export interface InherentData {
+  /** By identifier (`timstap0`), SCALE-encoded. */
+  readonly [identifier: string]: Uint8Array;
+}
+
+export interface SignatureCheck {
+  readonly signature: { readonly type: 'Ed25519' | 'Sr25519' | 'Ecdsa'; readonly value: Uint8Array };
+  readonly message: Uint8Array;
+  readonly signer: Uint8Array;
+}
+
+const STATE_VERSION = 1;
+
+export class Executive {
+  readonly assembly: Assembly;
+  readonly extrinsics: ExtrinsicCodec;
+  readonly #extensions: readonly AnyExtension[];
+  readonly #version: RuntimeVersion;
+  readonly #inherents: readonly (InherentDef & { readonly pallet: string })[];
+
+  constructor(assembly: Assembly, extensions: readonly AnyExtension[], version: RuntimeVersion) {
+    this.assembly = assembly;
+    this.extrinsics = new ExtrinsicCodec(assembly.call, extensions);
+    this.#extensions = extensions;
+    this.#version = version;
+    this.#inherents = assembly.pallets.flatMap(({ name, inherent }) =>
+      inherent === undefined ? [] : [{ ...inherent, pallet: name }],
+    );
+  }
+
+  // ---- blocks ------------------------------------------------------------------------------------------------
+
+  initializeBlock(host: Host, header: Header): void {
+    system.resetEvents(host);
+    const execution = new Execution(this.assembly, host);
+    system.initialize(host, header.number, header.parentHash, header.digest.logs);
+    system.noteRuntimeVersion(host, this.#version);
+    let used = system.BLOCK_WEIGHTS.baseBlock;
+    for (const { hooks } of this.assembly.pallets) {
+      if (hooks?.onInitialize) used = addWeight(used, hooks.onInitialize(execution, header.number));
+    }
+    system.addConsumed(host, 'Mandatory', used);
+    execution.flush();
+    system.enterPhase(host, { type: 'ApplyExtrinsic', value: 0 });
+  }
+
+  /** Calls that the author must put in, made of its data, in the order of the pallets. */
+  inherentExtrinsics(host: Host, data: InherentData): Uint8Array[] {
+    const env = new Execution(this.assembly, host, false);
+    return this.#inherents.flatMap((inherent) => {
+      const raw = data[inherent.identifier];
+      const value = raw === undefined ? undefined : inherent.create(env, raw);
+      return value === undefined ? [] : [this.extrinsics.encodeBare({ type: inherent.pallet, value })];
+    });
+  }
+
+  /** Checks a block's inherents against this node's own data: the reasons against it, none if it is fine. */
+  checkInherents(
+    host: Host,
+    block: Block,
+    data: InherentData,
+  ): { identifier: string; fatal: boolean; message: string }[] {
+    const env = new Execution(this.assembly, host, false);
+    const found = new Set<string>();
+    const problems = block.extrinsics.flatMap((bytes) => {
+      const { call, preamble } = this.extrinsics.decode(bytes);
+      const inherent = preamble.type === 'Bare' ? this.#inherentOf(call) : undefined;
+      if (inherent === undefined) return [];
+      found.add(inherent.identifier);
+      const own = data[inherent.identifier];
+      const problem = own === undefined ? undefined : inherent.check(env, call.value.value ?? {}, own);
+      return problem === undefined ? [] : [{ identifier: inherent.identifier, ...problem }];
+    });
+    for (const { identifier, required } of this.#inherents) {
+      if (required && !found.has(identifier)) problems.push({ identifier, fatal: true, message: 'missing inherent' });
+    }
+    return problems;
+  }
+
+  #inherentOf(call: RuntimeCall): (InherentDef & { readonly pallet: string }) | undefined {
+    return this.#inherents.find((each) => each.pallet === call.type && each.call === call.value.type);
+  }
+
+  applyExtrinsic(host: Host, bytes: Uint8Array): ApplyResult {
+    let extrinsic: Extrinsic;
+    try {
+      extrinsic = this.extrinsics.decode(bytes);
+    } catch (problem) {
+      if (problem instanceof ScaleError) return { ok: false, error: invalid('Call').reason };
+      throw problem;
+    }
+    const execution = new Execution(this.assembly, host);
+    try {
+      return { ok: true, outcome: execution.transactional(() => this.#apply(execution, extrinsic, bytes)) };
+    } catch (problem) {
+      if (problem instanceof TransactionRefused) return { ok: false, error: problem.reason };
+      throw problem;
+    }
+  }
+
+  #apply(env: Execution, extrinsic: Extrinsic, bytes: Uint8Array): DispatchOutcome {
+    const { host } = env;
+    const blockNumber = system.blockNumber(host);
+    const { signer, origin } = this.#check(env, extrinsic, blockNumber);
+    const info = env.infoOf(extrinsic.call);
+    const tx: TransactionContext = { env, signer, call: extrinsic.call, info, length: extrinsic.length, blockNumber };
+    system.noteExtrinsic(host, bytes);
+
+    if (extrinsic.preamble.type === 'Bare') {
+      if (this.#inherentOf(extrinsic.call) === undefined || system.inherentsApplied(host)) throw invalid('Call');
+      system.addConsumed(host, info.class, addWeight(info.weight, system.limitsOf(info.class).baseExtrinsic));
+      const outcome = env.dispatch(extrinsic.call, NONE);
+      if (!outcome.ok) throw invalid('BadMandatory');
+      this.#finishExtrinsic(env, tx, outcome);
+      return outcome;
+    }
+
+    if (info.class === 'Mandatory') throw invalid('MandatoryValidation');
+    if (!system.inherentsApplied(host)) system.noteInherentsApplied(host);
+    const { extra } = extrinsic.preamble;
+    this.#extensions.forEach((each, i) => {
+      each.validate?.(tx, extra[i]);
+    });
+    const prepared = this.#extensions.map((each, i) => each.prepare?.(tx, extra[i]));
+    const outcome = env.dispatch(extrinsic.call, origin);
+    this.#extensions.forEach((each, i) => {
+      each.postDispatch?.(tx, prepared[i], outcome);
+    });
+    this.#finishExtrinsic(env, tx, outcome);
+    return outcome;
+  }
+
+  #finishExtrinsic(env: Execution, tx: TransactionContext, outcome: DispatchOutcome): void {
+    const base = system.limitsOf(tx.info.class).baseExtrinsic;
+    system.noteApplied(
+      env,
+      { ...tx.info, weight: addWeight(tx.info.weight, base) },
+      outcome.post.actualWeight
+        ? { ...outcome, post: { ...outcome.post, actualWeight: addWeight(outcome.post.actualWeight, base) } }
+        : outcome,
+    );
+    env.flush();
+  }
+
+  /** Signer and origin of an extrinsic whose signature holds. Throws {@link TransactionRefused}. */
+  #check(env: Env, extrinsic: Extrinsic, blockNumber: number): { signer?: never; origin: Origin } | Signer {
+    const { preamble } = extrinsic;
+    if (preamble.type === 'Bare') return { origin: NONE };
+    // No extension of ours authorizes a general transaction, so it has nobody who pays.
+    if (preamble.type === 'General') throw invalid('BadSigner');
+    const signer = lookup(preamble.address);
+    if (signer === undefined) throw new TransactionRefused({ type: 'Unknown', value: { type: 'CannotLookup' } });
+    const payload = this.extrinsics.signingPayload(env, extrinsic, blockNumber);
+    if (!verifySignature(env.host, preamble.signature, payload, signer)) throw invalid('BadProof');
+    return { signer, origin: signed(signer) };
+  }
+
+  /** What must hold for the signature of an extrinsic, so that it can be checked beforehand elsewhere. */
+  signatureCheck(host: Host, bytes: Uint8Array): SignatureCheck | undefined {
+    try {
+      const extrinsic = this.extrinsics.decode(bytes);
+      if (extrinsic.preamble.type !== 'Signed') return undefined;
+      const signer = lookup(extrinsic.preamble.address);
+      if (signer === undefined) return undefined;
+      const env = new Execution(this.assembly, host, false);
+      const message = this.extrinsics.signingPayload(env, extrinsic, system.blockNumber(host) + 1);
+      return { signature: extrinsic.preamble.signature, message, signer };
+    } catch (problem) {
+      if (problem instanceof ScaleError || problem instanceof TransactionRefused) return undefined;
+      throw problem;
+    }
+  }
+
+  finalizeBlock(host: Host): Header {
+    const number = system.blockNumber(host);
+    system.noteFinishedExtrinsics(host);
+    const env = new Execution(this.assembly, host);
+    let remaining = subWeight(system.BLOCK_WEIGHTS.maxBlock, system.totalConsumed(system.consumed(host)));
+    for (const { hooks } of this.assembly.pallets) {
+      if (hooks?.onIdle === undefined || exceeds(ZERO_WEIGHT, remaining)) continue;
+      const used = hooks.onIdle(env, number, remaining);
+      system.addConsumed(host, 'Mandatory', used);
+      remaining = subWeight(remaining, used);
+    }
+    for (const { hooks } of this.assembly.pallets) hooks?.onFinalize?.(env, number);
+    env.flush();
+    const { digest: logs, extrinsics } = system.finish(host);
+    const parentHash = system.parentHash(host);
+    return {
+      parentHash,
+      number,
+      stateRoot: asHash(host.storageRoot(STATE_VERSION)),
+      extrinsicsRoot: asHash(host.orderedTrieRoot(extrinsics)),
+      digest: logs,
+    };
+  }
+
+  /** Executes a whole block (its header without the seal). Throws {@link InvalidBlock}. */
+  executeBlock(host: Host, block: Block): void {
+    const { header, extrinsics } = block;
+    this.initializeBlock(host, header);
+    extrinsics.forEach((bytes, index) => {
+      const applied = this.applyExtrinsic(host, bytes);
+      if (!applied.ok) {
+        throw new InvalidBlock('BAD_EXTRINSIC', `extrinsic ${index}: ${applied.error.value.type}`);
+      }
+    });
+    const made = this.finalizeBlock(host);
+    if (!equalBytes(encode(digest, made.digest), encode(digest, header.digest))) {
+      throw new InvalidBlock('DIGEST_MISMATCH', 'the digest is not what the block makes');
+    }
+    const same = (code: InvalidBlock['code'], what: string, ours: Hash, theirs: Hash) => {
+      if (!equalBytes(ours, theirs)) {
+        throw new InvalidBlock(code, `${what} should be ${toHex(ours)}, the header says ${toHex(theirs)}`);
+      }
+    };
+    same('EXTRINSICS_ROOT_MISMATCH', 'extrinsics root', made.extrinsicsRoot, header.extrinsicsRoot);
+    same('STATE_ROOT_MISMATCH', 'state root', made.stateRoot, header.stateRoot);
+  }
+
+  // ---- transactions ------------------------------------------------------------------------------------------
+
+  /** Whether a transaction could go into a block on top of the host's state. Leaves no trace. */
+  validateTransaction(host: Host, _source: TransactionSource, bytes: Uint8Array): TransactionValidity {
+    host.beginTransaction();
+    try {
+      return { ok: true, value: this.#validate(host, bytes) };
+    } catch (problem) {
+      if (problem instanceof TransactionRefused) return { ok: false, error: problem.reason };
+      if (problem instanceof ScaleError) return { ok: false, error: invalid('Call').reason };
+      throw problem;
+    } finally {
+      host.rollbackTransaction();
+    }
+  }
+
+  #validate(host: Host, bytes: Uint8Array): ValidTransaction {
+    const extrinsic = this.extrinsics.decode(bytes);
+    const env = new Execution(this.assembly, host, false);
+    const blockNumber = system.blockNumber(host) + 1;
+    if (extrinsic.preamble.type === 'Bare') {
+      throw new TransactionRefused({ type: 'Unknown', value: { type: 'NoUnsignedValidator' } });
+    }
+    const { signer } = this.#check(env, extrinsic, blockNumber);
+    const info = env.infoOf(extrinsic.call);
+    if (info.class === 'Mandatory') throw invalid('MandatoryValidation');
+    const tx: TransactionContext = { env, signer, call: extrinsic.call, info, length: extrinsic.length, blockNumber };
+    const { extra } = extrinsic.preamble;
+    const parts = this.#extensions.map((each, i) => each.validate?.(tx, extra[i]) ?? {});
+    return parts.reduce<ValidTransaction>(combine, {
+      priority: 0n,
+      requires: [],
+      provides: [],
+      longevity: MAX_U64,
+      propagate: true,
+    });
+  }
+}
+
+interface Signer {
+  readonly signer: NonNullable<ReturnType<typeof lookup>>;
+  readonly origin: Origin;
+}
+
+const MAX_U64 = (1n << 64n) - 1n;
+
+/** As `ValidTransaction::combine_with`: priorities add up, the shortest longevity holds. */
+function combine(all: ValidTransaction, part: Partial<ValidTransaction>): ValidTransaction {
+  const priority = all.priority + (part.priority ?? 0n);
+  const longevity = part.longevity ?? MAX_U64;
+  return {
+    priority: priority < MAX_U64 ? priority : MAX_U64,
+    requires: [...all.requires, ...(part.requires ?? [])],
+    provides: [...all.provides, ...(part.provides ?? [])],
+    longevity: longevity < all.longevity ? longevity : all.longevity,
+    propagate: all.propagate && (part.propagate ?? true),
+  };
+}

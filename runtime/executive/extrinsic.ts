@@ -1,0 +1,172 @@
+/**
+ * Extrinsics, version 4 and 5 (`sp_runtime::generic::UncheckedExtrinsic`). Version 4 is signed or bare; version 5 is
+ * bare or general. Transactions here are handled without their outer length prefix.
+ */
+import type { AnyExtension } from '../framework/extension.ts';
+import type { Env, RuntimeCall } from '../framework/pallet.ts';
+import type { Hashing, Signatures } from '../host.ts';
+import { concatBytes, equalBytes } from '../primitives/bytes.ts';
+import type { Codec } from '../primitives/scale/codec.ts';
+import { ScaleError, Sink, Source } from '../primitives/scale/io.ts';
+import {
+  type AccountId,
+  type MultiAddress,
+  type MultiSignature,
+  multiAddress,
+  multiSignature,
+} from '../primitives/types.ts';
+
+export type Preamble =
+  | { readonly type: 'Bare' }
+  | {
+      readonly type: 'Signed';
+      readonly address: MultiAddress;
+      readonly signature: MultiSignature;
+      readonly extra: readonly unknown[];
+      readonly extraBytes: Uint8Array;
+    }
+  | {
+      readonly type: 'General';
+      readonly extensionVersion: number;
+      readonly extra: readonly unknown[];
+      readonly extraBytes: Uint8Array;
+    };
+
+export interface Extrinsic {
+  readonly version: 4 | 5;
+  readonly preamble: Preamble;
+  readonly call: RuntimeCall;
+  readonly callBytes: Uint8Array;
+  /** Length in bytes with the outer length prefix, which fees and limits go by. */
+  readonly length: number;
+}
+
+const SIGNED_V4 = 0x84;
+const BARE_V4 = 0x04;
+const BARE_V5 = 0x05;
+const GENERAL_V5 = 0x45;
+/** The only version of the list of extensions so far. */
+const EXTENSION_VERSION = 0;
+
+const compactLength = (length: number): number =>
+  length < 0x40 ? 1 : length < 0x4000 ? 2 : length < 0x40000000 ? 4 : 5;
+
+export class ExtrinsicCodec {
+  readonly #call: Codec<RuntimeCall>;
+  readonly #extensions: readonly AnyExtension[];
+
+  constructor(call: Codec<RuntimeCall>, extensions: readonly AnyExtension[]) {
+    this.#call = call;
+    this.#extensions = extensions;
+  }
+
+  /** Throws {@link ScaleError} on anything that is not exactly one extrinsic. */
+  decode(bytes: Uint8Array): Extrinsic {
+    const source = new Source(bytes);
+    const tag = source.u8();
+    const preamble = this.#decodePreamble(tag, source);
+    const start = source.offset;
+    const call = this.#call.decodeFrom(source);
+    const callBytes = source.since(start);
+    if (source.remaining > 0) {
+      throw new ScaleError('TRAILING_BYTES', `${source.remaining} bytes after the extrinsic's call`);
+    }
+    return {
+      version: tag === BARE_V5 || tag === GENERAL_V5 ? 5 : 4,
+      preamble,
+      call,
+      callBytes,
+      length: bytes.length + compactLength(bytes.length),
+    };
+  }
+
+  #decodePreamble(tag: number, source: Source): Preamble {
+    switch (tag) {
+      case BARE_V4:
+      case BARE_V5:
+        return { type: 'Bare' };
+      case SIGNED_V4: {
+        const address = multiAddress.decodeFrom(source);
+        const signature = multiSignature.decodeFrom(source);
+        return { type: 'Signed', address, signature, ...this.#decodeExtra(source) };
+      }
+      case GENERAL_V5: {
+        const extensionVersion = source.u8();
+        if (extensionVersion !== EXTENSION_VERSION) {
+          throw new ScaleError('INVALID_VARIANT', `extension version ${extensionVersion} is not known`);
+        }
+        return { type: 'General', extensionVersion, ...this.#decodeExtra(source) };
+      }
+      default:
+        throw new ScaleError('INVALID_VARIANT', `extrinsic format 0x${tag.toString(16)} is not known`);
+    }
+  }
+
+  #decodeExtra(source: Source): { extra: readonly unknown[]; extraBytes: Uint8Array } {
+    const start = source.offset;
+    const extra = this.#extensions.map((each) => each.extra.decodeFrom(source));
+    return { extra, extraBytes: source.since(start) };
+  }
+
+  /** A bare extrinsic, as inherents are. */
+  encodeBare(call: RuntimeCall): Uint8Array {
+    const sink = new Sink();
+    sink.u8(BARE_V4);
+    this.#call.encodeTo(sink, call);
+    return sink.finish();
+  }
+
+  /** What the signer of a version-4 extrinsic signs: call, extra, implicit; hashed when longer than 256 bytes. */
+  signingPayload(env: Env, extrinsic: Extrinsic, blockNumber: number): Uint8Array {
+    const { preamble } = extrinsic;
+    if (preamble.type === 'Bare') throw new Error('a bare extrinsic has no signing payload');
+    const sink = new Sink(256);
+    sink.bytes(extrinsic.callBytes);
+    sink.bytes(preamble.extraBytes);
+    this.#extensions.forEach((each, i) => {
+      each.implicit.encodeTo(sink, each.implicitOf(env, preamble.extra[i], blockNumber));
+    });
+    const payload = sink.finish();
+    return payload.length > 256 ? env.host.blake2_256(payload) : payload;
+  }
+}
+
+/** The account that an address stands for; undefined where it cannot be looked up (only `Id` exists here). */
+export const lookup = (address: MultiAddress): AccountId | undefined =>
+  address.type === 'Id' ? address.value : undefined;
+
+/** Whether `who` signed `message`. For ecdsa the account is the blake2b-256 of the compressed key. */
+export function verifySignature(
+  host: Hashing & Signatures,
+  signature: MultiSignature,
+  message: Uint8Array,
+  who: AccountId,
+): boolean {
+  switch (signature.type) {
+    case 'Sr25519':
+      return host.verifySr25519(signature.value, message, who);
+    case 'Ed25519':
+      return host.verifyEd25519(signature.value, message, who);
+    case 'Ecdsa': {
+      const key = host.recoverEcdsa(signature.value, host.blake2_256(message));
+      return key !== undefined && equalBytes(host.blake2_256(key), who);
+    }
+  }
+}
+
+/** Length-prefixed, as extrinsics stand in block bodies and travel over JSON-RPC. */
+export const withLength = (extrinsic: Uint8Array): Uint8Array => {
+  const sink = new Sink(5);
+  sink.compact(extrinsic.length);
+  return concatBytes(sink.finish(), extrinsic);
+};
+
+/** Takes the length prefix off; throws {@link ScaleError} if it does not match. */
+export const withoutLength = (bytes: Uint8Array): Uint8Array => {
+  const source = new Source(bytes);
+  const length = source.compact(0xffffffff);
+  if (length !== source.remaining) {
+    throw new ScaleError('TRAILING_BYTES', `length prefix says ${length}, ${source.remaining} bytes follow`);
+  }
+  return source.bytes(length);
+};
