@@ -1,0 +1,34 @@
+/** Bounds that keep every receipt, proof and dispute small enough for a block. They are part of the formats. */
+
+/** Entries of a feature row. */
+export const MAX_K = 1024;
+/** Records of a snapshot that one adapter may be trained on. */
+export const MAX_ROWS = 1 << 20;
+/** Contributors behind one adapter, hence shares in one receipt. */
+export const MAX_CONTRIBUTORS = 1024;
+/** Rows behind one entry of the running sums: what the chain adds up in one dispute. */
+export const SUM_CHUNK = 32;
+
+/** Tokens: matches shorter than this say nothing; longer ones are cut into pieces of at most `MAX_SPAN_TOKENS`. */
+export const MIN_SPAN_TOKENS = 3;
+export const MAX_SPAN_TOKENS = 64;
+/** Spans a receipt lists (heaviest first come in; listed by position), and records that share in one of them. */
+export const MAX_SPANS = 16;
+export const MAX_MATCHES = 8;
+
+/** Tokens of a record or an output that a dispute may reveal. */
+export const MAX_RECORD_TOKENS = 4096;
+/** Bytes of one record (one line of canonical JSONL, without its line feed). */
+export const MAX_RECORD_BYTES = 65_536;
+/** Receipts that are settled together. */
+export const MAX_BATCH_RECEIPTS = 4096;
+export const MAX_BATCH_CONTRIBUTORS = 4096;
+
+/** Novelty ν = 1 as fixed point. */
+export const NOVELTY_ONE = 65_536;
+/** A row's scale σ counts in units of 2^−32. */
+export const SCALE_ONE = 4_294_967_296;
+/** The largest σ of a row with unit norm: one entry ±127, all others 0. */
+export const MAX_SCALE = 33_818_641;
+/** Logarithms (base 2) of document frequencies count in units of 2^−16. */
+export const LOG_ONE = 65_536;
