@@ -1,13 +1,15 @@
 /**
- * The ledger of a receipt batch: who gets how much of which receipt, with running totals, ordered by (contributor,
- * receipt). As with the running sums of rows, a wrong total implies a wrong step, a wrong order or a gap between two
- * adjacent entries, each of which is shown with two entries and one receipt.
+ * The two lists behind a receipt batch. Items: the receipts with running fees, in the order of their nonces. Ledger: who
+ * gets how much of which receipt, with running totals, ordered by (contributor, receipt). As with the running sums of
+ * rows, a wrong total implies a wrong step, a wrong order or a gap between two adjacent entries, each of which is shown
+ * with two entries and one receipt.
  */
 import { compareBytes } from '../bytes.ts';
-import { bool, encode, type Infer, struct, u32, u128 } from '../scale/codec.ts';
+import { bool, encode, type Infer, struct, u32, u128, vec } from '../scale/codec.ts';
 import { accountId, type Hash } from '../types.ts';
-import { type Blake, part } from './canonical.ts';
+import { type Blake, canonical, part } from './canonical.ts';
 import { accountKey } from './features.ts';
+import { MAX_BATCH_RECEIPTS } from './limits.ts';
 import { leafHash, merkleRoot } from './merkle.ts';
 import { type ContributorTotal, type SignedInferenceReceipt, signedInferenceReceipt } from './receipts.ts';
 
@@ -35,17 +37,38 @@ export const ledgerRoot = (hashing: Blake, entries: readonly LedgerEntry[]): Has
     entries.map((entry) => ledgerLeaf(hashing, entry)),
   );
 
-export const receiptLeaf = (hashing: Blake, receipt: SignedInferenceReceipt): Hash =>
-  leafHash(hashing, 'receipts', encode(signedInferenceReceipt, receipt));
+/** A receipt of a batch with the sums of all receipts up to and including it. */
+export const batchItem = part(
+  'BatchItem',
+  struct({ receipt: signedInferenceReceipt, fees: u128, pool: u128, remainder: u128 }),
+);
+export type BatchItem = Infer<typeof batchItem>;
 
-export const receiptRoot = (hashing: Blake, receipts: readonly SignedInferenceReceipt[]): Hash =>
+/** The blob that a batch publishes. */
+export const batchFile = canonical('batch-file/1', 'BatchFile', struct({ items: vec(batchItem, MAX_BATCH_RECEIPTS) }));
+
+export const itemLeaf = (hashing: Blake, item: BatchItem): Hash =>
+  leafHash(hashing, 'receipts', encode(batchItem, item));
+
+export const itemRoot = (hashing: Blake, items: readonly BatchItem[]): Hash =>
   merkleRoot(
     hashing,
     'receipts',
-    receipts.map((receipt) => receiptLeaf(hashing, receipt)),
+    items.map((item) => itemLeaf(hashing, item)),
   );
 
+/** Whether an item is its predecessor (the first has none) plus its receipt. */
+export function itemStepHolds(item: BatchItem, before: BatchItem | undefined): boolean {
+  const { fee, pool, remainder } = item.receipt.payload;
+  return (
+    item.fees === (before?.fees ?? 0n) + fee &&
+    item.pool === (before?.pool ?? 0n) + pool &&
+    item.remainder === (before?.remainder ?? 0n) + remainder
+  );
+}
+
 export interface BatchSums {
+  readonly items: BatchItem[];
   readonly entries: LedgerEntry[];
   readonly totals: ContributorTotal[];
   readonly fees: bigint;
@@ -53,16 +76,19 @@ export interface BatchSums {
   readonly remainder: bigint;
 }
 
-/** The one right ledger for a list of receipts. Shares of amount 0 have no entry. */
+/** The right lists for receipts in the order of their nonces. Shares of amount 0 have no entry. */
 export function batchLedger(receipts: readonly SignedInferenceReceipt[]): BatchSums {
   const accounts = new Map<string, LedgerEntry[]>();
   let fees = 0n;
   let pool = 0n;
   let remainder = 0n;
-  for (const [at, { payload }] of receipts.entries()) {
+  const items: BatchItem[] = [];
+  for (const [at, receipt] of receipts.entries()) {
+    const { payload } = receipt;
     fees += payload.fee;
     pool += payload.pool;
     remainder += payload.remainder;
+    items.push({ receipt, fees, pool, remainder });
     for (const { contributor, amount } of payload.shares) {
       if (amount === 0n) continue;
       const key = accountKey(contributor);
@@ -78,7 +104,7 @@ export function batchLedger(receipts: readonly SignedInferenceReceipt[]): BatchS
   }
   const sorted = [...accounts.values()].sort((a, b) => compareBytes(a[0]!.contributor, b[0]!.contributor));
   const totals = sorted.map((own) => ({ contributor: own[0]!.contributor, amount: own.at(-1)!.cumulative }));
-  return { entries: sorted.flat(), totals, fees, pool, remainder };
+  return { items, entries: sorted.flat(), totals, fees, pool, remainder };
 }
 
 /** Whether an entry follows from its predecessor in the list and the receipt that it names. */

@@ -109,6 +109,8 @@ export const voucher = canonical(
   struct({
     chain: hash,
     session: sessionId,
+    /** Nobody else can be paid for the request. */
+    worker: accountId,
     /** Counts the session's requests; each is served once. */
     nonce: u64,
     cumulative: balance,
@@ -172,8 +174,8 @@ export const contributorTotal = part('ContributorTotal', struct({ contributor: a
 export type ContributorTotal = Infer<typeof contributorTotal>;
 
 /**
- * Receipts of one worker and session that are settled together, in ascending order of their voucher nonces. The ledger
- * tree (see `ledger.ts`) makes the totals disputable in bounded work.
+ * Receipts of one worker, session and adapter that are settled together, in ascending order of their voucher nonces. The
+ * two trees (see `ledger.ts`) make all sums disputable in bounded work.
  */
 export const receiptBatch = canonical(
   'receipt-batch/1',
@@ -183,9 +185,12 @@ export const receiptBatch = canonical(
     worker: accountId,
     session: sessionId,
     adapter: adapterId,
-    /** Merkle root over the signed receipts, and their number. */
+    /** Merkle root over the receipts with their running sums, and their number. */
     root: hash,
     receipts: u32,
+    /** Of the first and the last receipt: a later batch of the three must begin above. */
+    firstNonce: u64,
+    lastNonce: u64,
     /** Root and length of the ledger of shares. */
     ledgerRoot: hash,
     ledgerEntries: u32,

@@ -66,11 +66,11 @@ export function receiptFault(receipt: InferenceReceipt, rules: ReceiptRules): Re
   const fault = spansFault(spans, tokensOut, shares.length);
   if (fault !== undefined) return fault;
   const masses = spanMasses(spans, shares.length);
+  const matched = new Uint8Array(shares.length);
+  for (const { matches } of spans) for (const match of matches) matched[match.share] = 1;
   for (const [c, share] of shares.entries()) {
     if (share.spanMass !== masses[c]) return 'SPAN_TOTAL';
-    if (share.influence <= 0n && !spans.some((each) => each.matches.some((match) => match.share === c))) {
-      return 'IDLE_SHARE';
-    }
+    if (share.influence <= 0n && matched[c] === 0) return 'IDLE_SHARE';
   }
   const split = splitPool(pool, shares, rules.blend);
   if (split.remainder !== receipt.remainder) return 'AMOUNT';
