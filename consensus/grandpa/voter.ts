@@ -561,7 +561,7 @@ function noteFinalized(draft: Draft, target: Target): void {
 
 /** Goes on to the next round when this one is settled, this node has voted in it, and the one before is done with. */
 function completeRound(draft: Draft): void {
-  const { state, env } = draft;
+  const { state } = draft;
   const { best } = state;
   const { votes, previous } = best;
   if (!votes.completable || (best.stage !== 'precommitted' && best.stage !== 'passive')) return;
