@@ -26,6 +26,8 @@ export const MAX_BATCH_CONTRIBUTORS = 4096;
 
 /** Novelty ν = 1 as fixed point. */
 export const NOVELTY_ONE = 65_536;
+/** How much closer than the named neighbour another earlier record must be for a dispute: MinHash is an estimate. */
+export const NOVELTY_TOLERANCE = 6_554;
 /** A row's scale σ counts in units of 2^−32. */
 export const SCALE_ONE = 4_294_967_296;
 /** The largest σ of a row with unit norm: one entry ±127, all others 0. */

@@ -108,11 +108,14 @@ export type SpanFault = 'SPAN_LENGTH' | 'SPAN_ORDER' | 'SPAN_MASS' | 'SPAN_MATCH
 
 /** What is wrong with the list by itself: bounds, order, double mentions (`undefined`: nothing). */
 export function spansFault(list: readonly Span[], outputTokens: number, shares: number): SpanFault | undefined {
-  let end = 0;
+  let lastStart = -1;
+  let lastEnd = 0;
   for (const { start, length, mass, matches } of list) {
     if (length < MIN_SPAN_TOKENS || length > MAX_SPAN_TOKENS || start + length > outputTokens) return 'SPAN_LENGTH';
-    if (start < end) return 'SPAN_ORDER';
-    end = start + length;
+    // Maximal spans may overlap, but none lies within another.
+    if (start <= lastStart || start + length <= lastEnd) return 'SPAN_ORDER';
+    lastStart = start;
+    lastEnd = start + length;
     if (mass > MAX_SPAN_MASS) return 'SPAN_MASS';
     if (matches.length === 0) return 'SPAN_MATCHES';
     let before = -1;

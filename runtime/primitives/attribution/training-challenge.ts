@@ -9,7 +9,7 @@ import { hash } from '../types.ts';
 import { type Blake, part } from './canonical.ts';
 import { dismissed, provenIf, tryDecode, upheld, type Verdict } from './challenge.ts';
 import { type FeatureRow, featureRow, rowFault, rowLeaf } from './features.ts';
-import { MAX_K, MAX_RECORD_BYTES, NOVELTY_ONE, SUM_CHUNK } from './limits.ts';
+import { MAX_K, MAX_RECORD_BYTES, NOVELTY_ONE, NOVELTY_TOLERANCE, SUM_CHUNK } from './limits.ts';
 import { leafHash, type MerkleProof, merkleProof, verifyLeaf, verifyRange } from './merkle.ts';
 import type { TrainingReceipt } from './receipts.ts';
 import { parseRecord, RecordError, recordHash, recordProof, recordText, verifyRecord } from './records.ts';
@@ -57,7 +57,7 @@ export interface TrainingContext {
   readonly ranges: number;
   /**
    * Overlap (in units of 2^−16) from which on a worker must have found an earlier record; below it, MinHash may miss it
-   * (at .8 with 4.6·10^−8), so that only a wrong figure for the named neighbour counts.
+   * (at .8 with 4.6·10^−8), so that only a wrong figure for the named neighbour counts. At least 2^16 · 0.8.
    */
   readonly noveltyFloor: number;
 }
@@ -184,4 +184,4 @@ export const recordOverlap = (a: Uint8Array, b: Uint8Array): number =>
 export const noveltyHolds = (row: FeatureRow, earlier: number, overlap: number, floor: number): boolean =>
   row.nearest === earlier
     ? row.novelty === NOVELTY_ONE - overlap
-    : overlap < floor || row.novelty <= NOVELTY_ONE - overlap;
+    : overlap < floor || row.novelty <= NOVELTY_ONE - overlap + NOVELTY_TOLERANCE;
