@@ -4,6 +4,7 @@
  * protocol. `node test/network/simulation.ts --runs 2000`, or `--seed N --trace` to see one run again.
  */
 import { bestHead } from '../../consensus/fork-choice.ts';
+import type { GossipMessage } from '../../consensus/grandpa/messages.ts';
 import {
   type Effect,
   type Participant,
@@ -13,14 +14,13 @@ import {
   step,
   type Timer,
 } from '../../consensus/grandpa/participant.ts';
-import type { GossipMessage } from '../../consensus/grandpa/messages.ts';
 import type { ChainView, SetChange, VoterRecord } from '../../consensus/grandpa/voter.ts';
 import { VoterSet } from '../../consensus/grandpa/voter-set.ts';
 import type { BlockId, SignedVote, Target, VoteKind, VoterId } from '../../consensus/grandpa/votes.ts';
 
 export interface SimulationOptions {
   readonly trace?: (line: string) => void;
-  /** Leaves out everything that goes wrong: for checking the checks. */
+  /** Breaks the protocol on purpose: the checks must notice. */
   readonly sabotage?: 'forgetVotes' | 'weakThreshold';
 }
 
@@ -247,7 +247,10 @@ class Simulation {
     this.#changesSets = this.#random() < 0.5;
     const ids = Array.from({ length: size }, (_, i) => `v${String(i).padStart(2, '0')}` as VoterId);
     const weighted = this.#random() < 0.2;
-    const voters = this.#setOf(ids.map((id, i) => ({ id, faulty: i < faulty })), weighted);
+    const voters = this.#setOf(
+      ids.map((id, i) => ({ id, faulty: i < faulty })),
+      weighted,
+    );
     const genesis: Block = { hash: 'genesis' as BlockId, number: 0, parent: undefined, voters: undefined, madeAt: 0 };
     this.#final.set(0, genesis);
     ids.forEach((id, index) => {
@@ -318,8 +321,15 @@ class Simulation {
 
   /** A set in which the faulty weigh at most f. */
   #setOf(members: readonly { id: VoterId; faulty: boolean }[], weighted: boolean): VoterSet {
-    const weights = members.map(({ id, faulty }) => [id, faulty || !weighted ? 1 : 1 + Math.floor(this.#random() * 3)] as const);
-    return new VoterSet(weights);
+    const weights = members.map(
+      ({ id, faulty }) => [id, faulty || !weighted ? 1 : 1 + Math.floor(this.#random() * 3)] as const,
+    );
+    return this.#weaken(new VoterSet(weights));
+  }
+
+  #weaken(voters: VoterSet): VoterSet {
+    if (this.#options.sabotage !== 'weakThreshold') return voters;
+    return Object.defineProperty(voters, 'threshold', { value: Math.ceil(voters.totalWeight * 0.4) });
   }
 
   #envFor(id: VoterId, chain: NodeChain): ParticipantEnv {
@@ -364,10 +374,12 @@ class Simulation {
       voters: chain.set.voters,
       finalized: chain.finalized,
       record,
-      recordVoters: record === undefined ? undefined : new VoterSet(record.voters),
+      recordVoters: record === undefined ? undefined : this.#weaken(new VoterSet(record.voters)),
     });
     node.participant = first.state;
-    this.#note(() => `${node.name} starts in set ${first.state.voter.setId} round ${first.state.voter.best.votes.number}`);
+    this.#note(
+      () => `${node.name} starts in set ${first.state.voter.setId} round ${first.state.voter.best.votes.number}`,
+    );
     this.#perform(node, first.effects);
     for (const other of this.#nodes) {
       if (other === node || other.participant === undefined) continue;
@@ -395,7 +407,8 @@ class Simulation {
       const { reason } = result.verdict;
       const sender = this.#byId.get(event.from)!;
       // What others ask for and what was asked in an earlier life is no lie.
-      if (!sender.byzantine && !/asked/.test(reason)) this.#fail(`${sender.name} is honest and was refused by ${node.name}: ${reason}`);
+      if (!sender.byzantine && !/asked/.test(reason))
+        this.#fail(`${sender.name} is honest and was refused by ${node.name}: ${reason}`);
     }
     this.#perform(node, result.effects);
   }
@@ -409,7 +422,7 @@ class Simulation {
       }
       switch (effect.type) {
         case 'persist':
-          if (this.#options.sabotage !== 'forgetVotes') node.record = effect.record;
+          node.record = this.#options.sabotage === 'forgetVotes' ? { ...effect.record, own: [] } : effect.record;
           break;
         case 'broadcast':
           this.#broadcast(node, effect.message);
@@ -426,7 +439,8 @@ class Simulation {
         case 'equivocation': {
           this.#equivocations++;
           const offender = this.#byId.get(effect.proof.voter)!;
-          if (!offender.byzantine) this.#fail(`${offender.name} is honest and voted twice in round ${effect.proof.round}`);
+          if (!offender.byzantine)
+            this.#fail(`${offender.name} is honest and voted twice in round ${effect.proof.round}`);
           break;
         }
         case 'wantBlock': {
@@ -491,7 +505,10 @@ class Simulation {
       const signature = node.env.sign(node.id, kind, target, round, setId)!;
       return { type: 'vote', round, setId, vote: { kind, target, voter: node.id, signature } as SignedVote };
     };
-    const fake = (): Target => ({ hash: `fake${Math.floor(this.#random() * 1000)}` as BlockId, number: vote.target.number + 1 });
+    const fake = (): Target => ({
+      hash: `fake${Math.floor(this.#random() * 1000)}` as BlockId,
+      number: vote.target.number + 1,
+    });
     const other = (): Target => this.#pick(known.slice(-12));
     const behaviour = Math.floor(this.#random() * 6);
     for (const to of this.#nodes) {
@@ -508,7 +525,8 @@ class Simulation {
           this.#send(node, to, signed(fake()));
           break;
         case 4: // Tells everyone many things, some of them in both phases.
-          for (let i = 0; i < 4; i++) this.#send(node, to, signed(other(), this.#pick(['prevote', 'precommit', 'propose'])));
+          for (let i = 0; i < 4; i++)
+            this.#send(node, to, signed(other(), this.#pick(['prevote', 'precommit', 'propose'])));
           break;
         default:
           this.#send(node, to, message);
@@ -525,7 +543,12 @@ class Simulation {
     const forged = { kind: 'precommit', target, voter: someone, signature: new Uint8Array(1) } as const;
     const messages: GossipMessage[] = [
       { type: 'vote', round, setId, vote: forged },
-      { type: 'commit', round, setId, commit: { target, precommits: this.#nodes.map(({ id }) => ({ ...forged, voter: id })) } },
+      {
+        type: 'commit',
+        round,
+        setId,
+        commit: { target, precommits: this.#nodes.map(({ id }) => ({ ...forged, voter: id })) },
+      },
       { type: 'neighbour', round: round + 1000, setId, finalized: target.number },
       { type: 'neighbour', round: 1, setId: setId + 5, finalized: 0 },
       { type: 'catchUp', setId, catchUp: { round: round + 1000, base: target, prevotes: [], precommits: [forged] } },
@@ -557,7 +580,8 @@ class Simulation {
     this.#agenda.add(this.#now + this.#delay(), () => {
       if (to.participant === undefined) return;
       const missing: Block[] = [];
-      for (let at: Block | undefined = block; at !== undefined && !to.chain.known.has(at.hash); at = at.parent) missing.push(at);
+      for (let at: Block | undefined = block; at !== undefined && !to.chain.known.has(at.hash); at = at.parent)
+        missing.push(at);
       for (const each of missing.reverse()) to.chain.add(each);
       if (missing.length > 0) this.#deliver(to, { type: 'chain' });
       if (!final || from.byzantine || shown.number <= to.chain.finalized.number) return;
@@ -584,7 +608,10 @@ class Simulation {
   #block(author: Node, parent: Block): Block {
     const hash = `b${parent.number + 1}.${author.index}.${this.#blocks++}` as BlockId;
     const voters = this.#changesSets && this.#random() < 0.15 ? this.#nextVoters() : undefined;
-    this.#note(() => `${author.name} makes ${hash} on ${parent.hash}${voters === undefined ? '' : ` for ${voters.size} new voters`}`);
+    this.#note(
+      () =>
+        `${author.name} makes ${hash} on ${parent.hash}${voters === undefined ? '' : ` for ${voters.size} new voters`}`,
+    );
     return { hash, number: parent.number + 1, parent, voters, madeAt: this.#now };
   }
 
@@ -592,7 +619,10 @@ class Simulation {
     const honest = this.#honest().filter(() => this.#random() < 0.8);
     if (honest.length < 3) honest.splice(0, honest.length, ...this.#honest());
     const faulty = this.#nodes.filter((each) => each.byzantine).slice(0, Math.floor((honest.length - 1) / 2));
-    return this.#setOf([...honest, ...faulty].map((each) => ({ id: each.id, faulty: each.byzantine })), this.#random() < 0.2);
+    return this.#setOf(
+      [...honest, ...faulty].map((each) => ({ id: each.id, faulty: each.byzantine })),
+      this.#random() < 0.2,
+    );
   }
 
   #troubled = false;
@@ -675,7 +705,8 @@ function main(argv: readonly string[]): void {
       return;
     }
   }
-  const sum = (value: (result: SimulationResult) => number): number => results.reduce((total, each) => total + value(each), 0);
+  const sum = (value: (result: SimulationResult) => number): number =>
+    results.reduce((total, each) => total + value(each), 0);
   const recovery = results.map((each) => each.recoveryMs).sort((a, b) => a - b);
   const at = (share: number): number => recovery[Math.min(recovery.length - 1, Math.floor(recovery.length * share))]!;
   const failed = results.filter((each) => each.failure !== undefined).length;
