@@ -20,9 +20,13 @@ const MAX_SWEEPS = 64;
 /** `matrix`: row-major n × n, symmetric; its upper triangle is not read. */
 export function symmetricEigen(matrix: ArrayLike<number>, n: number): Eigen {
   const a = new Float64Array(n * n);
+  // Entries are brought to at most 1, since the squares of very small ones would vanish.
+  let scale = 0;
+  for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) scale = Math.max(scale, Math.abs(matrix[i * n + j]!));
+  if (scale === 0) scale = 1;
   for (let i = 0; i < n; i++) {
     for (let j = 0; j <= i; j++) {
-      const value = matrix[i * n + j]!;
+      const value = matrix[i * n + j]! / scale;
       a[i * n + j] = value;
       a[j * n + i] = value;
     }
@@ -31,6 +35,7 @@ export function symmetricEigen(matrix: ArrayLike<number>, n: number): Eigen {
   const vectors = identity(n);
   implicitQl(diagonal, offDiagonal, vectors, n);
   applyReflectors(vectors, reflectors, betas, n);
+  for (let i = 0; i < n; i++) diagonal[i]! *= scale;
   return sorted(diagonal, vectors, n);
 }
 

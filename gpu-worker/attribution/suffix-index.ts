@@ -89,6 +89,7 @@ export function suffixIndex(records: readonly ArrayLike<number>[], vocabulary: n
     let length = 0;
     while (length < MAX_SPAN_TOKENS && position + length < output.length) {
       const symbol = output[position + length]! + 1;
+      if (!(symbol > 0)) break;
       const low = lowerBound(from, to, length, symbol);
       const high = lowerBound(low, to, length, symbol + 1);
       if (low === high) break;

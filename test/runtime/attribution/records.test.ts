@@ -44,7 +44,7 @@ test('record lines', async (t) => {
   ];
   for (const [source, at, code] of bad)
     t.throws(() => parseRecords(utf8(source)), { code, line: at }, `${code} in line ${at}`);
-  t.throws(() => parseRecord(utf8('['.repeat(60_000)), 4), { line: 4 }, 'deep nesting is an error, not an overflow');
+  t.throws(() => parseRecord(utf8('['.repeat(60_000)), 4), /line 4/, 'deep nesting is an error, not an overflow');
   t.throws(() => parseRecord(Uint8Array.of(0x7b, 0xff, 0x7d)), { code: 'RECORD_NOT_UTF8' });
   t.equal(canonicalJson({ '\u{1F600}': 1, '\uFFFD': 2 }), '{"\u{1F600}":1,"\uFFFD":2}', 'keys sort by UTF-16 units');
 });
