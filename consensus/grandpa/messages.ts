@@ -37,7 +37,7 @@ export const voterId = (publicKey: Uint8Array): VoterId => toHex(publicKey) as V
 /** Raw bytes of a block or voter. */
 export const idBytes = (id: BlockId | VoterId): Uint8Array => fromHex(id);
 
-const counter: Codec<number> = mapped(
+export const counter: Codec<number> = mapped(
   u64,
   (value) => {
     if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new ScaleError('OUT_OF_RANGE', `${value} is beyond 2^53`);
@@ -46,7 +46,7 @@ const counter: Codec<number> = mapped(
   BigInt,
 );
 const blockIdCodec: Codec<BlockId> = mapped(hash, blockId, (id) => idBytes(id) as Infer<typeof hash>);
-const voterIdCodec: Codec<VoterId> = mapped(fixedBytes(32), voterId, idBytes);
+export const voterIdCodec: Codec<VoterId> = mapped(fixedBytes(32), voterId, idBytes);
 /** Copied, since a view would keep a whole message alive for as long as the vote. */
 const signature: Codec<Uint8Array> = mapped(
   fixedBytes(64),

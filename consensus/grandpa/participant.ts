@@ -15,21 +15,19 @@ import {
   wantsCommit,
 } from './peers.ts';
 import { castBy, type Round, votesOf } from './round.ts';
-import {
-  type RoundTimer,
-  resume,
-  startSet,
-  type Voter,
-  type VoterEffect,
-  type VoterEnv,
-  type VoterEvent,
-  type VoterOutcome,
-  type VoterRecord,
-  type VoterStep,
-  step as voterStep,
+import type {
+  RoundTimer,
+  Voter,
+  VoterEffect,
+  VoterEnv,
+  VoterEvent,
+  VoterOutcome,
+  VoterRecord,
+  VoterStep,
 } from './voter.ts';
 import type { VoterSet } from './voter-set.ts';
 import type { Commit, SignedVote, Target, VoterId } from './votes.ts';
+import { resume, startSet, step as voterStep } from './voting.ts';
 import { holdCommit, holdsVote, holdVote, isKnown, nothingWaits, takeReady, type Waiting } from './waiting.ts';
 
 export interface ParticipantEnv extends VoterEnv {
@@ -82,7 +80,7 @@ export interface ParticipantStep {
 }
 
 /** What misbehaviour costs a peer; the scale is Substrate's, divided by 1,000 (a peer at −1,000 or so is banned). */
-const COST = {
+export const COST = {
   malformed: 100,
   stranger: 50,
   badSignature: 1000,
