@@ -3,7 +3,7 @@
  * quantisation (reference method, steps 3–5). Influence is the integer dot product of a row with the query's feature.
  */
 import { compareBytes } from '../bytes.ts';
-import { decode, encode, type Infer, mapped, struct, u16, u32, vec } from '../scale/codec.ts';
+import { encode, type Infer, mapped, struct, u16, u32, vec } from '../scale/codec.ts';
 import { ScaleError } from '../scale/io.ts';
 import { type AccountId, accountId, type Hash, hash } from '../types.ts';
 import { type Blake, canonical, int8s, part } from './canonical.ts';
@@ -96,8 +96,8 @@ export interface FeatureTable {
 }
 
 export class FeatureError extends Error {
-  readonly code: RowFault | 'MALFORMED_FEATURES' | 'WRONG_FEATURE_ROOT';
-  constructor(code: FeatureError['code'], message: string) {
+  readonly code: RowFault;
+  constructor(code: RowFault, message: string) {
     super(message);
     this.code = code;
   }
@@ -125,20 +125,6 @@ export function featureTable(k: number, rows: readonly FeatureRow[]): FeatureTab
     table.values.set(row.values, at * k);
   }
   return table;
-}
-
-/** Reads the published blob and holds it against the committed root. Throws {@link FeatureError}. */
-export function openFeatureFile(hashing: Blake, blob: Uint8Array, root: Uint8Array): FeatureFile {
-  let file: FeatureFile;
-  try {
-    file = decode(featureFile, blob);
-  } catch (error) {
-    throw new FeatureError('MALFORMED_FEATURES', error instanceof Error ? error.message : 'not a feature file');
-  }
-  if (compareBytes(featureRoot(hashing, file.rows), root) !== 0) {
-    throw new FeatureError('WRONG_FEATURE_ROOT', 'the rows do not have the committed root');
-  }
-  return file;
 }
 
 /** Accounts as map keys. */

@@ -1,7 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { test } from 'tap';
 import { canonical, hashOf, int8s, preimageOf } from '../../../runtime/primitives/attribution/canonical.ts';
-import { featureRow, featureTable, rowFault } from '../../../runtime/primitives/attribution/features.ts';
+import { commitRows, openCommitment, wrongSumEntry } from '../../../runtime/primitives/attribution/commitment.ts';
+import { Explainer } from '../../../runtime/primitives/attribution/explain.ts';
+import {
+  featureFile,
+  featureRow,
+  featureTable,
+  rowFault,
+  rowLeaf,
+} from '../../../runtime/primitives/attribution/features.ts';
 import { influenceByRows, topRows } from '../../../runtime/primitives/attribution/influence.ts';
 import { MAX_SCALE, NOVELTY_ONE } from '../../../runtime/primitives/attribution/limits.ts';
 import {
@@ -14,12 +22,21 @@ import {
 } from '../../../runtime/primitives/attribution/merkle.ts';
 import { inferenceReceipt, receiptBatch, trainingReceipt } from '../../../runtime/primitives/attribution/receipts.ts';
 import { DEFAULT_BLEND, splitPool } from '../../../runtime/primitives/attribution/shares.ts';
-import { inverseFrequency, log2Fixed, spanMasses, spansFault } from '../../../runtime/primitives/attribution/spans.ts';
+import {
+  frequencyFile,
+  inverseFrequency,
+  log2Fixed,
+  spanMasses,
+  spansFault,
+} from '../../../runtime/primitives/attribution/spans.ts';
 import {
   contributorSums,
   influenceBySums,
   influenceOfEntry,
   runningSums,
+  sumFile,
+  sumLeaf,
+  sumRoot,
 } from '../../../runtime/primitives/attribution/sums.ts';
 import { type ReceiptFault, verifyInferenceReceipt } from '../../../runtime/primitives/attribution/verify.ts';
 import { toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
@@ -343,4 +360,66 @@ test('receipts', async (t) => {
     t.equal(preimageOf(three, utf8('abc')).length, 35);
     t.equal(toHex(hashOf(hashing, three, utf8('abc'))), answers.blake.hash);
   });
+});
+
+test('the published files', async (t) => {
+  const here = world(41);
+  const sources = here.rows.map((row, i) => ({ ...row, line: here.lines[i]!, tokens: here.tokens[i]! }));
+  const { commitment, files, data } = commitRows(hashing, here.k, sources, here.frequencies);
+  const { features } = here.training;
+  for (const root of ['featureRoot', 'sumRoot', 'frequencyRoot'] as const) {
+    t.equal(toHex(commitment[root]), toHex(features[root]), root);
+  }
+  const opened = openCommitment(hashing, commitment, files);
+  const u = unitRow(random(1), here.k).values;
+  t.same(opened.model.influence(u), here.model.influence(u));
+  t.equal(wrongSumEntry(opened, files.sums), undefined);
+
+  const entries = data.entries.with(4, { ...data.entries[4]!, sums: data.entries[4]!.sums.with(0, 5n) });
+  const forged = encode(sumFile, { k: here.k, entries });
+  t.equal(wrongSumEntry(opened, forged), 4, 'the entry to challenge');
+  t.throws(() => openCommitment(hashing, { ...commitment, sumRoot: sumRoot(hashing, entries) }, files), {
+    code: 'WRONG_SUM_ROOT',
+  });
+  t.throws(() => openCommitment(hashing, commitment, { ...files, features: files.features.slice(1) }), {
+    code: 'MALFORMED_FILE',
+  });
+  const other = encode(featureFile, {
+    k: here.k,
+    rows: here.rows.with(3, { ...here.rows[3]!, values: here.rows[3]!.values.map((v) => -v) }),
+  });
+  t.throws(() => openCommitment(hashing, commitment, { ...files, features: other }), { code: 'WRONG_FEATURE_ROOT' });
+  t.throws(() => openCommitment(hashing, { ...commitment, rows: 9 }, files), { code: 'WRONG_COUNT' });
+  const counts = encode(frequencyFile, { records: here.rows.length, frequencies: here.frequencies.with(0, 1) });
+  t.throws(() => openCommitment(hashing, commitment, { ...files, frequencies: counts }), {
+    code: 'WRONG_FREQUENCY_ROOT',
+  });
+
+  const explainer = new Explainer(hashing, opened);
+  const { receipt } = here.inference(5);
+  const { shares, records, spans } = explainer.explain(receipt, 7);
+  t.equal(shares.length, receipt.shares.length);
+  for (const { entry, proof, contributor, influence } of shares) {
+    const committed = opened.entries[entry]!;
+    t.same(committed.contributor, contributor);
+    t.equal(influenceOfEntry(committed, receipt.feature), influence);
+    t.ok(verifyLeaf(hashing, 'sums', commitment.sumRoot, commitment.sumEntries, sumLeaf(hashing, committed), proof));
+  }
+  t.equal(records.length, 7);
+  for (const { index, proof } of records) {
+    t.ok(
+      verifyLeaf(
+        hashing,
+        'features',
+        commitment.featureRoot,
+        commitment.rows,
+        rowLeaf(hashing, here.rows[index]!),
+        proof,
+      ),
+    );
+  }
+  t.same(
+    spans.map(({ matches }) => matches.map(({ record }) => record)),
+    receipt.spans.map(({ matches }) => matches.map(({ record }) => record)),
+  );
 });

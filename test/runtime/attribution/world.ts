@@ -89,23 +89,23 @@ export function unitRow(rng: Random, k: number): { scale: number; values: Int8Ar
 const VOCABULARY = 40;
 export const rules: ReceiptRules = { blend: DEFAULT_BLEND, poolOf: (fee) => fee / 2n };
 
-export function world(seed = 1, { records = 150, contributors = 5, k = 24 } = {}) {
+export function world(seed = 1, { records = 200, contributors = 5, k = 24 } = {}) {
   const rng = random(seed);
   const accounts = Array.from({ length: contributors }, (_, n) => account(n));
-  // Batches of 10 … 49 records, contributors in turn, so that each has several ranges.
+  // Batches of 8 … 27 records, contributors in turn, so that each has several ranges.
   const ranges: SnapshotRange[] = [];
   const lines: Uint8Array[] = [];
   const tokens: number[][] = [];
   const owners: AccountId[] = [];
   const batches: Hash[][] = [];
   while (lines.length < records) {
-    const count = Math.min(records - lines.length, 10 + rng.below(40));
+    const count = Math.min(records - lines.length, 8 + rng.below(20));
     const contributor = accounts[ranges.length % contributors]!;
     const first = lines.length;
     for (let i = 0; i < count; i++) {
       const words = Array.from({ length: 20 }, () => rng.below(VOCABULARY));
       // Every seventh record repeats most of an earlier one.
-      if (lines.length % 7 === 6) words.splice(0, 18, ...tokens[rng.below(tokens.length)]!.slice(0, 18));
+      if (lines.length % 7 === 6) words.splice(0, 19, ...tokens[rng.below(tokens.length)]!.slice(0, 19));
       tokens.push(words);
       lines.push(recordLine({ text: words.map((word) => `w${word}`).join(' '), n: lines.length }));
       owners.push(contributor);
