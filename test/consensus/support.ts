@@ -5,6 +5,7 @@ import { signingPayload, voterId } from '../../consensus/grandpa/messages.ts';
 import type { ChainView, SetChange } from '../../consensus/grandpa/voter.ts';
 import type { VoterSet } from '../../consensus/grandpa/voter-set.ts';
 import type { BlockId, SignedVote, Target, VoteKind, VoterId } from '../../consensus/grandpa/votes.ts';
+import type { Clock, Journal } from '../../consensus/ports.ts';
 
 export const GENESIS = 'genesis' as BlockId;
 
@@ -120,4 +121,70 @@ export function seeded(seed: number): () => number {
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
   };
+}
+
+/** A clock that stands still until told; `advance` lets everything that became due happen, promises included. */
+export class ManualClock implements Clock {
+  #now: number;
+  readonly #timers = new Set<{ readonly at: number; readonly run: () => void }>();
+
+  constructor(now: number) {
+    this.#now = now;
+  }
+
+  now(): number {
+    return this.#now;
+  }
+
+  monotonic(): number {
+    return this.#now;
+  }
+
+  after(ms: number, run: () => void): () => void {
+    const timer = { at: this.#now + ms, run };
+    this.#timers.add(timer);
+    return () => this.#timers.delete(timer);
+  }
+
+  get pending(): number {
+    return this.#timers.size;
+  }
+
+  async advance(ms: number): Promise<void> {
+    const end = this.#now + ms;
+    for (;;) {
+      await settled();
+      const [next] = [...this.#timers].filter((each) => each.at <= end).sort((a, b) => a.at - b.at);
+      if (next === undefined) break;
+      this.#timers.delete(next);
+      this.#now = Math.max(this.#now, next.at);
+      next.run();
+    }
+    this.#now = end;
+    await settled();
+  }
+}
+
+/** Long enough for every promise that waits on nothing but promises. */
+export const settled = (): Promise<void> =>
+  new Promise((resolve) => {
+    setImmediate(() => setImmediate(resolve));
+  });
+
+export class MemoryJournal implements Journal {
+  readonly entries = new Map<string, Uint8Array>();
+  /** Makes writes fail, as a full disk does. */
+  broken = false;
+  onPut: (key: string) => void = () => {};
+
+  async get(key: string): Promise<Uint8Array | undefined> {
+    return this.entries.get(key);
+  }
+
+  async put(key: string, value: Uint8Array): Promise<void> {
+    await Promise.resolve();
+    if (this.broken) throw new Error('ENOSPC: no space left on device');
+    this.entries.set(key, value);
+    this.onPut(key);
+  }
 }
