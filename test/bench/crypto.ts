@@ -2,6 +2,7 @@
  * Signature checks and hashes a second, and how long a check takes when little is going on.
  * `node test/bench/crypto.ts`
  */
+import { performance } from 'node:perf_hooks';
 import { ed25519 } from '@noble/curves/ed25519.js';
 import { secp256k1 } from '@noble/curves/secp256k1.js';
 import { sr25519PairFromSeed, sr25519Sign } from '@polkadot/util-crypto';
