@@ -371,6 +371,7 @@ export class Queues {
     for (const follower of followers) {
       if (follower.where === 'ready' && !follower.parents.has(entry)) this.#demote(follower, all);
     }
+    this.#enforceLimits(all);
     if (refusal !== undefined && refusal.type !== 'immediatelyDropped') {
       all.push({ type: 'invalid', entry, reason: refusal.type });
     }

@@ -13,6 +13,11 @@ const FINAL: ReadonlySet<TransactionStatus['type']> = new Set([
   'invalid',
 ]);
 
+interface Watch {
+  readonly listeners: Set<StatusListener>;
+  last: TransactionStatus['type'] | undefined;
+}
+
 interface Inclusion {
   readonly block: Hash;
   /** Index in the block by transaction. */
@@ -21,7 +26,7 @@ interface Inclusion {
 
 export class Watchers {
   readonly #maxBlocks: number;
-  readonly #listeners = new Map<Key, Set<StatusListener>>();
+  readonly #watches = new Map<Key, Watch>();
   /** Blocks that include a watched transaction and are not final yet, oldest first. */
   readonly #inclusions = new Map<Key, Inclusion>();
 
@@ -32,31 +37,35 @@ export class Watchers {
 
   /** Watched transactions, and blocks awaited. */
   get size(): { readonly transactions: number; readonly blocks: number } {
-    return { transactions: this.#listeners.size, blocks: this.#inclusions.size };
+    return { transactions: this.#watches.size, blocks: this.#inclusions.size };
   }
 
   has(key: Key): boolean {
-    return this.#listeners.has(key);
+    return this.#watches.has(key);
   }
 
   watch(key: Key, listener: StatusListener): () => void {
-    const listeners = this.#listeners.get(key) ?? new Set();
-    this.#listeners.set(key, listeners.add(listener));
+    const watch = this.#watches.get(key) ?? { listeners: new Set(), last: undefined };
+    this.#watches.set(key, watch);
+    watch.listeners.add(listener);
     return () => {
-      listeners.delete(listener);
-      if (listeners.size === 0 && this.#listeners.get(key) === listeners) this.#listeners.delete(key);
+      watch.listeners.delete(listener);
+      if (watch.listeners.size === 0 && this.#watches.get(key) === watch) this.#watches.delete(key);
     };
   }
 
   tell(key: Key, status: TransactionStatus): void {
-    const listeners = this.#listeners.get(key);
-    if (listeners === undefined) return;
-    if (FINAL.has(status.type)) this.#listeners.delete(key);
-    for (const listener of [...listeners]) listener(status);
+    const watch = this.#watches.get(key);
+    if (watch === undefined) return;
+    // One that left and came back at once has nothing new to tell.
+    if ((status.type === 'ready' || status.type === 'future') && status.type === watch.last) return;
+    if (FINAL.has(status.type)) this.#watches.delete(key);
+    if (status.type !== 'broadcast') watch.last = status.type;
+    for (const listener of [...watch.listeners]) listener(status);
   }
 
   included(block: Hash, key: Key, index: number): void {
-    if (!this.#listeners.has(key)) return;
+    if (!this.#watches.has(key)) return;
     const blockKey = keyOf(block);
     const inclusion = this.#inclusions.get(blockKey) ?? { block, transactions: new Map() };
     inclusion.transactions.set(key, index);
