@@ -2,15 +2,15 @@
  * Secret URIs, `<phrase or 0x seed>//hard/soft///password`, as every Substrate tool understands them. Without a phrase
  * the well-known development phrase is meant, so that `//Alice` is Alice everywhere.
  */
+import { pbkdf2Sync } from 'node:crypto';
 import {
   ed25519PairFromSeed,
   keyExtractSuri,
   keyFromPath,
-  mnemonicToMiniSecret,
-  mnemonicValidate,
+  mnemonicToEntropy,
   secp256k1PairFromSeed,
-  sr25519PairFromSeed,
 } from '@polkadot/util-crypto';
+import * as schnorrkel from '@polkadot-labs/schnorrkel-wasm';
 import { fromHex } from '../../runtime/primitives/bytes.ts';
 import { type KeyPair, KeystoreError, type Scheme } from './keys.ts';
 
@@ -35,13 +35,21 @@ function parse(uri: string): ParsedUri {
     throw badUri('it should be a mnemonic or 0x-seed, then /soft and //hard derivations, then ///password');
   }
   const { phrase, path, password } = parts;
-  if (phrase.startsWith('0x')) {
-    if (phrase.length !== 66) throw badUri('a seed has 64 hex digits');
-    return { seed: fromHex(phrase), path };
-  }
-  if (!mnemonicValidate(phrase))
+  if (!phrase.startsWith('0x')) return { seed: miniSecret(phrase, password ?? ''), path };
+  if (phrase.length !== 66) throw badUri('a seed has 64 hex digits');
+  return { seed: fromHex(phrase), path };
+}
+
+/** Substrate's way from a mnemonic to a seed: as BIP-39, but it stretches the entropy and not the words. */
+function miniSecret(phrase: string, password: string): Uint8Array {
+  let entropy: Uint8Array;
+  try {
+    entropy = mnemonicToEntropy(phrase);
+  } catch {
     throw badUri('the mnemonic has wrong words, a wrong number of them or a wrong checksum');
-  return { seed: mnemonicToMiniSecret(phrase, password), path };
+  }
+  const salt = `mnemonic${password}`.normalize('NFKD');
+  return new Uint8Array(pbkdf2Sync(entropy, salt, 2_048, 64, 'sha512').subarray(0, 32));
 }
 
 /** Throws {@link KeystoreError} `BAD_URI`. */
@@ -52,8 +60,12 @@ export function derive(uri: string, scheme: Scheme): KeyPair {
   }
   switch (scheme) {
     case 'sr25519': {
-      const { publicKey, secretKey } = keyFromPath(sr25519PairFromSeed(seed), path, 'sr25519');
-      return { scheme, publicKey, secret: secretKey };
+      let pair = schnorrkel.sr25519_keypair_from_seed(seed);
+      for (const { isSoft, chainCode } of path) {
+        const step = isSoft ? schnorrkel.sr25519_derive_keypair_soft : schnorrkel.sr25519_derive_keypair_hard;
+        pair = step(pair, chainCode);
+      }
+      return { scheme, publicKey: pair.slice(64), secret: pair.slice(0, 64) };
     }
     case 'ed25519': {
       const { publicKey, secretKey } = keyFromPath(ed25519PairFromSeed(seed), path, 'ed25519');
