@@ -231,7 +231,8 @@ export const accountExists = (host: Host, who: AccountId): boolean => store.Acco
 export const putAccount = (host: Host, who: AccountId, info: AccountInfo): void =>
   store.Account.insert(host, who, info);
 
-const isAlive = (info: AccountInfo): boolean => info.providers > 0 || info.sufficients > 0;
+/** Whether something keeps the account in existence. */
+export const isAlive = (info: AccountInfo): boolean => info.providers > 0 || info.sufficients > 0;
 
 /** Adds a reason for the account to exist; the first one creates it. */
 export function incProviders(env: Env, who: AccountId, info: AccountInfo): AccountInfo {
@@ -262,18 +263,21 @@ export const writeAccount = (host: Host, who: AccountId, info: AccountInfo | und
 /** How many things may rely on one account. */
 const MAX_CONSUMERS = 64;
 
-/** Something relies on the account from now on. Fails with `NoProviders` if the account does not exist. */
-export function incConsumers(host: Host, who: AccountId): void {
-  store.Account.mutate(host, who, (info) => {
-    if (info.providers === 0) fail({ type: 'NoProviders' });
-    if (info.consumers >= MAX_CONSUMERS) fail({ type: 'TooManyConsumers' });
-    return { ...info, consumers: info.consumers + 1 };
-  });
+/** With one more thing that relies on the account. Fails with `NoProviders` if the account does not exist. */
+export function withConsumer(info: AccountInfo): AccountInfo {
+  if (info.providers === 0) fail({ type: 'NoProviders' });
+  if (info.consumers >= MAX_CONSUMERS) fail({ type: 'TooManyConsumers' });
+  return { ...info, consumers: info.consumers + 1 };
 }
 
-export function decConsumers(host: Host, who: AccountId): void {
-  store.Account.mutate(host, who, (info) => ({ ...info, consumers: Math.max(0, info.consumers - 1) }));
-}
+export const withoutConsumer = (info: AccountInfo): AccountInfo => ({
+  ...info,
+  consumers: Math.max(0, info.consumers - 1),
+});
+
+/** Something relies on the account from now on. Fails as {@link withConsumer}. */
+export const incConsumers = (host: Host, who: AccountId): void => store.Account.mutate(host, who, withConsumer);
+export const decConsumers = (host: Host, who: AccountId): void => store.Account.mutate(host, who, withoutConsumer);
 
 export function incNonce(host: Host, who: AccountId): void {
   store.Account.mutate(host, who, (info) => ({ ...info, nonce: info.nonce + 1 }));
