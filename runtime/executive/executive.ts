@@ -16,6 +16,7 @@ import type { Host } from '../host.ts';
 import * as system from '../pallets/system.ts';
 import { equalBytes, toHex } from '../primitives/bytes.ts';
 import { type Block, digest, type Header } from '../primitives/header.ts';
+import { InvalidBlock } from '../primitives/invalid-block.ts';
 import { encode } from '../primitives/scale/codec.ts';
 import { ScaleError } from '../primitives/scale/io.ts';
 import { asHash, type Hash, type RuntimeVersion } from '../primitives/types.ts';
@@ -29,23 +30,6 @@ import {
 } from '../primitives/validity.ts';
 import { Execution } from './execution.ts';
 import { type Extrinsic, ExtrinsicCodec, lookup, verifySignature } from './extrinsic.ts';
-
-/** A block that must not be imported. */
-export class InvalidBlock extends Error {
-  readonly code:
-    | 'BAD_EXTRINSIC'
-    | 'INHERENT_ORDER'
-    | 'MISSING_INHERENT'
-    | 'MANDATORY_FAILED'
-    | 'DIGEST_MISMATCH'
-    | 'STATE_ROOT_MISMATCH'
-    | 'EXTRINSICS_ROOT_MISMATCH'
-    | 'WRONG_PARENT';
-  constructor(code: InvalidBlock['code'], message: string) {
-    super(message);
-    this.code = code;
-  }
-}
 
 /** Applied (with the call's outcome), or refused and without a trace. */
 export type ApplyResult =

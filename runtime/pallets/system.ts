@@ -14,6 +14,7 @@ import {
   exceeds,
   fail,
   PS_PER_MS,
+  subWeight,
   ZERO_WEIGHT,
 } from '../framework/dispatch.ts';
 import { call, constant, type Env, event, pallet } from '../framework/pallet.ts';
@@ -337,7 +338,11 @@ export function noteRuntimeVersion(host: Host, version: RuntimeVersion): boolean
 export const addConsumed = (host: Host, of: DispatchClass, used: Weight): void => {
   store.BlockWeight.mutate(host, (all) => ({ ...all, [CLASS_FIELD[of]]: addWeight(all[CLASS_FIELD[of]], used) }));
 };
-export const putConsumed = (host: Host, all: ConsumedWeight): void => store.BlockWeight.put(host, all);
+/** Gives back what a call announced and did not use. */
+export const refundConsumed = (host: Host, of: DispatchClass, announced: Weight, actual: Weight): void => {
+  const unspent = subWeight(announced, actual);
+  store.BlockWeight.mutate(host, (all) => ({ ...all, [CLASS_FIELD[of]]: subWeight(all[CLASS_FIELD[of]], unspent) }));
+};
 
 export const totalConsumed = (all: ConsumedWeight): Weight =>
   addWeight(addWeight(all.normal, all.operational), all.mandatory);
@@ -394,7 +399,8 @@ export function finish(host: Host): { digest: Digest; extrinsics: Uint8Array[] }
 
 const keyValue = tuple(bytes(), bytes());
 
-export const system = (version: RuntimeVersion) =>
+/** `version` is asked for when needed, since it lists APIs that are put together after the pallets. */
+export const system = (version: () => RuntimeVersion) =>
   pallet({
     name: 'System',
     index: 0,
@@ -412,7 +418,7 @@ export const system = (version: RuntimeVersion) =>
         { read: cost(0n, 1, 0).refTime, write: cost(0n, 0, 1).refTime },
         'The weight of state accesses, in picoseconds.',
       ),
-      Version: constant(runtimeVersion, version, "The chain's current version."),
+      Version: constant(runtimeVersion, () => version(), "The chain's current version."),
       SS58Prefix: constant(u16, SS58_PREFIX, 'The SS58 prefix of addresses.'),
     },
     calls: {
@@ -469,7 +475,7 @@ export const system = (version: RuntimeVersion) =>
     genesis({ host }) {
       store.BlockHash.insert(host, 0, new Uint8Array(32).fill(69) as Hash);
       store.ParentHash.put(host, new Uint8Array(32).fill(69) as Hash);
-      store.LastRuntimeUpgrade.put(host, { specVersion: version.specVersion, specName: version.specName });
+      store.LastRuntimeUpgrade.put(host, { specVersion: version().specVersion, specName: version().specName });
       store.UpgradedToU32RefCount.put(host, true);
       store.UpgradedToTripleRefCount.put(host, true);
       host.put(EXTRINSIC_INDEX, encode(u32, 0));

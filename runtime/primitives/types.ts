@@ -43,6 +43,7 @@ export type Balance = bigint;
 export const blockNumber = u32;
 export type BlockNumber = number;
 export const nonce = u32;
+export type Nonce = number;
 
 /** `Compact<()>`: no bytes. */
 const compactUnit: Codec<undefined> = { ...unit, type: { shape: { kind: 'compact', of: unit.type } } };

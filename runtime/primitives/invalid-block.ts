@@ -1,0 +1,17 @@
+/** A block that must not be imported: whoever made it broke a rule. */
+export class InvalidBlock extends Error {
+  readonly code:
+    | 'BAD_EXTRINSIC'
+    | 'BAD_PRE_DIGEST'
+    | 'INHERENT_ORDER'
+    | 'MISSING_INHERENT'
+    | 'MANDATORY_FAILED'
+    | 'DIGEST_MISMATCH'
+    | 'STATE_ROOT_MISMATCH'
+    | 'EXTRINSICS_ROOT_MISMATCH'
+    | 'WRONG_PARENT';
+  constructor(code: InvalidBlock['code'], message: string) {
+    super(message);
+    this.code = code;
+  }
+}

@@ -1,0 +1,147 @@
+/** The OpenLedger runtime: its pallets, its transaction extensions, its APIs. What the ledger is, on one page. */
+import { standardApis } from './apis.ts';
+import { Execution } from './executive/execution.ts';
+import { Executive } from './executive/executive.ts';
+import { extensions } from './extensions.ts';
+import { assemble } from './framework/assembly.ts';
+import { DispatchFailure } from './framework/dispatch.ts';
+import type { ConstantDef, RuntimeApi } from './framework/pallet.ts';
+import type { GenesisConfig } from './genesis.ts';
+import type { Host } from './host.ts';
+import { type MetadataVersion, metadata } from './metadata/metadata.ts';
+import { aura } from './pallets/aura.ts';
+import { balances } from './pallets/balances.ts';
+import { grandpa } from './pallets/grandpa.ts';
+import { system } from './pallets/system.ts';
+import { timestamp } from './pallets/timestamp.ts';
+import { transactionPayment } from './pallets/transaction-payment.ts';
+import { utf8 } from './primitives/bytes.ts';
+import { type Codec, encode } from './primitives/scale/codec.ts';
+import { ScaleError, Source } from './primitives/scale/io.ts';
+import { type RuntimeVersion, runtimeVersion } from './primitives/types.ts';
+
+/** Calls, storage, transaction format: `transactionVersion` rises when a call's index or arguments change. */
+const VERSION = {
+  specName: 'openledger',
+  implName: 'openledger-node',
+  authoringVersion: 1,
+  specVersion: 1,
+  implVersion: 1,
+  transactionVersion: 1,
+  systemVersion: 1,
+};
+
+const CODE = utf8(':code');
+
+export class RuntimeApiError extends Error {
+  readonly code: 'UNKNOWN_METHOD' | 'BAD_PARAMETERS';
+  constructor(code: RuntimeApiError['code'], message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export interface Runtime {
+  readonly version: RuntimeVersion;
+  readonly executive: Executive;
+  /** Runs `Api_method` with SCALE-encoded parameters. Throws {@link RuntimeApiError}, or what the method itself throws. */
+  call(host: Host, method: string, parameters: Uint8Array): Uint8Array;
+  /** Writes the state of the genesis block. */
+  genesis(host: Host, config: GenesisConfig): void;
+}
+
+export interface RuntimeOptions {
+  /** Names runtime APIs: blake2b with eight bytes of output. */
+  blake2_64(data: Uint8Array): Uint8Array;
+  /** Digest of the metadata by RFC-78, for hardware wallets; without it transactions that sign it are refused. */
+  readonly metadataHash?: Uint8Array;
+}
+
+export function createRuntime({ blake2_64, metadataHash }: RuntimeOptions): Runtime {
+  const nameless: RuntimeVersion = { ...VERSION, apis: [] };
+  const pallets = [system(() => version), timestamp, aura, grandpa, balances, transactionPayment];
+  const assembly = assemble('openledger_runtime', pallets);
+  const chosen = extensions({ ...nameless, metadataHash });
+  const executive = new Executive(assembly, chosen, nameless);
+  const metadataCache = new Map<string, Uint8Array>();
+  const apis: RuntimeApi[] = [
+    ...standardApis({
+      executive,
+      extensions: chosen,
+      version: () => version,
+      metadata: (host, wanted) => cachedMetadata(host, wanted),
+    }),
+    ...pallets.flatMap((each) => each.apis ?? []),
+  ];
+  const version: RuntimeVersion = {
+    ...VERSION,
+    apis: apis.map((api): [Uint8Array, number] => [blake2_64(utf8(api.name)), api.version]),
+  };
+  const methods = new Map(
+    apis.flatMap((api) =>
+      Object.entries(api.methods).map(([name, method]) => [`${api.name}_${name}` as string, method] as const),
+    ),
+  );
+
+  /** The definitions never change while the runtime lives; only constants of the state do, so they are the key. */
+  function cachedMetadata(host: Host, wanted: MetadataVersion): Uint8Array {
+    const constants = pallets.flatMap((each) =>
+      Object.values((each.constants ?? {}) as Readonly<Record<string, ConstantDef>>).map(({ codec, value }) =>
+        encode(codec, value(host)).join(),
+      ),
+    );
+    const key = `${wanted}:${constants.join(';')}`;
+    const made = metadataCache.get(key) ?? metadata({ assembly, extensions: chosen, apis }, wanted, host);
+    metadataCache.set(key, made);
+    return made;
+  }
+
+  return {
+    version,
+    executive,
+    call(host, name, parameters) {
+      const method = methods.get(name);
+      if (method === undefined) throw new RuntimeApiError('UNKNOWN_METHOD', `the runtime has no method ${name}`);
+      const env = new Execution(assembly, host, false);
+      return encode(method.output, method.run(env, decodeInputs(name, method.inputs, parameters)));
+    },
+    genesis(host, config) {
+      // Until the runtime itself lives on the chain, `:code` names the one that is built in.
+      host.put(CODE, encode(runtimeVersion, version));
+      const env = new Execution(assembly, host, false);
+      const parts: Readonly<Record<string, unknown>> = {
+        Balances: { balances: config.balances },
+        Aura: config.aura,
+        Grandpa: config.grandpa,
+        Session: { keys: config.session },
+        Sudo: { key: config.sudo },
+      };
+      for (const each of pallets) {
+        try {
+          each.genesis?.(env, (parts[each.name] ?? config.others[lowerFirst(each.name)]) as never);
+        } catch (problem) {
+          if (!(problem instanceof DispatchFailure)) throw problem;
+          throw new Error(`the genesis state of ${each.name} cannot be made: ${problem.message}`, { cause: problem });
+        }
+      }
+    },
+  };
+}
+
+const lowerFirst = (name: string): string => name.charAt(0).toLowerCase() + name.slice(1);
+
+function decodeInputs(
+  name: string,
+  inputs: readonly (readonly [string, Codec<unknown>])[],
+  parameters: Uint8Array,
+): Record<string, unknown> {
+  const source = new Source(parameters);
+  try {
+    const values = Object.fromEntries(inputs.map(([input, codec]) => [input, codec.decodeFrom(source)]));
+    if (source.remaining > 0) throw new ScaleError('TRAILING_BYTES', `${source.remaining} bytes too many`);
+    return values;
+  } catch (problem) {
+    if (problem instanceof ScaleError) throw new RuntimeApiError('BAD_PARAMETERS', `${name}: ${problem.message}`);
+    throw problem;
+  }
+}
