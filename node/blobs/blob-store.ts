@@ -1,0 +1,201 @@
+/**
+ * Content-addressed files: records, adapters, features. A blob's name is the blake2b-256 of its bytes. It is taken in only
+ * when the chain has committed to its hash, up to the size declared there, and is hashed while it streams in.
+ */
+import { createReadStream } from 'node:fs';
+import { mkdir, open, readdir, rename, rm, stat, statfs, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { blake2b } from '@noble/hashes/blake2.js';
+import { toHex } from '../../runtime/primitives/bytes.ts';
+import type { Hash } from '../../runtime/primitives/types.ts';
+
+export type BlobErrorCode =
+  /** The chain knows of no such blob. */
+  | 'NOT_EXPECTED'
+  | 'TOO_LARGE'
+  | 'TRUNCATED'
+  | 'WRONG_HASH'
+  /** The store's own bound, or the disk's. */
+  | 'STORE_FULL'
+  | 'NOT_FOUND'
+  | 'BAD_RANGE';
+
+export class BlobError extends Error {
+  readonly code: BlobErrorCode;
+  constructor(code: BlobErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export interface BlobStoreOptions {
+  readonly directory: string;
+  /** Bytes of all blobs together, at most. */
+  readonly maxBytes: number;
+  /** Bytes that the chain has committed to for a hash; undefined if it has not. */
+  expected(hash: Hash): number | undefined;
+}
+
+const TEMPORARY = 'incoming';
+/** Left free on the disk for the database. */
+const DISK_RESERVE = 256 * 1024 * 1024;
+const NAME = /^[0-9a-f]{64}$/;
+
+const nameOf = (hash: Uint8Array): string => toHex(hash).slice(2);
+
+export class BlobStore {
+  readonly #options: BlobStoreOptions;
+  readonly #sizes: Map<string, number>;
+  #stored: number;
+  /** Bytes promised to uploads under way. */
+  #promised = 0;
+  #next = 0;
+
+  private constructor(options: BlobStoreOptions, sizes: Map<string, number>) {
+    this.#options = options;
+    this.#sizes = sizes;
+    this.#stored = [...sizes.values()].reduce((sum, size) => sum + size, 0);
+  }
+
+  /** Reads the directory; what was left of interrupted uploads is removed. */
+  static async open(options: BlobStoreOptions): Promise<BlobStore> {
+    const { directory } = options;
+    await rm(join(directory, TEMPORARY), { recursive: true, force: true });
+    await mkdir(join(directory, TEMPORARY), { recursive: true });
+    const sizes = new Map<string, number>();
+    for (const shard of await readdir(directory)) {
+      if (shard === TEMPORARY) continue;
+      for (const name of await readdir(join(directory, shard))) {
+        if (NAME.test(name)) sizes.set(name, (await stat(join(directory, shard, name))).size);
+      }
+    }
+    return new BlobStore(options, sizes);
+  }
+
+  get usage(): { readonly blobs: number; readonly bytes: number; readonly maxBytes: number } {
+    return { blobs: this.#sizes.size, bytes: this.#stored, maxBytes: this.#options.maxBytes };
+  }
+
+  has(hash: Uint8Array): boolean {
+    return this.#sizes.has(nameOf(hash));
+  }
+
+  size(hash: Uint8Array): number | undefined {
+    return this.#sizes.get(nameOf(hash));
+  }
+
+  hashes(): IterableIterator<string> {
+    return this.#sizes.keys();
+  }
+
+  #path(name: string): string {
+    return join(this.#options.directory, name.slice(0, 2), name);
+  }
+
+  /**
+   * Takes a blob in. Once this resolves the blob survives a power cut. Throws {@link BlobError}; a second upload of what
+   * is there already is read no further than its start.
+   */
+  async put(hash: Hash, body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
+    const name = nameOf(hash);
+    if (this.#sizes.has(name)) return;
+    const size = this.#options.expected(hash);
+    if (size === undefined) throw new BlobError('NOT_EXPECTED', `the chain has committed to no blob 0x${name}`);
+    await this.#reserve(size);
+    const temporary = join(this.#options.directory, TEMPORARY, `${name}.${this.#next++}`);
+    try {
+      await this.#receive(temporary, hash, size, body);
+      await mkdir(join(this.#options.directory, name.slice(0, 2)), { recursive: true });
+      await rename(temporary, this.#path(name));
+      await syncDirectory(join(this.#options.directory, name.slice(0, 2)));
+    } catch (problem) {
+      await unlink(temporary).catch(() => {});
+      throw outOfSpace(problem) ? new BlobError('STORE_FULL', 'the disk is full') : problem;
+    } finally {
+      this.#promised -= size;
+    }
+    if (!this.#sizes.has(name)) this.#stored += size;
+    this.#sizes.set(name, size);
+  }
+
+  async #reserve(size: number): Promise<void> {
+    const { directory, maxBytes } = this.#options;
+    if (this.#stored + this.#promised + size > maxBytes) {
+      throw new BlobError('STORE_FULL', `the store holds at most ${maxBytes} bytes`);
+    }
+    this.#promised += size;
+    const { bavail, bsize } = await statfs(directory);
+    if (bavail * bsize - this.#promised < DISK_RESERVE) {
+      this.#promised -= size;
+      throw new BlobError('STORE_FULL', 'the disk is nearly full');
+    }
+  }
+
+  async #receive(
+    path: string,
+    hash: Hash,
+    size: number,
+    body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  ): Promise<void> {
+    const file = await open(path, 'wx', 0o600);
+    try {
+      const hasher = blake2b.create({ dkLen: 32 });
+      let received = 0;
+      for await (const chunk of body) {
+        received += chunk.length;
+        if (received > size) throw new BlobError('TOO_LARGE', `more than the ${size} bytes that were committed to`);
+        hasher.update(chunk);
+        await file.write(chunk);
+      }
+      if (received < size) throw new BlobError('TRUNCATED', `${received} of ${size} bytes`);
+      const actual = hasher.digest();
+      if (nameOf(actual) !== nameOf(hash))
+        throw new BlobError('WRONG_HASH', `these bytes have the hash ${toHex(actual)}`);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** A stream of `length` bytes from `offset` (default: all). Throws {@link BlobError}. */
+  stream(hash: Uint8Array, offset = 0, length?: number): Readable {
+    const name = nameOf(hash);
+    const size = this.#sizes.get(name);
+    if (size === undefined) throw new BlobError('NOT_FOUND', `no blob 0x${name} here`);
+    const count = length ?? size - offset;
+    if (offset < 0 || count < 0 || offset + count > size) {
+      throw new BlobError('BAD_RANGE', `bytes ${offset}–${offset + count - 1} of ${size}`);
+    }
+    if (count === 0) return Readable.from([]);
+    return createReadStream(this.#path(name), { start: offset, end: offset + count - 1 });
+  }
+
+  /** The whole blob, or a part of it. Throws {@link BlobError}. */
+  async read(hash: Uint8Array, offset = 0, length?: number): Promise<Uint8Array> {
+    const parts: Uint8Array[] = [];
+    for await (const part of this.stream(hash, offset, length)) parts.push(part as Uint8Array);
+    return Buffer.concat(parts);
+  }
+
+  /** Forgets a blob. */
+  async remove(hash: Uint8Array): Promise<void> {
+    const name = nameOf(hash);
+    const size = this.#sizes.get(name);
+    if (size === undefined) return;
+    this.#sizes.delete(name);
+    this.#stored -= size;
+    await unlink(this.#path(name));
+  }
+}
+
+const outOfSpace = (problem: unknown): boolean => (problem as NodeJS.ErrnoException).code === 'ENOSPC';
+
+async function syncDirectory(path: string): Promise<void> {
+  const directory = await open(path, 'r');
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
+}
