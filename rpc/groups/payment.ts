@@ -1,0 +1,63 @@
+/** `payment_*`: what a transaction costs, asked of the runtime. */
+import { RuntimeCallError } from '../../node/client.ts';
+import { concatBytes } from '../../runtime/primitives/bytes.ts';
+import { decode, encode, option, struct, u8, u32 } from '../../runtime/primitives/scale/codec.ts';
+import { balance, type Hash, weight } from '../../runtime/primitives/types.ts';
+import type { ChainView } from '../chain-view.ts';
+import { RpcError } from '../errors.ts';
+import { definitions, type Group, group, RawJson } from '../method.ts';
+import { hash, hex, optional } from '../params.ts';
+import { extrinsicOf } from '../transactions.ts';
+
+interface PaymentContext {
+  readonly view: ChainView;
+}
+
+const { method } = definitions<PaymentContext>();
+
+const CLASSES = ['normal', 'operational', 'mandatory'];
+const dispatchInfo = struct({ weight, class: u8, partialFee: balance });
+const feeDetails = struct({
+  inclusionFee: option(struct({ baseFee: balance, lenFee: balance, adjustedWeightFee: balance })),
+  tip: balance,
+});
+
+function ask(view: ChainView, name: string, wire: Uint8Array, at: Hash | undefined): Uint8Array {
+  extrinsicOf(wire);
+  const method = `TransactionPaymentApi_${name}`;
+  try {
+    return view.call(at ?? view.best(), method, concatBytes(wire, encode(u32, wire.length)));
+  } catch (problem) {
+    if (!(problem instanceof RuntimeCallError) || problem.code === 'UNKNOWN_BLOCK') throw problem;
+    if (problem.code === 'BAD_PARAMETERS') throw new RpcError(2, 'Unable to query dispatch info.', problem.message);
+    throw new RpcError(1, 'Unable to query dispatch info.', problem.message);
+  }
+}
+
+const quantity = (value: bigint): string => `0x${value.toString(16)}`;
+
+const methods = [
+  method('payment_queryInfo', [hex('extrinsic'), optional(hash('at'))], ({ view }, [wire, at]) => {
+    const info = decode(dispatchInfo, ask(view, 'query_info', wire, at));
+    // Weights are 64 bits wide, and numbers in Substrate's JSON.
+    return new RawJson(
+      `{"weight":{"ref_time":${info.weight.refTime},"proof_size":${info.weight.proofSize}},` +
+        `"class":"${CLASSES[info.class] ?? 'normal'}","partialFee":"${info.partialFee}"}`,
+    );
+  }),
+  method('payment_queryFeeDetails', [hex('extrinsic'), optional(hash('at'))], ({ view }, [wire, at]) => {
+    const { inclusionFee } = decode(feeDetails, ask(view, 'query_fee_details', wire, at));
+    return {
+      inclusionFee:
+        inclusionFee === undefined
+          ? null
+          : {
+              baseFee: quantity(inclusionFee.baseFee),
+              lenFee: quantity(inclusionFee.lenFee),
+              adjustedWeightFee: quantity(inclusionFee.adjustedWeightFee),
+            },
+    };
+  }),
+];
+
+export const paymentGroup = (context: PaymentContext): Group => group(context, methods);
