@@ -15,7 +15,7 @@ import {
   unit,
   variants,
 } from './primitives/scale/codec.ts';
-import { accountId, type Era, era, eraBirth, eraDeath, hash, type Nonce, nonce } from './primitives/types.ts';
+import { type Era, era, eraBirth, eraDeath, hash, type Nonce, nonce } from './primitives/types.ts';
 import { invalid, TransactionRefused } from './primitives/validity.ts';
 
 const nothing = (path: string) => named(path, struct({}));

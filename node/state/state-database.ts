@@ -1,0 +1,226 @@
+/**
+ * States by block. Each block adds the trie nodes that it made, under its own version, and notes which older ones it
+ * replaced. Nodes are therefore written once and removed once: those of an abandoned fork with the fork, the replaced ones
+ * when the last state that needs them leaves the window.
+ */
+
+import { toHex } from '../../runtime/primitives/bytes.ts';
+import {
+  bytes,
+  compact,
+  decode,
+  encode,
+  type Infer,
+  option,
+  struct,
+  tuple,
+  u32,
+  u64,
+  vec,
+} from '../../runtime/primitives/scale/codec.ts';
+import type { Hash } from '../../runtime/primitives/types.ts';
+import type { StateView } from '../client.ts';
+import { type Batch, COLUMN, type Database } from '../database/database.ts';
+import {
+  type Hash256,
+  joinPath,
+  locationOf,
+  type Nibbles,
+  type Ref,
+  restoreNode,
+  storeNode,
+  type TrieNode,
+} from './node.ts';
+import { Overlay } from './overlay.ts';
+import { ProofRecorder, type Stale, Trie } from './trie.ts';
+
+const rootRecord = struct({ number: u32, version: u64, merkle: option(bytes()) });
+const journalRecord = struct({ added: vec(bytes()), stale: vec(tuple(bytes(), u64)), version: compact(u64) });
+type Journal = Infer<typeof journalRecord>;
+
+interface State {
+  readonly number: number;
+  readonly version: number;
+  readonly root: Ref | undefined;
+}
+
+export interface StateOptions {
+  /** Finalized states that are kept beside the newest one. */
+  readonly pruning: number | 'archive';
+  /** Trie nodes held in memory, about; beyond it all are let go and read again as needed. */
+  readonly maxCachedNodes?: number;
+}
+
+export class StateDatabase {
+  readonly trie: Trie;
+  readonly #database: Database;
+  readonly #hash: Hash256;
+  readonly #pruning: number | 'archive';
+  readonly #maxCachedNodes: number;
+  readonly #states = new Map<string, State>();
+  #cached = 0;
+  #nextVersion = 1;
+
+  private constructor(database: Database, hash: Hash256, options: StateOptions) {
+    this.#database = database;
+    this.#hash = hash;
+    this.#pruning = options.pruning;
+    this.#maxCachedNodes = options.maxCachedNodes ?? 200_000;
+    this.trie = new Trie(hash, (path, ref) => this.#load(path, ref));
+  }
+
+  static async open(database: Database, hash: Hash256, options: StateOptions): Promise<StateDatabase> {
+    const states = new StateDatabase(database, hash, options);
+    for await (const [block, record] of database.entries(COLUMN.roots)) {
+      const { number, version, merkle } = decode(rootRecord, record);
+      const root = merkle && { merkle: Uint8Array.from(merkle), version: Number(version), node: undefined };
+      states.#states.set(toHex(block), { number, version: Number(version), root });
+      states.#nextVersion = Math.max(states.#nextVersion, Number(version) + 1);
+    }
+    return states;
+  }
+
+  #load(path: Nibbles, ref: Ref): TrieNode {
+    const stored = this.#database.get(COLUMN.nodes, locationOf(path, ref.version));
+    if (stored === undefined) throw new Error(`the database lacks a trie node of version ${ref.version}`);
+    const node = restoreNode(stored);
+    ref.node = node;
+    this.#cached++;
+    return node;
+  }
+
+  /** Lets go of nodes when there are too many; whoever still works with them keeps them. */
+  #forget(): void {
+    if (this.#cached <= this.#maxCachedNodes) return;
+    for (const [key, { root, ...state }] of this.#states) {
+      this.#states.set(key, { ...state, root: root && { ...root, node: undefined } });
+    }
+    this.#cached = 0;
+  }
+
+  has(block: Hash): boolean {
+    return this.#states.has(toHex(block));
+  }
+
+  #state(block: Hash): State | undefined {
+    return this.#states.get(toHex(block));
+  }
+
+  at(block: Hash): StateView | undefined {
+    const state = this.#state(block);
+    if (state === undefined) return undefined;
+    const { trie } = this;
+    return {
+      root: trie.rootHash(state.root) as Hash,
+      get: (key) => trie.get(state.root, key),
+      nextKey: (key) => trie.nextKey(state.root, key),
+    };
+  }
+
+  /** Changes on top of a block's state; undefined if that is not there. `recorder` sees what is read. */
+  overlay(block: Hash, recorder?: ProofRecorder): Overlay | undefined {
+    const state = this.#state(block);
+    return state && new Overlay(this.trie, state.root, recorder);
+  }
+
+  /** On top of nothing: for the genesis block. */
+  empty(): Overlay {
+    return new Overlay(this.trie, undefined);
+  }
+
+  recorder(): ProofRecorder {
+    return new ProofRecorder(this.trie);
+  }
+
+  prove(block: Hash, keys: readonly Uint8Array[]): Uint8Array[] | undefined {
+    const state = this.#state(block);
+    return state && this.trie.prove(state.root, keys);
+  }
+
+  closestDescendant(block: Hash, key: Uint8Array): Uint8Array | undefined {
+    const state = this.#state(block);
+    return state && this.trie.closestDescendant(state.root, key);
+  }
+
+  /** Writes a block's state into the batch. It counts once the caller says so by {@link Inserted.committed}. */
+  insert(batch: Batch, block: { readonly hash: Hash; readonly number: number }, overlay: Overlay): () => void {
+    const { root, stale } = overlay.changes();
+    const version = this.#nextVersion++;
+    const added: Uint8Array[] = [];
+    if (root !== undefined) {
+      this.trie.merkle(root);
+      this.#write(batch, root, new Uint8Array(), version, added);
+    }
+    const journal: Journal = {
+      added,
+      stale: stale.map(({ path, version: of }: Stale): [Uint8Array, bigint] => [path, BigInt(of)]),
+      version: BigInt(version),
+    };
+    batch.put(COLUMN.journal, block.hash, encode(journalRecord, journal));
+    const record = { number: block.number, version: BigInt(root?.version ?? version), merkle: root?.merkle };
+    batch.put(COLUMN.roots, block.hash, encode(rootRecord, record));
+    return () => {
+      this.#states.set(toHex(block.hash), { number: block.number, version, root });
+      this.#cached += added.length;
+      this.#forget();
+    };
+  }
+
+  #write(batch: Batch, ref: Ref, path: Nibbles, version: number, added: Uint8Array[]): void {
+    if (ref.version > 0) return;
+    const node = ref.node!;
+    node.children?.forEach((child, nibble) => {
+      if (child !== undefined && child.version === 0) {
+        this.#write(batch, child, joinPath(path, node.partial, nibble), version, added);
+      }
+    });
+    ref.version = version;
+    batch.put(COLUMN.nodes, locationOf(path, version), storeNode(node));
+    added.push(path);
+  }
+
+  /**
+   * Blocks became final (oldest first), others were abandoned: the abandoned states go, and so do final ones that leave
+   * the window. `canonical` gives the final block of a height.
+   */
+  finalize(
+    batch: Batch,
+    finalized: readonly { readonly hash: Hash; readonly number: number }[],
+    abandoned: readonly Hash[],
+    canonical: (number: number) => Hash | undefined,
+  ): () => void {
+    const gone: Hash[] = [];
+    for (const block of abandoned) {
+      const journal = this.#journal(block);
+      if (journal !== undefined) {
+        for (const path of journal.added) batch.delete(COLUMN.nodes, locationOf(path, Number(journal.version)));
+      }
+      gone.push(block);
+    }
+    if (this.#pruning !== 'archive') {
+      for (const { number } of finalized) {
+        const leaving = number - this.#pruning;
+        const old = leaving > 0 ? canonical(leaving - 1) : undefined;
+        const successor =
+          leaving > 0 ? (canonical(leaving) ?? finalized.find((each) => each.number === leaving)?.hash) : undefined;
+        if (old === undefined || successor === undefined || !this.has(old)) continue;
+        for (const [path, version] of this.#journal(successor)?.stale ?? []) {
+          batch.delete(COLUMN.nodes, locationOf(path, Number(version)));
+        }
+        gone.push(old);
+      }
+    }
+    for (const block of gone) {
+      batch.delete(COLUMN.roots, block);
+      batch.delete(COLUMN.journal, block);
+    }
+    return () => {
+      for (const block of gone) this.#states.delete(toHex(block));
+    };
+  }
+
+  #journal(block: Hash): Journal | undefined {
+    const stored = this.#database.get(COLUMN.journal, block);
+    return stored && decode(journalRecord, stored);
+  }
+}
