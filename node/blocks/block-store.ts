@@ -1,0 +1,258 @@
+/** Blocks by hash and height, the best and the finalized one, and the forks between them. */
+import { bestHead, overtakes, routeBetween } from '../../consensus/fork-choice.ts';
+import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
+import {
+  type Block,
+  type Header,
+  header,
+  type Justifications,
+  justifications,
+} from '../../runtime/primitives/header.ts';
+import { bytes, decode, encode, vec } from '../../runtime/primitives/scale/codec.ts';
+import { asHash, type Hash } from '../../runtime/primitives/types.ts';
+import type { BlockRef, Blocks, ChainEvent, ChainEvents, ChainInfo, TreeRoute } from '../client.ts';
+import { type Batch, COLUMN, type Database } from '../database/database.ts';
+
+const BEST = new Uint8Array([2]);
+const FINALIZED = new Uint8Array([3]);
+const body = vec(bytes());
+
+const numberKey = (number: number): Uint8Array => {
+  const out = new Uint8Array(4);
+  new DataView(out.buffer).setUint32(0, number);
+  return out;
+};
+
+/** What a change of the chain comes to, once it is written. */
+export interface Pending {
+  /** Makes it visible and tells the listeners. */
+  apply(): void;
+}
+
+export class BlockStore implements Blocks, ChainEvents {
+  readonly #database: Database;
+  readonly #listeners = new Set<(event: ChainEvent) => void>();
+  /** Headers above the finalized block, and the latest of those below. */
+  readonly #headers = new Map<string, Header>();
+  /** Unfinalized blocks by height. */
+  readonly #above = new Map<number, Hash[]>();
+  #genesis: Hash;
+  #best: BlockRef;
+  #finalized: BlockRef;
+
+  private constructor(database: Database, genesis: Hash, best: BlockRef, finalized: BlockRef) {
+    this.#database = database;
+    this.#genesis = genesis;
+    this.#best = best;
+    this.#finalized = finalized;
+  }
+
+  static async open(database: Database): Promise<BlockStore | undefined> {
+    const [genesis, best, finalized] = [
+      database.genesis(),
+      database.get(COLUMN.meta, BEST),
+      database.get(COLUMN.meta, FINALIZED),
+    ];
+    if (genesis === undefined || best === undefined || finalized === undefined) return undefined;
+    const refOf = (hash: Uint8Array): BlockRef => ({
+      hash: asHash(hash),
+      number: decode(header, database.get(COLUMN.headers, hash)!).number,
+    });
+    const store = new BlockStore(database, asHash(genesis), refOf(best), refOf(finalized));
+    for await (const [hash, encoded] of database.entries(COLUMN.headers)) {
+      const { number } = decode(header, encoded);
+      if (number > store.#finalized.number) store.#note(asHash(hash), number);
+    }
+    return store;
+  }
+
+  /** Writes the first block; the store can be opened once the batch is committed. */
+  static create(database: Database, batch: Batch, hash: Hash, genesis: Header): void {
+    database.claim(batch, hash);
+    batch.put(COLUMN.headers, hash, encode(header, genesis));
+    batch.put(COLUMN.bodies, hash, encode(body, []));
+    batch.put(COLUMN.canonical, numberKey(0), hash);
+    batch.put(COLUMN.meta, BEST, hash);
+    batch.put(COLUMN.meta, FINALIZED, hash);
+  }
+
+  #note(hash: Hash, number: number): void {
+    this.#above.set(number, [...(this.#above.get(number) ?? []), hash]);
+  }
+
+  info(): ChainInfo {
+    return { genesisHash: this.#genesis, best: this.#best, finalized: this.#finalized };
+  }
+
+  header(hash: Hash): Header | undefined {
+    const name = toHex(hash);
+    const known = this.#headers.get(name);
+    if (known !== undefined) return known;
+    const stored = this.#database.get(COLUMN.headers, hash);
+    if (stored === undefined) return undefined;
+    const value = decode(header, stored);
+    if (this.#headers.size > 4096) this.#headers.clear();
+    this.#headers.set(name, value);
+    return value;
+  }
+
+  hashOf(number: number): Hash | undefined {
+    if (number > this.#best.number) return undefined;
+    const stored = this.#database.get(COLUMN.canonical, numberKey(number));
+    return stored && asHash(stored);
+  }
+
+  hashesAt(number: number): readonly Hash[] {
+    const canonical = this.hashOf(number);
+    const others = (this.#above.get(number) ?? []).filter(
+      (each) => canonical === undefined || !equalBytes(each, canonical),
+    );
+    return canonical === undefined ? others : [canonical, ...others];
+  }
+
+  body(hash: Hash): readonly Uint8Array[] | undefined {
+    const stored = this.#database.get(COLUMN.bodies, hash);
+    return stored && decode(body, stored);
+  }
+
+  justifications(hash: Hash): Justifications | undefined {
+    const stored = this.#database.get(COLUMN.justifications, hash);
+    return stored && decode(justifications, stored);
+  }
+
+  leaves(): readonly Hash[] {
+    const heads = this.#heads();
+    const best = heads.find(({ hash }) => equalBytes(hash, this.#best.hash)) ?? this.#best;
+    return [best.hash, ...heads.filter(({ hash }) => !equalBytes(hash, best.hash)).map(({ hash }) => hash)];
+  }
+
+  #heads(): BlockRef[] {
+    const parents = new Set<string>();
+    const all: BlockRef[] = [];
+    for (const [number, hashes] of this.#above) {
+      for (const hash of hashes) {
+        all.push({ hash, number });
+        parents.add(toHex(this.header(hash)!.parentHash));
+      }
+    }
+    return all.filter(({ hash }) => !parents.has(toHex(hash)));
+  }
+
+  isFinalized(hash: Hash): boolean {
+    const number = this.header(hash)?.number;
+    if (number === undefined || number > this.#finalized.number) return false;
+    const canonical = this.hashOf(number);
+    return canonical !== undefined && equalBytes(canonical, hash);
+  }
+
+  subscribe(listener: (event: ChainEvent) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #emit(event: ChainEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  #parent = ({ hash, number }: BlockRef): BlockRef | undefined => {
+    const known = number === 0 ? undefined : this.header(hash);
+    return known && { hash: known.parentHash, number: number - 1 };
+  };
+
+  #route(from: BlockRef, to: BlockRef): TreeRoute {
+    const route = routeBetween(from, to, this.#parent, equalBytes);
+    if (route === undefined) throw new Error('two blocks of this chain have no common ancestor');
+    return route;
+  }
+
+  #follow(batch: Batch, route: TreeRoute): void {
+    for (const { number } of route.retracted) batch.delete(COLUMN.canonical, numberKey(number));
+    for (const { hash, number } of route.enacted) batch.put(COLUMN.canonical, numberKey(number), hash);
+  }
+
+  /** A block whose parent is here, and which is above the finalized one. */
+  insert(batch: Batch, hash: Hash, block: Block, origin: Parameters<typeof importedEvent>[0]['origin']): Pending {
+    const ref: BlockRef = { hash, number: block.header.number };
+    batch.put(COLUMN.headers, hash, encode(header, block.header));
+    batch.put(COLUMN.bodies, hash, encode(body, block.extrinsics));
+    const isNewBest = overtakes(ref, this.#best);
+    this.#headers.set(toHex(hash), block.header);
+    const route = isNewBest ? this.#route(this.#best, ref) : undefined;
+    if (route !== undefined) {
+      this.#follow(batch, route);
+      batch.put(COLUMN.meta, BEST, hash);
+    }
+    return {
+      apply: () => {
+        this.#note(hash, ref.number);
+        if (isNewBest) this.#best = ref;
+        this.#emit(importedEvent({ block: ref, header: block.header, origin, isNewBest, route }));
+      },
+    };
+  }
+
+  /** Whether `block` descends from the finalized block. */
+  extendsFinalized(block: BlockRef): boolean {
+    let at: BlockRef | undefined = block;
+    while (at !== undefined && at.number > this.#finalized.number) at = this.#parent(at);
+    return at !== undefined && equalBytes(at.hash, this.#finalized.hash);
+  }
+
+  /** Makes a block that extends the finalized one final. Also says which blocks become final and which are abandoned. */
+  finalize(
+    batch: Batch,
+    target: BlockRef,
+    proof: Justifications,
+  ): Pending & { readonly finalized: readonly BlockRef[]; readonly abandoned: readonly Hash[] } {
+    const finalized = this.#route(this.#finalized, target).enacted;
+    const kept = new Set(finalized.map(({ hash }) => toHex(hash)));
+    const descends = (block: BlockRef): boolean => {
+      let at: BlockRef | undefined = block;
+      while (at !== undefined && at.number > target.number) at = this.#parent(at);
+      return at !== undefined && equalBytes(at.hash, target.hash);
+    };
+    const abandoned: Hash[] = [];
+    for (const [number, hashes] of this.#above) {
+      for (const hash of hashes) if (!kept.has(toHex(hash)) && !descends({ hash, number })) abandoned.push(hash);
+    }
+    for (const hash of abandoned) {
+      batch.delete(COLUMN.headers, hash);
+      batch.delete(COLUMN.bodies, hash);
+    }
+    batch.put(COLUMN.justifications, target.hash, encode(justifications, proof));
+    batch.put(COLUMN.meta, FINALIZED, target.hash);
+    const best = bestHead(this.#heads().filter(descends), target, () => true);
+    const leaves = descends(this.#best) ? undefined : this.#route(this.#best, best);
+    if (leaves !== undefined) {
+      this.#follow(batch, leaves);
+      batch.put(COLUMN.meta, BEST, best.hash);
+    }
+    return {
+      finalized,
+      abandoned,
+      apply: () => {
+        const gone = new Set(abandoned.map(toHex));
+        for (const name of gone) this.#headers.delete(name);
+        for (const [number, hashes] of this.#above) {
+          const left = number <= target.number ? [] : hashes.filter((hash) => !gone.has(toHex(hash)));
+          if (left.length === 0) this.#above.delete(number);
+          else this.#above.set(number, left);
+        }
+        this.#finalized = target;
+        if (leaves !== undefined) {
+          this.#best = best;
+          const known = this.header(best.hash)!;
+          this.#emit(importedEvent({ block: best, header: known, origin: 'sync', isNewBest: true, route: leaves }));
+        }
+        this.#emit({ type: 'finalized', finalized, pruned: abandoned });
+      },
+    };
+  }
+}
+
+function importedEvent({
+  route,
+  ...event
+}: Omit<Extract<ChainEvent, { type: 'imported' }>, 'type' | 'route'> & { route: TreeRoute | undefined }): ChainEvent {
+  return { type: 'imported', ...event, ...(route !== undefined && { route }) };
+}

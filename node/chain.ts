@@ -1,0 +1,383 @@
+/**
+ * The chain of this node: blocks and their states, executed by the runtime. Whatever changes it goes through one queue, and
+ * each change is one batch: a block with its state, or a finalization.
+ */
+
+import { slotOf } from '../consensus/aura/slots.ts';
+import { verifySeal } from '../consensus/aura/verify.ts';
+import type { Proposal, ProposalRequest } from '../consensus/aura/worker.ts';
+import {
+  AuthorityChangeError,
+  type AuthoritySet,
+  authorityList,
+  authoritySetCodec,
+  changeIn,
+  genesisSet,
+  nextSet,
+  voterSetOf,
+} from '../consensus/grandpa/authorities.ts';
+import { JustificationError, verifyJustification } from '../consensus/grandpa/justification.ts';
+import type { Clock, Log } from '../consensus/ports.ts';
+import type { Hashing, Host, Signatures, Storage } from '../runtime/host.ts';
+import { equalBytes, fromHex, toHex } from '../runtime/primitives/bytes.ts';
+import {
+  type Block,
+  GRANDPA_ENGINE,
+  type Header,
+  headerHash,
+  type Justifications,
+} from '../runtime/primitives/header.ts';
+import { InvalidBlock } from '../runtime/primitives/invalid-block.ts';
+import { decode, encode, fixedBytes, u64, vec } from '../runtime/primitives/scale/codec.ts';
+import { asHash, type Hash, type RuntimeVersion, ZERO_HASH } from '../runtime/primitives/types.ts';
+import type { TransactionSource, TransactionValidity } from '../runtime/primitives/validity.ts';
+import { type Runtime, RuntimeApiError } from '../runtime/runtime.ts';
+import { BlockStore } from './blocks/block-store.ts';
+import type { Genesis } from './chain-spec/chain-spec.ts';
+import {
+  type BlockImport,
+  type BlockOrigin,
+  type BlockRef,
+  type ImportResult,
+  RuntimeCallError,
+  type RuntimeCalls,
+  type States,
+} from './client.ts';
+import type { Verifier } from './crypto/verifier.ts';
+import { type Batch, COLUMN, type Database, DatabaseError } from './database/database.ts';
+import type { BestFirst } from './pool/best-first.ts';
+import { runtimeHost } from './runtime-host.ts';
+import type { Overlay } from './state/overlay.ts';
+import { StateDatabase } from './state/state-database.ts';
+import { orderedTrieRoot } from './state/trie.ts';
+
+export interface ChainPorts {
+  readonly database: Database;
+  readonly runtime: Runtime;
+  readonly hashing: Hashing;
+  readonly signatures: Signatures;
+  readonly verifier: Pick<Verifier, 'verify'>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export interface ChainOptions {
+  readonly pruning: number | 'archive';
+  readonly genesis: Genesis;
+}
+
+const SET = new TextEncoder().encode('grandpa/set');
+const publicKeys = vec(fixedBytes(32));
+const NOTHING = new Uint8Array();
+
+export class Chain implements States, RuntimeCalls, BlockImport {
+  readonly blocks: BlockStore;
+  readonly slotMs: number;
+  readonly #ports: ChainPorts;
+  readonly #states: StateDatabase;
+  #set: AuthoritySet;
+  #queue: Promise<unknown> = Promise.resolve();
+  /** Blocks that this node just made: they need not be executed twice. */
+  readonly #made = new Map<string, Overlay>();
+
+  private constructor(ports: ChainPorts, blocks: BlockStore, states: StateDatabase) {
+    this.#ports = ports;
+    this.blocks = blocks;
+    this.#states = states;
+    const stored = ports.database.get(COLUMN.consensus, SET);
+    if (stored === undefined) throw new DatabaseError('CORRUPT', 'the database lacks the set of those who finalize');
+    this.#set = decode(authoritySetCodec, stored);
+    const { finalized } = blocks.info();
+    this.slotMs = Number(decode(u64, this.call(finalized.hash, 'AuraApi_slot_duration', NOTHING)));
+  }
+
+  /** Opens the chain, or begins it. Throws {@link DatabaseError} when the database belongs to another one. */
+  static async open(ports: ChainPorts, options: ChainOptions): Promise<Chain> {
+    const { database, hashing } = ports;
+    const states = await StateDatabase.open(database, hashing.blake2_256, { pruning: options.pruning });
+    const overlay = states.empty();
+    const host = runtimeHost(overlay, hashing, ports.signatures, ports.log);
+    if (options.genesis.type === 'config') ports.runtime.genesis(host, options.genesis.config);
+    else for (const [key, value] of options.genesis.top) overlay.put(fromHex(key), value);
+    const genesis: Header = {
+      parentHash: ZERO_HASH,
+      number: 0,
+      stateRoot: asHash(overlay.storageRoot(1)),
+      extrinsicsRoot: asHash(orderedTrieRoot(hashing.blake2_256, [])),
+      digest: { logs: [] },
+    };
+    const hash = headerHash(hashing, genesis);
+    const known = database.genesis();
+    if (known !== undefined && !equalBytes(known, hash)) {
+      throw new DatabaseError(
+        'OTHER_CHAIN',
+        `the database belongs to the chain ${toHex(known)}, the chain spec says ${toHex(hash)}`,
+      );
+    }
+    if (known === undefined) {
+      const batch = database.batch();
+      BlockStore.create(database, batch, hash, genesis);
+      const committed = states.insert(batch, { hash, number: 0 }, overlay);
+      const authorities = decode(authorityList, ports.runtime.call(host, 'GrandpaApi_grandpa_authorities', NOTHING));
+      batch.put(COLUMN.consensus, SET, encode(authoritySetCodec, genesisSet(authorities)));
+      await batch.commit({ sync: true });
+      committed();
+    }
+    const blocks = await BlockStore.open(database);
+    if (blocks === undefined) throw new DatabaseError('CORRUPT', 'the database lacks its best or finalized block');
+    return new Chain(ports, blocks, states);
+  }
+
+  // ---- reading -----------------------------------------------------------------------------------------------
+
+  at(block: Hash) {
+    return this.#states.at(block);
+  }
+
+  prove(block: Hash, keys: readonly Uint8Array[]): readonly Uint8Array[] | undefined;
+  prove(block: Hash, method: string, parameters: Uint8Array): { output: Uint8Array; proof: readonly Uint8Array[] };
+  prove(
+    block: Hash,
+    what: readonly Uint8Array[] | string,
+    parameters: Uint8Array = NOTHING,
+  ): readonly Uint8Array[] | undefined | { output: Uint8Array; proof: readonly Uint8Array[] } {
+    if (typeof what !== 'string') return this.#states.prove(block, what);
+    const recorder = this.#states.recorder();
+    const output = this.#run(this.#hostAt(block, recorder), what, parameters);
+    return { output, proof: recorder.nodes() };
+  }
+
+  closestDescendantMerkleValue(block: Hash, key: Uint8Array): Uint8Array | undefined {
+    return this.#states.closestDescendant(block, key);
+  }
+
+  call(block: Hash, method: string, parameters: Uint8Array): Uint8Array {
+    return this.#run(this.#hostAt(block), method, parameters);
+  }
+
+  version(block: Hash): RuntimeVersion {
+    if (this.blocks.header(block) === undefined) throw unknownBlock(block);
+    return this.#ports.runtime.version;
+  }
+
+  validate(block: Hash, source: TransactionSource['type'], extrinsic: Uint8Array): TransactionValidity {
+    return this.#ports.runtime.executive.validateTransaction(this.#hostAt(block), { type: source }, extrinsic);
+  }
+
+  /** Has the signatures of extrinsics for the block after the best one checked by other threads. */
+  async preverify(extrinsics: readonly Uint8Array[], parent = this.blocks.info().best.hash): Promise<void> {
+    const host = this.#hostAt(parent);
+    const { executive } = this.#ports.runtime;
+    const checks = extrinsics.flatMap((each) => executive.signatureCheck(host, each) ?? []);
+    await this.#ports.verifier.verify(checks);
+  }
+
+  authoritySet = (): { readonly setId: number; readonly authorities: AuthoritySet['authorities'] } => this.#set;
+
+  auraAuthorities(parent: BlockRef): readonly Uint8Array[] | undefined {
+    if (!this.#states.has(parent.hash)) return undefined;
+    return decode(publicKeys, this.call(parent.hash, 'AuraApi_authorities', NOTHING));
+  }
+
+  #host(storage: Storage): Host {
+    const { hashing, signatures, log } = this.#ports;
+    return runtimeHost(storage, hashing, signatures, log);
+  }
+
+  #hostAt(block: Hash, recorder?: ReturnType<StateDatabase['recorder']>): Host {
+    const overlay = this.#states.overlay(block, recorder);
+    if (overlay === undefined) throw unknownBlock(block);
+    return this.#host(overlay);
+  }
+
+  #run(host: Host, method: string, parameters: Uint8Array): Uint8Array {
+    try {
+      return this.#ports.runtime.call(host, method, parameters);
+    } catch (problem) {
+      if (problem instanceof RuntimeApiError) throw new RuntimeCallError(problem.code, problem.message);
+      throw new RuntimeCallError('FAILED', (problem as Error).message);
+    }
+  }
+
+  // ---- making blocks -----------------------------------------------------------------------------------------
+
+  /** Fills a block from the pool until it is full or time is up. What turns out invalid is reported to `drop`. */
+  async propose(
+    { parent, preRuntime, timestamp, deadline, signal }: ProposalRequest,
+    best: BestFirst,
+    drop: (hash: Hash) => void,
+  ): Promise<Proposal> {
+    const { runtime, clock } = this.#ports;
+    const { executive } = runtime;
+    const overlay = this.#states.overlay(parent.hash);
+    if (overlay === undefined) throw unknownBlock(parent.hash);
+    const host = this.#host(overlay);
+    const start: Header = {
+      parentHash: parent.hash,
+      number: parent.number + 1,
+      stateRoot: ZERO_HASH,
+      extrinsicsRoot: ZERO_HASH,
+      digest: { logs: [preRuntime] },
+    };
+    executive.initializeBlock(host, start);
+    const extrinsics: Uint8Array[] = [];
+    for (const inherent of executive.inherentExtrinsics(host, { timstap0: encode(u64, BigInt(timestamp)) })) {
+      const applied = executive.applyExtrinsic(host, inherent);
+      if (!applied.ok) throw new Error(`an inherent was refused: ${applied.error.value.type}`);
+      extrinsics.push(inherent);
+    }
+    let turn = clock.monotonic();
+    let overfull = 0;
+    for (let tx = best.next(); tx !== undefined; tx = best.next()) {
+      if (signal.aborted || clock.now() >= deadline) break;
+      const applied = executive.applyExtrinsic(host, tx.extrinsic);
+      if (applied.ok) extrinsics.push(tx.extrinsic);
+      else if (applied.error.type === 'Invalid' && applied.error.value.type === 'ExhaustsResources') {
+        best.markInvalid();
+        // Smaller ones may still fit.
+        if (++overfull > MAX_OVERFULL) break;
+      } else {
+        best.markInvalid();
+        const { type } = applied.error.value;
+        if (type !== 'Future') drop(tx.hash);
+      }
+      // Others of this thread (clients, votes) must not wait for the whole block.
+      if (clock.monotonic() - turn > 10) {
+        await new Promise<void>((resolve) => setImmediate(resolve));
+        turn = clock.monotonic();
+      }
+    }
+    const header = executive.finalizeBlock(host);
+    this.#made.clear();
+    this.#made.set(toHex(headerHash(this.#ports.hashing, header)), overlay);
+    return { header, extrinsics };
+  }
+
+  // ---- taking blocks in --------------------------------------------------------------------------------------
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#queue.then(work);
+    this.#queue = done.catch(() => {});
+    return done;
+  }
+
+  import(
+    block: Block,
+    options: { readonly origin: BlockOrigin; readonly justifications?: Justifications },
+  ): Promise<ImportResult> {
+    return this.#inTurn(async () => {
+      const result = await this.#import(block, options.origin);
+      const proof = options.justifications?.find(([engine]) => equalBytes(engine, GRANDPA_ENGINE));
+      if (proof !== undefined && (result.type === 'imported' || result.type === 'known')) {
+        await this.#justify(headerHash(this.#ports.hashing, block.header), proof[1]);
+      }
+      return result;
+    });
+  }
+
+  async #import(block: Block, origin: BlockOrigin): Promise<ImportResult> {
+    const { hashing, signatures, clock, database, runtime } = this.#ports;
+    const { header } = block;
+    const hash = headerHash(hashing, header);
+    if (this.blocks.header(hash) !== undefined) return { type: 'known' };
+    const parent = this.blocks.header(header.parentHash);
+    if (parent === undefined) return { type: 'unknownParent' };
+    if (header.number !== parent.number + 1)
+      return { type: 'invalid', reason: 'the height is not one above the parent' };
+    const parentRef = { hash: header.parentHash, number: parent.number };
+    if (!this.blocks.extendsFinalized(parentRef))
+      return { type: 'invalid', reason: 'the block forks off below a final one' };
+    const authorities = this.auraAuthorities(parentRef);
+    if (authorities === undefined) return { type: 'unknownParent' };
+    const verdict = verifySeal(header, {
+      authorities,
+      parentSlot: slotOf(parent),
+      slotMs: this.slotMs,
+      nowMs: clock.now(),
+      hashing,
+      signatures,
+    });
+    if (verdict.type === 'future') return { type: 'future' };
+    if (verdict.type === 'invalid') return { type: 'invalid', reason: verdict.reason };
+
+    let overlay = this.#made.get(toHex(verdict.preHash));
+    this.#made.delete(toHex(verdict.preHash));
+    try {
+      changeIn(header);
+      if (overlay === undefined) {
+        await this.preverify(block.extrinsics, header.parentHash);
+        overlay = this.#states.overlay(header.parentHash)!;
+        const host = this.#host(overlay);
+        const unsealed: Header = { ...header, digest: { logs: header.digest.logs.slice(0, -1) } };
+        runtime.executive.initializeBlock(host, unsealed);
+        const time = encode(u64, BigInt(clock.now()));
+        const [problem] = runtime.executive.checkInherents(host, block, { timstap0: time });
+        if (problem !== undefined) {
+          return problem.fatal ? { type: 'invalid', reason: problem.message } : { type: 'future' };
+        }
+        overlay = this.#states.overlay(header.parentHash)!;
+        runtime.executive.executeBlock(this.#host(overlay), { header: unsealed, extrinsics: block.extrinsics });
+      }
+    } catch (problem) {
+      if (problem instanceof InvalidBlock || problem instanceof AuthorityChangeError) {
+        return { type: 'invalid', reason: `${problem.code}: ${problem.message}` };
+      }
+      throw problem;
+    }
+    const batch = database.batch();
+    const stored = this.#states.insert(batch, { hash, number: header.number }, overlay);
+    const before = this.blocks.info().best.number;
+    const pending = this.blocks.insert(batch, hash, block, origin);
+    await batch.commit({ sync: origin === 'own' });
+    stored();
+    pending.apply();
+    return { type: 'imported', isNewBest: header.number > before };
+  }
+
+  importJustification(hash: Hash, justification: Uint8Array): Promise<ImportResult> {
+    return this.#inTurn(() => this.#justify(hash, justification));
+  }
+
+  async #justify(hash: Hash, justification: Uint8Array): Promise<ImportResult> {
+    const { database, hashing, signatures } = this.#ports;
+    const header = this.blocks.header(hash);
+    if (header === undefined) return { type: 'unknownParent' };
+    const target: BlockRef = { hash, number: header.number };
+    if (header.number <= this.blocks.info().finalized.number) {
+      return this.blocks.isFinalized(hash) ? { type: 'known' } : { type: 'invalid', reason: 'the block was abandoned' };
+    }
+    if (!this.blocks.extendsFinalized(target)) return { type: 'invalid', reason: 'it contradicts a final block' };
+    try {
+      const named = verifyJustification(justification, {
+        setId: this.#set.setId,
+        voters: voterSetOf(this.#set.authorities),
+        hashing,
+        signatures,
+      }).target;
+      if (named.number !== header.number) return { type: 'invalid', reason: 'it justifies another block' };
+    } catch (problem) {
+      if (problem instanceof JustificationError) return { type: 'invalid', reason: problem.message };
+      throw problem;
+    }
+    const batch: Batch = database.batch();
+    const made = this.blocks.finalize(batch, target, [[GRANDPA_ENGINE, justification]]);
+    const states = this.#states.finalize(batch, made.finalized, made.abandoned, (number) => this.blocks.hashOf(number));
+    let set = this.#set;
+    for (const block of made.finalized) {
+      const change = changeIn(this.blocks.header(block.hash)!);
+      if (change !== undefined) set = nextSet(set, block.number, change);
+    }
+    if (set !== this.#set) batch.put(COLUMN.consensus, SET, encode(authoritySetCodec, set));
+    await batch.commit({ sync: true });
+    this.#set = set;
+    states();
+    made.apply();
+    return { type: 'imported', isNewBest: false };
+  }
+}
+
+/** Transactions that do not fit before the block counts as full. */
+const MAX_OVERFULL = 100;
+
+const unknownBlock = (block: Hash): RuntimeCallError =>
+  new RuntimeCallError('UNKNOWN_BLOCK', `the state of block ${toHex(block)} is not here`);

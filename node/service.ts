@@ -1,0 +1,199 @@
+/** The node put together: the one place where its parts meet. Read top to bottom to know what runs. */
+import { randomInt } from 'node:crypto';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { blake2b } from '@noble/hashes/blake2.js';
+import { AuraWorker } from '../consensus/aura/worker.ts';
+import { GrandpaVoter, noNetwork } from '../consensus/grandpa/driver.ts';
+import { type Journal, type Log, systemClock } from '../consensus/ports.ts';
+import { standardGroups } from '../rpc/groups.ts';
+import { type RpcAddress, rpcServer } from '../rpc/server.ts';
+import { utf8 } from '../runtime/primitives/bytes.ts';
+import { createRuntime } from '../runtime/runtime.ts';
+import { Chain } from './chain.ts';
+import type { ChainSpec } from './chain-spec/chain-spec.ts';
+import type { Client, Keystore, NetworkStatus, Service } from './client.ts';
+import { createHashing } from './crypto/hashing.ts';
+import { createSignatures, SignatureCache } from './crypto/signatures.ts';
+import { Verifier } from './crypto/verifier.ts';
+import { COLUMN, Database, DatabaseError } from './database/database.ts';
+import { informant } from './informant.ts';
+import { MemoryKeystore } from './keystore/memory.ts';
+import { TransactionPool } from './pool/pool.ts';
+
+export interface NodeOptions {
+  readonly name: string;
+  readonly version: string;
+  readonly spec: ChainSpec;
+  /** Undefined: a temporary directory, removed when the node stops. */
+  readonly basePath: string | undefined;
+  readonly statePruning: number | 'archive';
+  /** Authors and votes with the keys of this secret URI; undefined: only follows. */
+  readonly authority: string | undefined;
+  readonly rpc: { readonly host: string; readonly port: number; readonly methods: 'auto' | 'safe' | 'unsafe' };
+  readonly log: Log;
+}
+
+export interface Node {
+  readonly client: Client;
+  readonly keystore: Keystore;
+  readonly rpc: RpcAddress;
+  readonly directory: string;
+  /** Settles when the node has stopped: at the signal, or rejecting when a part of it failed. */
+  readonly stopped: Promise<void>;
+}
+
+/** This node runs without a network until one is put in here. */
+const ALONE: NetworkStatus = {
+  peerId: () => '',
+  listenAddresses: () => [],
+  peers: () => [],
+  isMajorSyncing: () => false,
+  syncTarget: () => undefined,
+  addReservedPeer: () => Promise.reject(new Error('this node runs without a network')),
+  removeReservedPeer: () => Promise.reject(new Error('this node runs without a network')),
+  reservedPeers: () => [],
+};
+
+function journalIn(database: Database): Journal {
+  return {
+    get: async (key) => database.get(COLUMN.consensus, utf8(key)),
+    async put(key, value) {
+      const batch = database.batch();
+      batch.put(COLUMN.consensus, utf8(key), value);
+      await batch.commit({ sync: true });
+    },
+  };
+}
+
+async function directoryOf({ basePath, spec }: NodeOptions): Promise<string> {
+  try {
+    if (basePath === undefined) return await mkdtemp(join(tmpdir(), 'openledger-'));
+    const directory = join(basePath, 'chains', spec.id);
+    await mkdir(directory, { recursive: true });
+    return directory;
+  } catch (problem) {
+    throw new DatabaseError('NOT_WRITABLE', `the base path ${basePath} cannot be written to`, { cause: problem });
+  }
+}
+
+/** Resolves when blocks are made or followed and RPC is served. Rejects with a typed error when it cannot start. */
+export async function startNode(options: NodeOptions, signal: AbortSignal): Promise<Node> {
+  const { spec, log } = options;
+  const hashing = createHashing();
+  const signatures = new SignatureCache(await createSignatures());
+  const directory = await directoryOf(options);
+  const cleanUp = async () => {
+    if (options.basePath === undefined) await rm(directory, { recursive: true, force: true });
+  };
+  const database = await Database.open(join(directory, 'db'));
+  const verifier = new Verifier({ signatures, hashing });
+  const close = async () => {
+    await verifier.close();
+    await database.close();
+    await cleanUp();
+  };
+  try {
+    const runtime = createRuntime({ blake2_64: (data) => blake2b(data, { dkLen: 8 }) });
+    const ports = { database, runtime, hashing, signatures, verifier, clock: systemClock, log };
+    const chain = await Chain.open(ports, { pruning: options.statePruning, genesis: spec.genesis });
+    const { blocks } = chain;
+    const keystore = new MemoryKeystore(hashing);
+    const { authority } = options;
+    if (authority !== undefined) for (const type of ['aura', 'gran']) keystore.insertUri(type, authority);
+
+    const pool = new TransactionPool({
+      blocks,
+      events: blocks,
+      validate: (block, source, extrinsic) => chain.validate(block, source, extrinsic),
+      preverify: (extrinsics) => chain.preverify(extrinsics),
+      isAuthority: () => authority !== undefined,
+      hashing,
+      clock: systemClock,
+      log,
+    });
+    const client: Client = { blocks, events: blocks, states: chain, runtime: chain, importer: chain, pool };
+
+    const rpc = rpcServer({
+      ...options.rpc,
+      groups: standardGroups({
+        client,
+        network: ALONE,
+        keystore,
+        hashing,
+        chain: { name: spec.name, type: spec.chainType, properties: { ...spec.properties } },
+        node: { name: options.name, version: options.version, roles: [authority === undefined ? 'Full' : 'Authority'] },
+        sessionKeyTypes: ['aura', 'gran'],
+        startingBlock: blocks.info().best.number,
+        log,
+      }),
+      log,
+    });
+    const address = await rpc.listen();
+
+    const journal = journalIn(database);
+    const services: Service[] = [{ name: 'pool', run: (until) => pool.run(until) }, rpc, informant(client, log)];
+    if (authority !== undefined) {
+      services.push(
+        new AuraWorker(
+          {
+            best: () => {
+              const { best } = blocks.info();
+              return { ref: best, header: blocks.header(best.hash)! };
+            },
+            authorities: (parent) => chain.auraAuthorities(parent),
+            propose: (request) => chain.propose(request, pool.bestFirst(), (hash) => pool.remove([hash])),
+            importer: chain,
+            isMajorSyncing: () => ALONE.isMajorSyncing(),
+            keystore,
+            hashing,
+            journal,
+            clock: systemClock,
+            log,
+          },
+          { slotMs: chain.slotMs, forceAuthoring: spec.chainType === 'Development' },
+        ),
+      );
+    }
+    services.push(
+      new GrandpaVoter(
+        {
+          blocks,
+          events: blocks,
+          importer: chain,
+          authoritySet: chain.authoritySet,
+          keystore,
+          signatures,
+          journal,
+          network: noNetwork,
+          reportEquivocation: async ({ voter }) => log('error', 'an equivocation cannot be reported yet', { voter }),
+          clock: systemClock,
+          random: () => randomInt(2 ** 32) / 2 ** 32,
+          log,
+        },
+        { voting: authority !== undefined },
+      ),
+    );
+    return { client, keystore, rpc: address, directory, stopped: runAll(services, signal, close) };
+  } catch (problem) {
+    await close();
+    throw problem;
+  }
+}
+
+/** Runs until the signal; when one part fails, all are stopped and its error comes out. */
+async function runAll(services: readonly Service[], signal: AbortSignal, close: () => Promise<void>): Promise<void> {
+  const stop = new AbortController();
+  const until = AbortSignal.any([signal, stop.signal]);
+  const runs = services.map((service) =>
+    service.run(until).catch((problem: unknown) => {
+      stop.abort();
+      throw problem;
+    }),
+  );
+  const results = await Promise.allSettled(runs);
+  await close();
+  const failed = results.find((each) => each.status === 'rejected');
+  if (failed !== undefined) throw failed.reason;
+}
