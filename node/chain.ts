@@ -161,13 +161,14 @@ export class Chain implements States, RuntimeCalls, BlockImport {
   }
 
   validate(block: Hash, source: TransactionSource['type'], extrinsic: Uint8Array): TransactionValidity {
-    return this.#ports.runtime.executive.validateTransaction(this.#hostAt(block), { type: source }, extrinsic);
+    return this.#ports.runtime.executive.validateTransaction(this.#hostAt(block), { type: source }, extrinsic, block);
   }
 
   /** Has the signatures of extrinsics for the block after the best one checked by other threads. */
   async preverify(extrinsics: readonly Uint8Array[], parent = this.blocks.info().best.hash): Promise<void> {
     const host = this.#hostAt(parent);
     const { executive } = this.#ports.runtime;
+    executive.enterNext(host, parent);
     const checks = extrinsics.flatMap((each) => executive.signatureCheck(host, each) ?? []);
     await this.#ports.verifier.verify(checks);
   }

@@ -231,7 +231,7 @@ export function standardApis({ executive, extensions, version, metadata }: ApiCo
           inputs: { source: transactionSource, tx: extrinsic, blockHash: hash },
           output: transactionValidity,
           docs: 'Whether the transaction could go into a block on top of the given one.',
-          run: ({ host }, { source, tx }) => executive.validateTransaction(host, source, tx),
+          run: ({ host }, { source, tx, blockHash }) => executive.validateTransaction(host, source, tx, blockHash),
         }),
       },
     }),

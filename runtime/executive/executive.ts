@@ -193,7 +193,7 @@ export class Executive {
     return { signer, origin: signed(signer) };
   }
 
-  /** What must hold for the signature of an extrinsic, so that it can be checked beforehand elsewhere. */
+  /** What must hold for the signature of an extrinsic of the block that {@link enterNext} entered, to be checked elsewhere. */
   signatureCheck(host: Host, bytes: Uint8Array): SignatureCheck | undefined {
     try {
       const extrinsic = this.extrinsics.decode(bytes);
@@ -201,7 +201,7 @@ export class Executive {
       const signer = lookup(extrinsic.preamble.address);
       if (signer === undefined) return undefined;
       const env = new Execution(this.assembly, host, false);
-      const message = this.extrinsics.signingPayload(env, extrinsic, system.blockNumber(host) + 1);
+      const message = this.extrinsics.signingPayload(env, extrinsic, system.blockNumber(host));
       return { signature: extrinsic.preamble.signature, message, signer };
     } catch (problem) {
       if (problem instanceof ScaleError || problem instanceof TransactionRefused) return undefined;
@@ -258,10 +258,16 @@ export class Executive {
 
   // ---- transactions ------------------------------------------------------------------------------------------
 
-  /** Whether a transaction could go into a block on top of the host's state. Leaves no trace. */
-  validateTransaction(host: Host, _source: TransactionSource, bytes: Uint8Array): TransactionValidity {
+  /** Puts the state of block `parent` where transactions of the next block find it: its own hash is known only from there on. */
+  enterNext(host: Host, parent: Hash): void {
+    system.initialize(host, system.blockNumber(host) + 1, parent, []);
+  }
+
+  /** Whether a transaction could go into a block on top of `parent`, whose state the host has. Leaves no trace. */
+  validateTransaction(host: Host, _source: TransactionSource, bytes: Uint8Array, parent: Hash): TransactionValidity {
     host.beginTransaction();
     try {
+      this.enterNext(host, parent);
       return { ok: true, value: this.#validate(host, bytes) };
     } catch (problem) {
       if (problem instanceof TransactionRefused) return { ok: false, error: problem.reason };
@@ -275,7 +281,7 @@ export class Executive {
   #validate(host: Host, bytes: Uint8Array): ValidTransaction {
     const extrinsic = this.extrinsics.decode(bytes);
     const env = new Execution(this.assembly, host, false);
-    const blockNumber = system.blockNumber(host) + 1;
+    const blockNumber = system.blockNumber(host);
     if (extrinsic.preamble.type === 'Bare') {
       throw new TransactionRefused({ type: 'Unknown', value: { type: 'NoUnsignedValidator' } });
     }
