@@ -7,6 +7,8 @@ export interface GenesisConfig {
   readonly grandpa: { readonly authorities: readonly { readonly key: Uint8Array; readonly weight: bigint }[] };
   /** Validators with their session keys. Empty where the sets of aura and grandpa never change. */
   readonly session: readonly { readonly account: AccountId; readonly aura: Uint8Array; readonly grandpa: Uint8Array }[];
+  /** Blocks of a session; the runtime's own default where there is none. */
+  readonly sessionLength?: number | undefined;
   /** Development chains only. */
   readonly sudo: AccountId | undefined;
   /** Parameters of the ledger's own modules, as they stand in the chain spec. */

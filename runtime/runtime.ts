@@ -3,18 +3,22 @@ import { standardApis } from './apis.ts';
 import { Execution } from './executive/execution.ts';
 import { Executive } from './executive/executive.ts';
 import { extensions } from './extensions.ts';
-import { assemble } from './framework/assembly.ts';
+import { type Assembly, assemble, outerCall } from './framework/assembly.ts';
 import { DispatchFailure } from './framework/dispatch.ts';
 import type { ConstantDef, RuntimeApi } from './framework/pallet.ts';
 import type { GenesisConfig } from './genesis.ts';
 import type { Host } from './host.ts';
 import { type MetadataVersion, metadata } from './metadata/metadata.ts';
 import { aura } from './pallets/aura.ts';
+import { authorship } from './pallets/authorship.ts';
 import { balances } from './pallets/balances.ts';
 import { grandpa } from './pallets/grandpa.ts';
+import { session } from './pallets/session.ts';
+import { sudo } from './pallets/sudo.ts';
 import { system } from './pallets/system.ts';
 import { timestamp } from './pallets/timestamp.ts';
 import { transactionPayment } from './pallets/transaction-payment.ts';
+import { utility } from './pallets/utility.ts';
 import { utf8 } from './primitives/bytes.ts';
 import { type Codec, encode } from './primitives/scale/codec.ts';
 import { ScaleError, Source } from './primitives/scale/io.ts';
@@ -59,8 +63,20 @@ export interface RuntimeOptions {
 
 export function createRuntime({ blake2_64, metadataHash }: RuntimeOptions): Runtime {
   const nameless: RuntimeVersion = { ...VERSION, apis: [] };
-  const pallets = [system(() => version), timestamp, aura, grandpa, balances, transactionPayment];
-  const assembly = assemble('openledger_runtime', pallets);
+  const calls = { codec: outerCall(() => assembly.call) };
+  const pallets = [
+    system(() => version),
+    timestamp,
+    aura,
+    grandpa,
+    balances,
+    transactionPayment,
+    authorship,
+    session(),
+    utility(calls),
+    sudo(calls),
+  ];
+  const assembly: Assembly = assemble('openledger_runtime', pallets);
   const chosen = extensions({ ...nameless, metadataHash });
   const executive = new Executive(assembly, chosen, nameless);
   const metadataCache = new Map<string, Uint8Array>();
@@ -111,9 +127,16 @@ export function createRuntime({ blake2_64, metadataHash }: RuntimeOptions): Runt
       const env = new Execution(assembly, host, false);
       const parts: Readonly<Record<string, unknown>> = {
         Balances: { balances: config.balances },
-        Aura: config.aura,
-        Grandpa: config.grandpa,
-        Session: { keys: config.session },
+        Aura: {
+          ...config.aura,
+          authorities: orElse(config.aura.authorities, () => config.session.map((each) => each.aura)),
+        },
+        Grandpa: {
+          authorities: orElse(config.grandpa.authorities, () =>
+            config.session.map((each) => ({ key: each.grandpa, weight: 1n })),
+          ),
+        },
+        Session: { keys: config.session, length: config.sessionLength },
         Sudo: { key: config.sudo },
       };
       for (const each of pallets) {
@@ -127,6 +150,10 @@ export function createRuntime({ blake2_64, metadataHash }: RuntimeOptions): Runt
     },
   };
 }
+
+/** A set that the chain spec leaves out is that of the first session's validators. */
+const orElse = <T>(named: readonly T[], others: () => readonly T[]): readonly T[] =>
+  named.length > 0 ? named : others();
 
 const lowerFirst = (name: string): string => name.charAt(0).toLowerCase() + name.slice(1);
 

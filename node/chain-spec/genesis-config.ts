@@ -2,7 +2,8 @@
  * The genesis state in words: who has what and who has a say, before it becomes keys and values. Its JSON is the
  * `runtimeGenesis.patch` of Substrate's chain specs, with addresses in SS58.
  */
-import { decodeAddress, encodeAddress } from '@polkadot/util-crypto';
+import { blake2b } from '@noble/hashes/blake2.js';
+import { decodeSs58, encodeSs58 } from '../../runtime/primitives/ss58.ts';
 import { type AccountId, asAccountId } from '../../runtime/primitives/types.ts';
 import { badField } from './errors.ts';
 import { asAmount, asArray, asInteger, asObject, asString, type Json, type JsonObject } from './json.ts';
@@ -13,6 +14,8 @@ export interface GenesisConfig {
   readonly grandpa: { readonly authorities: readonly { readonly key: Uint8Array; readonly weight: bigint }[] };
   /** Validators with their session keys. Empty where the sets of aura and grandpa never change. */
   readonly session: readonly { readonly account: AccountId; readonly aura: Uint8Array; readonly grandpa: Uint8Array }[];
+  /** Blocks of a session; the runtime's own default where there is none. */
+  readonly sessionLength?: number | undefined;
   /** Development chains only. */
   readonly sudo: AccountId | undefined;
   /** What other modules want, as it stands in the JSON. */
@@ -25,7 +28,7 @@ const DEFAULT_SLOT_MS = 3_000;
 function asKey(value: Json | undefined, path: string): Uint8Array {
   const text = asString(value, path);
   try {
-    const key = decodeAddress(text);
+    const { key } = decodeSs58(blake2b, text);
     if (key.length === 32) return key;
   } catch {
     // Told below.
@@ -90,6 +93,9 @@ export function parseGenesisConfig(json: Json, path: string): GenesisConfig {
         grandpa: asKey(named.grandpa, `${at}[2].grandpa`),
       };
     }),
+    ...(section(session, 'session').length !== undefined && {
+      sessionLength: asInteger(section(session, 'session').length, `${path}.session.length`, 1, 1_000_000),
+    }),
     sudo: sudo === undefined ? undefined : asAccount(asObject(sudo, `${path}.sudo`).key, `${path}.sudo.key`),
     others,
   };
@@ -101,14 +107,15 @@ export function parseGenesisConfig(json: Json, path: string): GenesisConfig {
 
 /** As {@link parseGenesisConfig} reads it. */
 export function genesisConfigJson(config: GenesisConfig, ss58Format: number): JsonObject {
-  const address = (key: Uint8Array): string => encodeAddress(key, ss58Format);
-  const { balances, aura, grandpa, session, sudo, others } = config;
+  const address = (key: Uint8Array): string => encodeSs58(blake2b, { prefix: ss58Format, key });
+  const { balances, aura, grandpa, session, sessionLength, sudo, others } = config;
   return {
     balances: { balances: balances.map(({ account, amount }) => [address(account), amount.toString()]) },
     aura: { authorities: aura.authorities.map(address), slotDuration: aura.slotDurationMs },
     grandpa: { authorities: grandpa.authorities.map(({ key, weight }) => [address(key), Number(weight)]) },
-    ...(session.length > 0 && {
+    ...((session.length > 0 || sessionLength !== undefined) && {
       session: {
+        ...(sessionLength !== undefined && { length: sessionLength }),
         keys: session.map(({ account, ...keys }) => [
           address(account),
           address(account),

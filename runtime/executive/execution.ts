@@ -14,12 +14,16 @@ import * as system from '../pallets/system.ts';
 import { encode } from '../primitives/scale/codec.ts';
 import { Sink } from '../primitives/scale/io.ts';
 
+/** Storage transactions that dispatches may nest (`frame_support::storage::transactional`). */
+const MAX_DISPATCH_DEPTH = 255;
+
 export class Execution implements Env {
   readonly host: Host;
   readonly #assembly: Assembly;
   readonly #recordsEvents: boolean;
   #phase: Uint8Array | undefined;
   #events: number;
+  #depth = 0;
 
   /** Without `recordsEvents`, as at genesis and in queries, events vanish. */
   constructor(assembly: Assembly, host: Host, recordsEvents = true) {
@@ -70,14 +74,23 @@ export class Execution implements Env {
   readonly infoOf = (call: RuntimeCall): DispatchInfo => this.#assembly.infoOf(call);
 
   readonly dispatch = (call: RuntimeCall, origin: Origin): DispatchOutcome => {
+    if (origin.type === 'Signed' && origin.filter?.(call) === false) {
+      return { ok: false, error: this.#assembly.moduleError(system.CALL_FILTERED), post: {} };
+    }
+    if (this.#depth >= MAX_DISPATCH_DEPTH) {
+      return { ok: false, error: { type: 'Transactional', value: { type: 'LimitReached' } }, post: {} };
+    }
     const def = this.#assembly.callDef(call);
     const { host, emit, transactional, dispatch, infoOf } = this;
     const context: CallContext = { host, emit, transactional, dispatch, infoOf, origin };
+    this.#depth++;
     try {
       return { ok: true, post: transactional(() => def.run(context, call.value.value ?? {})) ?? {} };
     } catch (failure) {
       if (!(failure instanceof DispatchFailure)) throw failure;
       return { ok: false, error: this.#resolve(failure.reason), post: failure.post };
+    } finally {
+      this.#depth--;
     }
   };
 

@@ -1,5 +1,5 @@
 /** The outer types of a runtime, made of its pallets: calls, events, errors, hold and freeze reasons. */
-import { type Codec, mapped, named, snakeCase, tuple, u8, variants } from '../primitives/scale/codec.ts';
+import { type Codec, lazy, mapped, named, snakeCase, tuple, u8, variants } from '../primitives/scale/codec.ts';
 import type { TypeDef, VariantDef } from '../primitives/scale/type.ts';
 import type { DispatchError, DispatchInfo, ErrorDef } from './dispatch.ts';
 import { type CallDef, crateOf, type EventDef, type Pallet, type Reason, type RuntimeCall } from './pallet.ts';
@@ -203,3 +203,15 @@ export const outerReason = (name: 'RuntimeHoldReason' | 'RuntimeFreezeReason'): 
     ),
     { shape: { kind: 'outer', name } },
   );
+
+/**
+ * The outer call as an argument of a call (`Box<RuntimeCall>`): looked up when first used, since the calls of the whole
+ * runtime contain it. Decoders follow it 256 levels down.
+ */
+export const outerCall = (resolve: () => Codec<RuntimeCall>): Codec<RuntimeCall> =>
+  retyped(lazy(resolve), { shape: { kind: 'outer', name: 'RuntimeCall' } });
+
+/** What pallets whose calls take calls are made with. */
+export interface OuterCalls {
+  readonly codec: Codec<RuntimeCall>;
+}

@@ -1,6 +1,7 @@
 /** Dispatch: origins, weights, and the ways in which a call can fail (`sp_runtime`, `frame_support::dispatch`). */
-import { fixedBytes, type Infer, named, struct, u8, variants } from '../primitives/scale/codec.ts';
-import { type AccountId, type Weight, weight } from '../primitives/types.ts';
+import { fixedBytes, type Infer, named, result, struct, u8, unit, variants } from '../primitives/scale/codec.ts';
+import { type AccountId, type MultiAddress, type Weight, weight } from '../primitives/types.ts';
+import type { RuntimeCall } from './pallet.ts';
 
 // ---- weights -------------------------------------------------------------------------------------------------
 
@@ -8,9 +9,13 @@ export const ZERO_WEIGHT: Weight = { refTime: 0n, proofSize: 0n };
 /** Picoseconds in a millisecond: weights are time on the reference machine. */
 export const PS_PER_MS = 1_000_000_000n;
 
+const MAX_U64 = (1n << 64n) - 1n;
+const saturated = (amount: bigint): bigint => (amount > MAX_U64 ? MAX_U64 : amount);
+
+/** Saturates, since callers may name weights of their own. */
 export const addWeight = (a: Weight, b: Weight): Weight => ({
-  refTime: a.refTime + b.refTime,
-  proofSize: a.proofSize + b.proofSize,
+  refTime: saturated(a.refTime + b.refTime),
+  proofSize: saturated(a.proofSize + b.proofSize),
 });
 export const subWeight = (a: Weight, b: Weight): Weight => ({
   refTime: a.refTime > b.refTime ? a.refTime - b.refTime : 0n,
@@ -157,14 +162,28 @@ export const BAD_ORIGIN: DispatchError = { type: 'BadOrigin' };
 
 // ---- origins -------------------------------------------------------------------------------------------------
 
+export type CallFilter = (call: RuntimeCall) => boolean;
+
 export type Origin =
   | { readonly type: 'Root' }
-  | { readonly type: 'Signed'; readonly account: AccountId }
+  | {
+      readonly type: 'Signed';
+      readonly account: AccountId;
+      /** Calls that whoever acts for the account may make; all where there is none. Holds for nested calls too. */
+      readonly filter?: CallFilter;
+    }
   | { readonly type: 'None' };
 
 export const ROOT: Origin = { type: 'Root' };
 export const NONE: Origin = { type: 'None' };
 export const signed = (account: AccountId): Origin => ({ type: 'Signed', account });
+
+/** The origin with one filter more. Root passes all filters. */
+export function filtered(origin: Origin, filter: CallFilter): Origin {
+  if (origin.type !== 'Signed') return origin;
+  const { filter: outer } = origin;
+  return { ...origin, filter: outer === undefined ? filter : (call) => outer(call) && filter(call) };
+}
 
 export function ensureSigned(origin: Origin): AccountId {
   if (origin.type !== 'Signed') fail(BAD_ORIGIN);
@@ -180,6 +199,19 @@ export function ensureNone(origin: Origin): void {
 export type DispatchOutcome =
   | { readonly ok: true; readonly post: PostDispatchInfo }
   | { readonly ok: false; readonly error: DispatchError; readonly post: PostDispatchInfo };
+
+/** `DispatchResult` as events tell it. */
+export const dispatchResult = result(unit, dispatchError);
+export const resultOf = (outcome: DispatchOutcome): Infer<typeof dispatchResult> =>
+  outcome.ok ? { ok: true, value: undefined } : { ok: false, error: outcome.error };
+
+/** What a nested call used: at most what it announced (`extract_actual_weight`). */
+export const actualWeight = (outcome: DispatchOutcome, info: DispatchInfo): Weight =>
+  outcome.post.actualWeight === undefined ? info.weight : minWeight(outcome.post.actualWeight, info.weight);
+
+/** The account of an address. Fails with `CannotLookup` for every kind but `Id`: there is no index of accounts. */
+export const accountOf = (address: MultiAddress): AccountId =>
+  address.type === 'Id' ? address.value : fail({ type: 'CannotLookup' });
 
 /** `DispatchInfo` as Substrate writes it into events. */
 export const dispatchInfoCodec = named(

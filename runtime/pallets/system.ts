@@ -222,6 +222,9 @@ const errors = {
   CallFiltered: error(5, 'The origin filter prevents the call from being dispatched.'),
 };
 
+/** What a call fails with that its origin's filter refuses. */
+export const CALL_FILTERED = errors.CallFiltered;
+
 // ---- accounts ------------------------------------------------------------------------------------------------
 
 export const account = (host: Host, who: AccountId): AccountInfo => store.Account.get(host, who);

@@ -31,6 +31,7 @@ import {
   type Weight,
 } from '../primitives/types.ts';
 import { invalid } from '../primitives/validity.ts';
+import * as authorship from './authorship.ts';
 import * as balances from './balances.ts';
 import * as system from './system.ts';
 
@@ -203,7 +204,7 @@ function shareOut(env: Env): void {
   const treasury = fees + tips - burnt - author;
   const paid = (who: Parameters<typeof balances.give>[1] | undefined, amount: Balance): Balance =>
     who !== undefined && balances.give(env, who, amount) ? amount : 0n;
-  const toAuthor = paid(undefined, author);
+  const toAuthor = paid(authorship.author(env.host), author);
   const toTreasury = paid(TREASURY, treasury + author - toAuthor);
   const lost = fees + tips - toAuthor - toTreasury;
   balances.rescind(env, lost);
