@@ -66,13 +66,15 @@ export class Verifier {
   #restarts = 0;
   #dispatching = false;
   #closed = false;
+  /** Threads cost memory and a moment of every core: they come with the first signature. */
+  #unstarted: number;
 
   constructor(options: VerifierOptions) {
     const { signatures, hashing, threads = Math.min(availableParallelism(), 4), maxPending = 65_536, signal } = options;
     this.#cache = signatures;
     this.#hashing = hashing;
     this.#maxPending = maxPending;
-    for (let i = 0; i < threads; i++) this.#start();
+    this.#unstarted = threads;
     const abort = () => void this.close();
     signal?.addEventListener('abort', abort, { once: true });
     this.#detach = () => signal?.removeEventListener('abort', abort);
@@ -136,6 +138,7 @@ export class Verifier {
   #schedule(): void {
     if (this.#dispatching) return;
     this.#dispatching = true;
+    for (; this.#unstarted > 0; this.#unstarted--) this.#start();
     if (this.#threads.size > 0) queueMicrotask(() => this.#dispatch());
     else setImmediate(() => this.#dispatch());
   }

@@ -2,55 +2,73 @@
  * Secret URIs, `<phrase or 0x seed>//hard/soft///password`, as every Substrate tool understands them. Without a phrase
  * the well-known development phrase is meant, so that `//Alice` is Alice everywhere.
  */
-import { pbkdf2Sync } from 'node:crypto';
-import {
-  ed25519PairFromSeed,
-  keyExtractSuri,
-  keyFromPath,
-  mnemonicToEntropy,
-  secp256k1PairFromSeed,
-} from '@polkadot/util-crypto';
+import { secp256k1 } from '@noble/curves/secp256k1.js';
+import { blake2b } from '@noble/hashes/blake2.js';
 import * as schnorrkel from '@polkadot-labs/schnorrkel-wasm';
-import { fromHex } from '../../runtime/primitives/bytes.ts';
+import sodium from 'sodium-native';
+import { concatBytes, fromHex } from '../../runtime/primitives/bytes.ts';
+import { encode, text } from '../../runtime/primitives/scale/codec.ts';
 import { type KeyPair, KeystoreError, type Scheme } from './keys.ts';
+import { miniSecret } from './mnemonic.ts';
 
 const DEVELOPMENT_PHRASE = 'bottom drive obey lake curtain smoke basket hold race lonely fit walk';
 const MAX_LENGTH = 2_048;
 
+/** A step from a key to another. */
+interface Junction {
+  readonly isSoft: boolean;
+  readonly chainCode: Uint8Array;
+}
+
 interface ParsedUri {
   readonly seed: Uint8Array;
-  readonly path: ReturnType<typeof keyExtractSuri>['path'];
+  readonly path: readonly Junction[];
 }
 
 /** Messages never repeat any part of the URI. */
 const badUri = (reason: string) => new KeystoreError('BAD_URI', `the secret URI is not valid: ${reason}`);
 
+const URI = /^(?<phrase>0x[\da-fA-F]+|[\p{L}\d]+(?: [\p{L}\d]+)*)(?<path>(?:\/\/?[^/]+)*)(?:\/\/\/(?<password>.*))?$/u;
+const MAX_INDEX = 2n ** 64n;
+
+/** Numbers stand for themselves, other names for their encoding: both cut to 32 bytes (`sp_core::crypto::DeriveJunction`). */
+function junction(step: string): Junction {
+  const isSoft = !step.startsWith('//');
+  const name = step.slice(isSoft ? 1 : 2);
+  const chainCode = new Uint8Array(32);
+  if (/^\d+$/.test(name) && BigInt(name) < MAX_INDEX) {
+    new DataView(chainCode.buffer).setBigUint64(0, BigInt(name), true);
+  } else {
+    const encoded = encode(text(), name);
+    chainCode.set(encoded.length > 32 ? blake2b(encoded, { dkLen: 32 }) : encoded);
+  }
+  return { isSoft, chainCode };
+}
+
 function parse(uri: string): ParsedUri {
   if (uri.length > MAX_LENGTH) throw badUri('it is too long');
   const withPhrase = uri === '' || uri.startsWith('/') ? `${DEVELOPMENT_PHRASE}${uri}` : uri;
-  let parts: ReturnType<typeof keyExtractSuri>;
-  try {
-    parts = keyExtractSuri(withPhrase);
-  } catch {
+  const parts = URI.exec(withPhrase.normalize('NFC'))?.groups;
+  if (parts === undefined) {
     throw badUri('it should be a mnemonic or 0x-seed, then /soft and //hard derivations, then ///password');
   }
-  const { phrase, path, password } = parts;
-  if (!phrase.startsWith('0x')) return { seed: miniSecret(phrase, password ?? ''), path };
-  if (phrase.length !== 66) throw badUri('a seed has 64 hex digits');
-  return { seed: fromHex(phrase), path };
+  const { phrase = '', password = '' } = parts;
+  const path = (parts.path?.match(/\/\/?[^/]+/g) ?? []).map(junction);
+  if (phrase.startsWith('0x')) {
+    if (phrase.length !== 66) throw badUri('a seed has 64 hex digits');
+    return { seed: fromHex(phrase), path };
+  }
+  const seed = miniSecret(phrase, password);
+  if (seed === undefined) throw badUri('the mnemonic has wrong words, a wrong number of them or a wrong checksum');
+  return { seed, path };
 }
 
-/** Substrate's way from a mnemonic to a seed: as BIP-39, but it stretches the entropy and not the words. */
-function miniSecret(phrase: string, password: string): Uint8Array {
-  let entropy: Uint8Array;
-  try {
-    entropy = mnemonicToEntropy(phrase);
-  } catch {
-    throw badUri('the mnemonic has wrong words, a wrong number of them or a wrong checksum');
-  }
-  const salt = `mnemonic${password}`.normalize('NFKD');
-  return new Uint8Array(pbkdf2Sync(entropy, salt, 2_048, 64, 'sha512').subarray(0, 32));
-}
+/** Ed25519 and secp256k1 know hard derivations only: the next seed is a hash of the last. */
+const derived = (name: string, seed: Uint8Array, path: readonly Junction[]): Uint8Array =>
+  path.reduce(
+    (last, { chainCode }) => blake2b(concatBytes(encode(text(), name), last, chainCode), { dkLen: 32 }),
+    seed,
+  );
 
 /** Throws {@link KeystoreError} `BAD_URI`. */
 export function derive(uri: string, scheme: Scheme): KeyPair {
@@ -68,12 +86,15 @@ export function derive(uri: string, scheme: Scheme): KeyPair {
       return { scheme, publicKey: pair.slice(64), secret: pair.slice(0, 64) };
     }
     case 'ed25519': {
-      const { publicKey, secretKey } = keyFromPath(ed25519PairFromSeed(seed), path, 'ed25519');
-      return { scheme, publicKey, secret: secretKey.slice(0, 32) };
+      const secret = derived('Ed25519HDKD', seed, path);
+      const publicKey = new Uint8Array(32);
+      sodium.crypto_sign_seed_keypair(publicKey, new Uint8Array(64), secret);
+      return { scheme, publicKey, secret };
     }
     case 'ecdsa': {
-      const { publicKey, secretKey } = keyFromPath(secp256k1PairFromSeed(seed), path, 'ecdsa');
-      return { scheme, publicKey, secret: secretKey };
+      const secret = derived('Secp256k1HDKD', seed, path);
+      if (!secp256k1.utils.isValidSecretKey(secret)) throw badUri('its seed is no secp256k1 key');
+      return { scheme, publicKey: secp256k1.getPublicKey(secret, true), secret };
     }
   }
 }

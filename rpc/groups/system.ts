@@ -1,5 +1,7 @@
 /** `system_*`: the node and the network around it. */
-import { decodeAddress } from '@polkadot/util-crypto';
+import { blake2b } from '@noble/hashes/blake2.js';
+import { fromHex } from '../../runtime/primitives/bytes.ts';
+import { decodeSs58 } from '../../runtime/primitives/ss58.ts';
 import type { ChainView } from '../chain-view.ts';
 import type { RpcContext } from '../context.ts';
 import { invalidParams, RpcError } from '../errors.ts';
@@ -21,7 +23,7 @@ export const health = ({ network }: Pick<RpcContext, 'network'>) => {
 
 function accountOf(address: string): Uint8Array {
   try {
-    const account = decodeAddress(address);
+    const account = address.startsWith('0x') ? fromHex(address) : decodeSs58(blake2b, address).key;
     if (account.length === 32) return account;
   } catch {
     // Told below.
