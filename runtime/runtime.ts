@@ -9,10 +9,19 @@ import type { ConstantDef, RuntimeApi } from './framework/pallet.ts';
 import type { GenesisConfig } from './genesis.ts';
 import type { Host } from './host.ts';
 import { type MetadataVersion, metadata } from './metadata/metadata.ts';
+import { attribution } from './pallets/attribution.ts';
+import { audits } from './pallets/audits.ts';
 import { aura } from './pallets/aura.ts';
 import { authorship } from './pallets/authorship.ts';
 import { balances } from './pallets/balances.ts';
+import { blobs } from './pallets/blobs.ts';
+import { compute } from './pallets/compute.ts';
+import { datanets } from './pallets/datanets.ts';
 import { grandpa } from './pallets/grandpa.ts';
+import { inference } from './pallets/inference.ts';
+import { models } from './pallets/models.ts';
+import { multisig } from './pallets/multisig.ts';
+import { proxy } from './pallets/proxy.ts';
 import { session } from './pallets/session.ts';
 import { sudo } from './pallets/sudo.ts';
 import { system } from './pallets/system.ts';
@@ -71,9 +80,18 @@ export function createRuntime({ blake2_64, metadataHash }: RuntimeOptions): Runt
     grandpa,
     balances,
     transactionPayment,
+    datanets,
+    models,
+    compute,
+    inference,
+    attribution,
+    blobs,
+    audits,
     authorship,
     session(),
     utility(calls),
+    multisig(calls),
+    proxy(calls),
     sudo(calls),
   ];
   const assembly: Assembly = assemble('openledger_runtime', pallets);

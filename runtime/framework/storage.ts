@@ -274,25 +274,25 @@ export const mapWithDefault = <K, V>(
   docs = '',
 ): MapItem<K, V, V> => new MapItem<K, V, V>([key as KeyPart<unknown>], true, codec, fallback, docs);
 
-type Keys<P extends readonly KeyPart<never>[]> = {
+// biome-ignore lint/suspicious/noExplicitAny: key parts of all types stand side by side
+type KeyParts = readonly KeyPart<any>[];
+type Keys<P extends KeyParts> = {
   -readonly [I in keyof P]: P[I] extends KeyPart<infer K> ? K : never;
 };
-const erased = (parts: readonly KeyPart<never>[]) => parts as unknown as readonly KeyPart<unknown>[];
 
 /** A map with several key parts; its keys are tuples. */
-export const nMap = <const P extends readonly KeyPart<never>[], V>(
+export const nMap = <const P extends KeyParts, V>(
   parts: P,
   codec: Codec<V>,
   docs = '',
-): MapItem<Keys<P>, V, V | undefined> =>
-  new MapItem<Keys<P>, V, V | undefined>(erased(parts), false, codec, undefined, docs);
+): MapItem<Keys<P>, V, V | undefined> => new MapItem<Keys<P>, V, V | undefined>(parts, false, codec, undefined, docs);
 
-export const nMapWithDefault = <const P extends readonly KeyPart<never>[], V>(
+export const nMapWithDefault = <const P extends KeyParts, V>(
   parts: P,
   codec: Codec<V>,
   fallback: NoInfer<V>,
   docs = '',
-): MapItem<Keys<P>, V, V> => new MapItem<Keys<P>, V, V>(erased(parts), false, codec, fallback, docs);
+): MapItem<Keys<P>, V, V> => new MapItem<Keys<P>, V, V>(parts, false, codec, fallback, docs);
 
 /** Gives items their keys: `twox128(prefix) ++ twox128(name)`. */
 export function storage<I extends Readonly<Record<string, Bindable>>>(prefix: string, items: I): I & StorageSet {

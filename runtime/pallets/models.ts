@@ -19,18 +19,8 @@ import {
 } from '../primitives/attribution/ids.ts';
 import { price, signedTrainingReceipt, snapshotRef } from '../primitives/attribution/receipts.ts';
 import { baseModelManifest, configFault, trainingConfig } from '../primitives/attribution/training.ts';
-import { concatBytes, utf8 } from '../primitives/bytes.ts';
-import { encode, type Infer, option, struct, text, u32, u64, variants } from '../primitives/scale/codec.ts';
-import {
-  type AccountId,
-  accountId,
-  asHash,
-  balance,
-  hash,
-  PERBILL,
-  perbill,
-  sameAccount,
-} from '../primitives/types.ts';
+import { type Infer, struct, text, u32, u64, variants } from '../primitives/scale/codec.ts';
+import { type AccountId, accountId, balance, hash, PERBILL, perbill, sameAccount } from '../primitives/types.ts';
 import * as balances from './balances.ts';
 import * as blobs from './blobs.ts';
 import * as compute from './compute.ts';

@@ -1,0 +1,309 @@
+/**
+ * Audits: what integers cannot show (whether features are the true gradients) other workers recompute. The block after a
+ * commitment draws whether and by whom it is audited; auditors commit to their verdicts before anybody sees one; the
+ * majority of those drawn decides. Chance comes from the hash of the block before, which its author can influence by
+ * giving up a block: the stake must outweigh that.
+ */
+import { cost, ensure, ensureRoot, ensureSigned, error, fail } from '../framework/dispatch.ts';
+import { call, type Env, event, pallet } from '../framework/pallet.ts';
+import { map, mapWithDefault, storage, twox64Concat, value } from '../framework/storage.ts';
+import type { Host } from '../host.ts';
+import { canonical, hashOf, part } from '../primitives/attribution/canonical.ts';
+import { adapterId, receiptBatchId } from '../primitives/attribution/ids.ts';
+import { equalBytes } from '../primitives/bytes.ts';
+import { TREASURY } from '../primitives/pallet-id.ts';
+import { bool, fixedBytes, type Infer, option, struct, u8, u32, variants, vec } from '../primitives/scale/codec.ts';
+import {
+  type AccountId,
+  accountId,
+  type Balance,
+  balance,
+  hash,
+  PERBILL,
+  perbill,
+  sameAccount,
+} from '../primitives/types.ts';
+import * as balances from './balances.ts';
+import * as compute from './compute.ts';
+import * as system from './system.ts';
+
+/** Commitments that one block can have drawn, and audits that end in one block. */
+const MAX_REQUESTS = 256;
+const MAX_DUE = 256;
+const MAX_AUDITORS = 7;
+
+// ---- types ---------------------------------------------------------------------------------------------------
+
+export const subject = part('AuditSubject', variants({ Training: adapterId, Batch: receiptBatchId }));
+export type Subject = Infer<typeof subject>;
+
+const request = part('AuditRequest', struct({ subject, accused: accountId, items: u32 }));
+const auditor = part('Auditor', struct({ account: accountId, commitment: option(hash), verdict: option(bool) }));
+const audit = part(
+  'Audit',
+  struct({
+    subject,
+    accused: accountId,
+    /** Which receipt of the batch, or where the sample of rows begins. */
+    item: u32,
+    auditors: vec(auditor, MAX_AUDITORS),
+    commitUntil: u32,
+    revealUntil: u32,
+  }),
+);
+export type Audit = Infer<typeof audit>;
+
+/** What an auditor commits to: `blake2b-256(domain ++ SCALE)`. `faulty`: the work is not what it claims to be. */
+export const auditVerdict = canonical(
+  'audit-verdict/1',
+  'AuditVerdict',
+  struct({ audit: u32, auditor: accountId, faulty: bool, salt: fixedBytes(32) }),
+);
+
+const drawInput = canonical('audit-draw/1', 'AuditDraw', struct({ parent: hash, subject, purpose: u8 }));
+
+const parameters = part(
+  'AuditParameters',
+  struct({
+    /** Part of commitments that are audited. */
+    rate: perbill,
+    /** Auditors drawn for each; a majority of them decides. */
+    auditors: u8,
+    commitBlocks: u32,
+    revealBlocks: u32,
+    /** From the treasury to each auditor whose verdict was the majority's. */
+    fee: balance,
+    /** Taken from auditors that say nothing. */
+    silenceSlash: balance,
+  }),
+);
+export type AuditParameters = Infer<typeof parameters>;
+const DEFAULT_PARAMETERS: AuditParameters = {
+  rate: 20_000_000,
+  auditors: 3,
+  commitBlocks: 40,
+  revealBlocks: 20,
+  fee: 10n ** 17n,
+  silenceSlash: 10n ** 19n,
+};
+
+// ---- storage, events, errors ---------------------------------------------------------------------------------
+
+const store = storage('Audits', {
+  NextId: value(u32, 0, 'Id of the next audit.'),
+  Audits: map(twox64Concat(u32), audit, 'Audits under way.'),
+  Requested: value(vec(request, MAX_REQUESTS), [], 'Commitments of the last block, to be drawn from.'),
+  Due: mapWithDefault(twox64Concat(u32), vec(u32, MAX_DUE), [], 'Audits that end, by block.'),
+  Parameters: value(parameters, DEFAULT_PARAMETERS, 'What governance can change.'),
+});
+
+const events = {
+  Drawn: event(0, { audit: u32, subject, item: u32, auditors: vec(accountId, MAX_AUDITORS) }, 'Auditors were drawn.'),
+  NoAuditors: event(1, { subject }, 'An audit was drawn, but there is nobody beside the worker to do it.'),
+  Committed: event(2, { audit: u32, auditor: accountId }, 'An auditor has made up its mind.'),
+  Revealed: event(3, { audit: u32, auditor: accountId, faulty: bool }, 'An auditor’s verdict.'),
+  Concluded: event(4, { audit: u32, subject, faulty: bool, votes: u8, against: u8 }, 'The audit is over.'),
+  ParametersChanged: event(5, { parameters }, 'Governance changed the parameters.'),
+};
+
+const errors = {
+  UnknownAudit: error(0, 'There is no such audit, or it is over.'),
+  NotAuditor: error(1, 'The account was not drawn for this audit.'),
+  TooLate: error(2, 'The time for this step is over.'),
+  TooEarly: error(3, 'Verdicts are revealed when the time for commitments is over.'),
+  AlreadyCommitted: error(4, 'The auditor has committed to a verdict already.'),
+  AlreadyRevealed: error(5, 'The auditor has revealed its verdict already.'),
+  OtherCommitment: error(6, 'The verdict is not the one that was committed to.'),
+  BadParameters: error(7, 'Between 1 and 7 auditors, at least one block for each step, a rate of at most 1.'),
+};
+
+// ---- what the attribution pallet builds on ---------------------------------------------------------------------
+
+/** Blocks from a commitment to the end of an audit of it. */
+export function span(host: Host): number {
+  const { commitBlocks, revealBlocks } = store.Parameters.get(host);
+  return 1 + commitBlocks + revealBlocks;
+}
+
+/** Enters a commitment for the next block's draw; `items`: how many things in it can be looked at. */
+export function enter(host: Host, of: Subject, accused: AccountId, items: number): void {
+  const listed = store.Requested.get(host);
+  // Commitments beyond the bound escape the draw: so many in one block are paid for by their fees.
+  if (listed.length < MAX_REQUESTS) store.Requested.put(host, [...listed, { subject: of, accused, items }]);
+}
+
+const chance = (host: Host, of: Subject, purpose: number): DataView => {
+  const drawn = hashOf(host, drawInput, { parent: system.parentHash(host), subject: of, purpose });
+  return new DataView(drawn.buffer, drawn.byteOffset, 32);
+};
+
+function drawAuditors(host: Host, of: Subject, accused: AccountId, wanted: number): AccountId[] {
+  const others = compute.auditors(host).filter((each) => !sameAccount(each, accused));
+  // An even number could end in a draw.
+  const count = Math.min(wanted, others.length % 2 === 1 ? others.length : others.length - 1);
+  for (let i = 0; i < count; i++) {
+    const pick = i + Number(chance(host, of, 2 + i).getBigUint64(0, true) % BigInt(others.length - i));
+    [others[i], others[pick]] = [others[pick]!, others[i]!];
+  }
+  return others.slice(0, Math.max(0, count));
+}
+
+/** Draws among the last block's commitments. Returns how many there were. */
+export function draw(env: Env, now: number): number {
+  const { host } = env;
+  const requested = store.Requested.get(host);
+  if (requested.length === 0) return 0;
+  store.Requested.kill(host);
+  const { rate, auditors: wanted, commitBlocks, revealBlocks } = store.Parameters.get(host);
+  for (const { subject: of, accused, items } of requested) {
+    if (chance(host, of, 0).getUint32(0, true) % PERBILL >= rate) continue;
+    const drawn = drawAuditors(host, of, accused, wanted);
+    if (drawn.length === 0) {
+      env.emit(events.NoAuditors, { subject: of });
+      continue;
+    }
+    const id = store.NextId.get(host);
+    const item = chance(host, of, 1).getUint32(0, true) % Math.max(1, items);
+    const [commitUntil, revealUntil] = [now + commitBlocks, now + commitBlocks + revealBlocks];
+    store.NextId.put(host, id + 1);
+    store.Audits.insert(host, id, {
+      subject: of,
+      accused,
+      item,
+      auditors: drawn.map((account) => ({ account, commitment: undefined, verdict: undefined })),
+      commitUntil,
+      revealUntil,
+    });
+    store.Due.mutate(host, revealUntil, (due) => (due.length < MAX_DUE ? [...due, id] : due));
+    for (const each of drawn) compute.oblige(host, each, 1);
+    env.emit(events.Drawn, { audit: id, subject: of, item, auditors: drawn });
+  }
+  return requested.length;
+}
+
+export interface Conclusion {
+  readonly subject: Subject;
+  readonly faulty: boolean;
+  /** Auditors that found the fault. */
+  readonly finders: readonly AccountId[];
+}
+
+/** Ends the audits whose time is up; silent auditors pay, the majority is paid. */
+export function conclude(env: Env, now: number): Conclusion[] {
+  const { host } = env;
+  const due = store.Due.get(host, now);
+  if (due.length === 0) return [];
+  store.Due.remove(host, now);
+  const { fee, silenceSlash } = store.Parameters.get(host);
+  return due.flatMap((id) => {
+    const ended = store.Audits.take(host, id);
+    if (ended === undefined) return [];
+    const votes = ended.auditors.filter(({ verdict }) => verdict !== undefined);
+    const against = votes.filter(({ verdict }) => verdict === true);
+    const faulty = 2 * against.length > ended.auditors.length;
+    for (const { account, verdict } of ended.auditors) {
+      compute.oblige(host, account, -1);
+      if (verdict === undefined) compute.slash(env, account, silenceSlash);
+      else if (verdict === faulty) payFee(env, account, fee);
+    }
+    env.emit(events.Concluded, {
+      audit: id,
+      subject: ended.subject,
+      faulty,
+      votes: votes.length,
+      against: against.length,
+    });
+    return [{ subject: ended.subject, faulty, finders: against.map(({ account }) => account) }];
+  });
+}
+
+/** A treasury with nothing in it pays nobody. */
+function payFee(env: Env, account: AccountId, fee: Balance): void {
+  if (balances.reducible(env.host, TREASURY, true) >= fee && balances.freeBalance(env.host, account) > 0n) {
+    balances.transfer(env, TREASURY, account, fee, 'KeepAlive');
+  }
+}
+
+// ---- calls ---------------------------------------------------------------------------------------------------
+
+function asAuditor(host: Host, id: number, who: AccountId): { found: Audit; at: number } {
+  const found = store.Audits.get(host, id) ?? fail(errors.UnknownAudit);
+  const at = found.auditors.findIndex(({ account }) => sameAccount(account, who));
+  ensure(at >= 0, errors.NotAuditor);
+  return { found, at };
+}
+
+function put(host: Host, id: number, found: Audit, at: number, change: Partial<Infer<typeof auditor>>): void {
+  const auditors = found.auditors.map((each, index) => (index === at ? { ...each, ...change } : each));
+  store.Audits.insert(host, id, { ...found, auditors });
+}
+
+const calls = {
+  commit: call({
+    index: 0,
+    args: { audit: u32, commitment: hash },
+    weight: cost(30_000_000n, 1, 1),
+    docs: 'Commit to a verdict. Drawn auditors only.',
+    run({ origin, host, emit }, { audit: id, commitment }) {
+      const who = ensureSigned(origin);
+      const { found, at } = asAuditor(host, id, who);
+      ensure(system.blockNumber(host) <= found.commitUntil, errors.TooLate);
+      ensure(found.auditors[at]!.commitment === undefined, errors.AlreadyCommitted);
+      put(host, id, found, at, { commitment });
+      emit(events.Committed, { audit: id, auditor: who });
+    },
+  }),
+  reveal: call({
+    index: 1,
+    args: { audit: u32, faulty: bool, salt: fixedBytes(32) },
+    weight: cost(40_000_000n, 1, 1),
+    docs: 'Reveal the verdict that was committed to.',
+    run({ origin, host, emit }, { audit: id, faulty, salt }) {
+      const who = ensureSigned(origin);
+      const { found, at } = asAuditor(host, id, who);
+      const now = system.blockNumber(host);
+      ensure(now > found.commitUntil, errors.TooEarly);
+      ensure(now < found.revealUntil, errors.TooLate);
+      const { commitment, verdict } = found.auditors[at]!;
+      ensure(verdict === undefined, errors.AlreadyRevealed);
+      const made = hashOf(host, auditVerdict, { audit: id, auditor: who, faulty, salt });
+      ensure(commitment !== undefined && equalBytes(commitment, made), errors.OtherCommitment);
+      put(host, id, found, at, { verdict: faulty });
+      emit(events.Revealed, { audit: id, auditor: who, faulty });
+    },
+  }),
+  setParameters: call({
+    index: 2,
+    args: { parameters },
+    weight: cost(10_000_000n, 0, 1),
+    docs: 'Change the parameters. Root only.',
+    run({ origin, host, emit }, { parameters: next }) {
+      ensureRoot(origin);
+      const { rate, auditors, commitBlocks, revealBlocks } = next;
+      const sound =
+        rate <= PERBILL && auditors >= 1 && auditors <= MAX_AUDITORS && commitBlocks >= 1 && revealBlocks >= 2;
+      ensure(sound, errors.BadParameters);
+      store.Parameters.put(host, next);
+      emit(events.ParametersChanged, { parameters: next });
+    },
+  }),
+};
+
+/** Part of the genesis configuration, for chains that cannot wait so long. */
+export interface AuditGenesis {
+  readonly commitBlocks?: number;
+  readonly revealBlocks?: number;
+}
+
+export const audits = pallet<AuditGenesis | undefined>({
+  name: 'Audits',
+  index: 26,
+  docs: 'Workers check workers.',
+  storage: store,
+  calls,
+  events,
+  errors,
+  genesis({ host }, config) {
+    if (config !== undefined) store.Parameters.put(host, { ...DEFAULT_PARAMETERS, ...config });
+  },
+});
