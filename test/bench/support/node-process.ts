@@ -1,0 +1,67 @@
+/** A node in a process of its own, started from its command line as people start it. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
+const READY = /JSON-RPC at (ws:\/\/[^\s"]+)/;
+
+export interface NodeProcess {
+  readonly ws: string;
+  readonly http: string;
+  readonly child: ChildProcess;
+  /** From the start of the process until it said that it serves. */
+  readonly startMs: number;
+  /** Everything it wrote to its log so far. */
+  log(): string;
+  /** Resident memory in bytes. */
+  memory(): number;
+  /** Asks it to end and waits until it has. */
+  stop(signal?: NodeJS.Signals): Promise<void>;
+}
+
+/** `args`: what follows `openledger`; `execArgv`: options of Node itself. Rejects with its log when it does not come up. */
+export async function startNodeProcess(
+  args: readonly string[],
+  execArgv: readonly string[] = [],
+): Promise<NodeProcess> {
+  const started = performance.now();
+  const child = spawn(process.execPath, [...execArgv, 'node/cli/main.ts', ...args], {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let log = '';
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  const ws = await new Promise<string>((resolve, reject) => {
+    const failed = (why: string) => reject(new Error(`the node ${why}:\n${log}`));
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL');
+      failed('did not come up within 60 s');
+    }, 60_000);
+    const read = (chunk: Buffer): void => {
+      log += chunk;
+      const found = READY.exec(log)?.[1];
+      if (found === undefined) return;
+      clearTimeout(timer);
+      resolve(found);
+    };
+    child.stdout.on('data', read);
+    child.stderr.on('data', read);
+    child.once('exit', (code) => {
+      clearTimeout(timer);
+      failed(`ended with ${code}`);
+    });
+  });
+  return {
+    ws,
+    http: ws.replace('ws:', 'http:'),
+    child,
+    startMs: performance.now() - started,
+    log: () => log,
+    memory: () => 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1] ?? 0),
+    async stop(signal = 'SIGTERM') {
+      child.kill(signal);
+      await ended;
+    },
+  };
+}
