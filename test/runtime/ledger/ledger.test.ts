@@ -1,0 +1,636 @@
+/** The ledger's own modules: from the first record to the last claim, with every fault on the way. */
+import t from 'tap';
+import { createHashing } from '../../../node/crypto/hashing.ts';
+import { type KeyPair, signWith } from '../../../node/keystore/keys.ts';
+import { derive } from '../../../node/keystore/secret-uri.ts';
+import { POT, STAKERS } from '../../../runtime/pallets/attribution.ts';
+import { auditVerdict } from '../../../runtime/pallets/audits.ts';
+import * as compute from '../../../runtime/pallets/compute.ts';
+import * as inference from '../../../runtime/pallets/inference.ts';
+import * as models from '../../../runtime/pallets/models.ts';
+import { hashOf } from '../../../runtime/primitives/attribution/canonical.ts';
+import { rowLeaf } from '../../../runtime/primitives/attribution/features.ts';
+import type { AdapterId, OrderId, SessionId } from '../../../runtime/primitives/attribution/ids.ts';
+import { leafHash, merkleRoot, proveRange } from '../../../runtime/primitives/attribution/merkle.ts';
+import {
+  type InferenceReceipt,
+  inferenceReceipt,
+  type ReceiptBatch,
+  receiptBatch,
+  type TrainingReceipt,
+  trainingReceipt,
+  voucher,
+} from '../../../runtime/primitives/attribution/receipts.ts';
+import { snapshotRange } from '../../../runtime/primitives/attribution/records.ts';
+import { splitPool } from '../../../runtime/primitives/attribution/shares.ts';
+import { DEFAULT_RULES, distribute, receiptRules } from '../../../runtime/primitives/attribution/split.ts';
+import { sumRoot } from '../../../runtime/primitives/attribution/sums.ts';
+import { type TrainingConfig, trainingConfig } from '../../../runtime/primitives/attribution/training.ts';
+import { attribute } from '../../../runtime/primitives/attribution/verify.ts';
+import { utf8 } from '../../../runtime/primitives/bytes.ts';
+import { TREASURY } from '../../../runtime/primitives/pallet-id.ts';
+import { encode } from '../../../runtime/primitives/scale/codec.ts';
+import { type AccountId, asAccountId, asHash, type Hash, ZERO_HASH } from '../../../runtime/primitives/types.ts';
+import { world as attributionWorld, someHash } from '../attribution/world.ts';
+import { createWorld, genesisOf, make, OPEN } from '../pallets/world.ts';
+
+const hashing = createHashing();
+const key = (name: string): KeyPair => derive(`//${name}`, 'sr25519');
+const account = (name: string): AccountId => asAccountId(key(name).publicKey);
+const sign = (name: string, digest: Uint8Array) => ({
+  type: 'Sr25519' as const,
+  value: signWith(key(name), digest, hashing),
+});
+
+const [owner, worker, second, third, payer, challenger] = ['Owner', 'Worker', 'Second', 'Third', 'Payer', 'Finder'].map(
+  account,
+) as [AccountId, AccountId, AccountId, AccountId, AccountId, AccountId];
+const facts = attributionWorld(7, { records: 60, contributors: 3 });
+const CONFIG: TrainingConfig = {
+  rank: 8,
+  alpha: 16,
+  targets: 0b101,
+  learningRate: 2_000_000,
+  epochs: 2,
+  steps: undefined,
+  batch: 8,
+  sequenceLength: 64,
+  warmup: 100_000_000,
+  weightDecay: 0,
+  k: facts.k,
+  sketchWidth: 16_384,
+  block: 32,
+  damping: 10_000_000,
+  projectionRows: 1024,
+};
+const MARKUP = 250_000_000;
+const PRICE = { input: 1_000n, output: 10n ** 15n };
+const SIZES = {
+  adapter: 1_000n,
+  adapterConfig: 100n,
+  checkpoint: 1_000n,
+  eigenbases: 5_000n,
+  projection: 6_000n,
+  featureFile: 7_000n,
+  sumFile: 8_000n,
+  frequencyFile: 900n,
+};
+const CAPABILITIES = { training: true, serving: true, auditing: true, engine: 'test', memoryMiB: 1, baseModels: [0] };
+const WINDOWS = { attribution: { windowBlocks: 6 }, audits: { commitBlocks: 2, revealBlocks: 2 } };
+
+/** A ledger with a Datanet of the facts' records, a base model and three workers. */
+async function ledger() {
+  const people = [owner, worker, second, third, payer, challenger, ...facts.accounts];
+  const world = await createWorld(
+    genesisOf({
+      balances: [
+        ...people.map((each) => ({ account: each, amount: 10_000n * OPEN })),
+        { account: TREASURY, amount: OPEN },
+      ],
+      others: WINDOWS,
+    }),
+  );
+  const does = (who: AccountId, pallet: string, call: string, value?: unknown) => {
+    const done = world.dispatch(make(pallet, call, value), who);
+    if (done.error !== undefined) throw new Error(`${pallet}.${call}: ${done.error}`);
+    return done.events;
+  };
+  const fails = (who: AccountId, pallet: string, call: string, value?: unknown) =>
+    world.dispatch(make(pallet, call, value), who).error;
+
+  does(owner, 'Datanets', 'create', {
+    name: 'glosses',
+    description: 'Short explanations',
+    schema: '{"type":"object"}',
+    licence: 'CC-BY-4.0',
+    admission: { type: 'Open' },
+    stake: 10n * OPEN,
+    dedupThreshold: 52_429,
+    accessPrice: OPEN,
+  });
+  for (const range of facts.ranges) {
+    does(range.contributor, 'Datanets', 'contribute', {
+      id: 0,
+      blob: someHash(`batch ${range.batch}`),
+      bytes: BigInt(range.count * 100),
+      records: range.count,
+      root: range.root,
+      sketches: ZERO_HASH,
+    });
+  }
+  does(owner, 'Datanets', 'snapshot', { id: 0, maxBatches: 100 });
+  const file = (name: string) => ({ blob: someHash(name), bytes: 1_000n });
+  does(owner, 'Models', 'register_base_model', {
+    manifest: {
+      name: 'tiny',
+      licence: 'Apache-2.0',
+      parameters: 1n,
+      vocabulary: 40,
+      config: file('config'),
+      weights: file('weights'),
+      tokenizer: file('tokenizer'),
+    },
+  });
+  for (const each of [worker, second, third]) {
+    does(each, 'Compute', 'register', { bond: 2_000n * OPEN, capabilities: CAPABILITIES });
+  }
+  const order = (change: object = {}) => ({
+    name: 'glossary',
+    datanet: 0,
+    version: 0,
+    licence: 'CC-BY-4.0',
+    baseModel: 0,
+    config: CONFIG,
+    trainingSeed: 5n,
+    budget: 100n * OPEN,
+    markup: MARKUP,
+    price: PRICE,
+    ...change,
+  });
+  /** The receipt that an honest worker would hand in under its lease. */
+  const receiptFor = (id: OrderId, lease: compute.Lease): TrainingReceipt => {
+    const ordered = models.orderOf(world.host, id);
+    return {
+      ...facts.training,
+      chain: ZERO_HASH,
+      order: id,
+      lease: lease.id,
+      nonce: lease.nonce,
+      worker: lease.worker,
+      snapshot: ordered.snapshot,
+      baseModel: ordered.baseModel,
+      baseModelHash: models.baseModelOf(world.host, ordered.baseModel).hash,
+      configHash: hashOf(hashing, trainingConfig, CONFIG),
+      trainingSeed: ordered.trainingSeed,
+      basis: { ...facts.training.basis, sketchSeed: ordered.sketchSeed, rotationSeed: ordered.rotationSeed },
+      features: {
+        ...facts.training.features,
+        featureFile: someHash('features'),
+        sumFile: someHash('sums'),
+        frequencyFile: someHash('frequencies'),
+      },
+    };
+  };
+  const signed = (name: string, receipt: TrainingReceipt) => ({
+    payload: receipt,
+    signature: sign(name, hashOf(hashing, trainingReceipt, receipt)),
+  });
+  /** Orders, trains and waits the window out. */
+  const train = () => {
+    does(owner, 'Models', 'order_training', order());
+    does(worker, 'Compute', 'take_lease', { order: 0 });
+    const receipt = receiptFor(0 as OrderId, compute.leaseOf(world.host, 0 as OrderId, worker));
+    does(worker, 'Attribution', 'submit_training', { receipt: signed('Worker', receipt), sizes: SIZES });
+    return receipt;
+  };
+  const wait = (blocks: number) => world.next(world.number() + blocks);
+  const serve = () => {
+    const receipt = train();
+    wait(8);
+    does(worker, 'Inference', 'serve', { adapter: 0 });
+    does(payer, 'Inference', 'open_session', { key: account('Session'), deposit: 20n * OPEN });
+    return receipt;
+  };
+  /** Receipts with nonces from `first` on, as an honest worker makes them. */
+  const answers = (training: TrainingReceipt, first: number, count: number) => {
+    const rules = receiptRules(DEFAULT_RULES, MARKUP);
+    let cumulative = inference.settledWith(world.host, 0n as SessionId, worker);
+    return Array.from({ length: count }, (_, i) => {
+      const { receipt } = facts.inference(first + i);
+      const fee = PRICE.input * BigInt(receipt.tokensIn) + PRICE.output * BigInt(receipt.tokensOut);
+      cumulative += fee;
+      const promise = {
+        chain: ZERO_HASH,
+        session: 0n as SessionId,
+        worker,
+        nonce: BigInt(first + i),
+        cumulative,
+        adapter: 0 as AdapterId,
+        price: PRICE,
+      };
+      const pool = rules.poolOf(fee);
+      const found = receipt.spans.map((span) => ({ ...span }));
+      const split = attribute(facts.model, facts.model.influence(receipt.feature), found, pool, rules.blend);
+      const payload: InferenceReceipt = {
+        ...receipt,
+        voucher: { payload: promise, signature: sign('Session', hashOf(hashing, voucher, promise)) },
+        worker,
+        lease: inference.servingOf(world.host, 0 as AdapterId, worker)!.lease,
+        training: hashOf(hashing, trainingReceipt, training),
+        fee,
+        pool,
+        spans: split.spans,
+        shares: split.shares,
+        remainder: split.remainder,
+      };
+      return { payload, signature: sign('Worker', hashOf(hashing, inferenceReceipt, payload)) };
+    });
+  };
+  const batchOf = (receipts: ReturnType<typeof answers>) => {
+    const { batch, sums } = facts.settle(receipts);
+    return {
+      sums,
+      batch: {
+        ...batch,
+        chain: ZERO_HASH,
+        worker,
+        session: 0n as SessionId,
+        adapter: 0 as AdapterId,
+        blob: someHash(`receipts ${batch.firstNonce}`),
+      } satisfies ReceiptBatch,
+    };
+  };
+  const signedBatch = (batch: ReceiptBatch, name = 'Worker') => ({
+    batch: { payload: batch, signature: sign(name, hashOf(hashing, receiptBatch, batch)) },
+    bytes: 10_000n,
+  });
+  return { ...world, does, fails, order, receiptFor, signed, train, serve, wait, answers, batchOf, signedBatch };
+}
+
+t.test('the whole loop: records, snapshot, order, training, answers, settlement, claims', async (test) => {
+  const world = await ledger();
+  test.teardown(world.close);
+  const training = world.train();
+  test.equal(models.adapterOf(world.host, 0 as AdapterId).status.type, 'Pending');
+  const before = world.free(worker);
+  world.wait(8);
+  test.equal(models.adapterOf(world.host, 0 as AdapterId).status.type, 'Live');
+  test.equal(world.free(worker) - before, 100n * OPEN, 'the budget is the worker’s');
+  world.does(worker, 'Inference', 'serve', { adapter: 0 });
+  world.does(payer, 'Inference', 'open_session', { key: account('Session'), deposit: 20n * OPEN });
+
+  const { batch } = world.batchOf(world.answers(training, 1, 12));
+  const treasury = world.free(TREASURY);
+  const issued = world.balanced();
+  world.does(worker, 'Attribution', 'settle', world.signedBatch(batch));
+  test.ok(issued && world.balanced());
+  test.equal(inference.sessionOf(world.host, 0n as SessionId)?.deposit, 20n * OPEN - batch.fees);
+  world.wait(8);
+  test.ok(world.balanced(), 'OPEN was burnt, not lost');
+  const parts = distribute(batch.fees, batch.pool, MARKUP, DEFAULT_RULES);
+  test.equal(parts.owner + parts.worker + parts.stakers + parts.burnt + parts.treasury + batch.pool, batch.fees);
+  test.equal(world.free(TREASURY) - treasury, parts.treasury + batch.remainder);
+  test.equal(world.free(STAKERS), parts.stakers);
+
+  let claimed = 0n;
+  for (const { contributor, amount } of batch.totals) {
+    const had = world.free(contributor);
+    world.does(contributor, 'Attribution', 'claim');
+    test.equal(world.free(contributor) - had, amount);
+    claimed += amount;
+    test.equal(world.fails(contributor, 'Attribution', 'claim'), 'Attribution.NothingToClaim', 'only once');
+  }
+  world.does(worker, 'Attribution', 'claim');
+  world.does(owner, 'Attribution', 'claim');
+  test.equal(claimed + batch.remainder, batch.pool);
+  test.equal(world.free(POT), 10n ** 15n, 'nothing is left in the pot');
+  test.ok(world.balanced());
+});
+
+t.test('a Datanet’s rules', async (test) => {
+  const world = await ledger();
+  test.teardown(world.close);
+  const { does, fails } = world;
+  const curated = {
+    name: 'law',
+    description: '',
+    schema: '',
+    licence: 'CC0-1.0',
+    admission: { type: 'Curated' },
+    stake: 5n * OPEN,
+    dedupThreshold: 52_429,
+    accessPrice: 0n,
+  };
+  test.equal(fails(owner, 'Datanets', 'create', { ...curated, name: '' }), 'Datanets.BadTerms');
+  does(owner, 'Datanets', 'create', curated);
+  const line = utf8('{"text":"the same words stand here as there they stand"}');
+  const bad = utf8('{"text": "a space too many"}');
+  const leaves = (lines: Uint8Array[]) => lines.map((each) => leafHash(hashing, 'records', each));
+  const batch = (name: string, lines: Uint8Array[]) => ({
+    id: 1,
+    blob: someHash(name),
+    bytes: 500n,
+    records: lines.length,
+    root: merkleRoot(hashing, 'records', leaves(lines)),
+    sketches: ZERO_HASH,
+  });
+  const proof = (lines: Uint8Array[], at: number) => proveRange(hashing, 'records', leaves(lines), at);
+  const first = [line, utf8('{"text":"something else entirely, so to speak"}')];
+  test.equal(fails(payer, 'Datanets', 'contribute', { ...batch('x', first), id: 9 }), 'Datanets.UnknownDatanet');
+  test.equal(fails(payer, 'Datanets', 'contribute', { ...batch('x', first), records: 0 }), 'Datanets.EmptyBatch');
+  test.equal(fails(payer, 'Datanets', 'contribute', { ...batch('x', first), bytes: 1n << 40n }), 'Blobs.TooLarge');
+  const reserved = world.reserved(payer);
+  does(payer, 'Datanets', 'contribute', batch('one', first));
+  test.equal(world.reserved(payer) - reserved, 5n * OPEN + 500n * 10n ** 11n, 'stake and bytes are on hold');
+  test.equal(fails(second, 'Datanets', 'contribute', batch('one', first)), 'Datanets.AlreadyCommitted');
+  test.equal(fails(owner, 'Datanets', 'snapshot', { id: 1, maxBatches: 10 }), 'Datanets.NothingAdmitted');
+  test.equal(fails(second, 'Datanets', 'curate', { id: 1, batch: 0, admit: true }), 'Datanets.NotCurator');
+  does(owner, 'Datanets', 'set_curator', { id: 1, curator: second, allowed: true });
+  does(second, 'Datanets', 'curate', { id: 1, batch: 0, admit: true });
+  test.equal(fails(second, 'Datanets', 'curate', { id: 1, batch: 0, admit: false }), 'Datanets.AlreadyDecided');
+
+  const copied = [bad, line];
+  does(third, 'Datanets', 'contribute', batch('two', copied));
+  does(second, 'Datanets', 'curate', { id: 1, batch: 1, admit: true });
+  const evidence = (at: number) => ({ batch: 1, line: copied[at]!, proof: proof(copied, at) });
+  const earlier = { batch: 0, line, proof: proof(first, 0) };
+  const dispute = (fault: unknown) => ({ id: 1, fault });
+  const duplicate = (record: unknown, other: unknown) =>
+    dispute({ type: 'Duplicate', value: { record, earlier: other } });
+  test.equal(
+    fails(challenger, 'Datanets', 'dispute_record', dispute({ type: 'Malformed', value: evidence(1) })),
+    'Datanets.NotProven',
+  );
+  test.equal(
+    fails(
+      challenger,
+      'Datanets',
+      'dispute_record',
+      dispute({ type: 'Malformed', value: { ...evidence(0), line: first[1] } }),
+    ),
+    'Datanets.BadProof',
+  );
+  test.equal(fails(challenger, 'Datanets', 'dispute_record', duplicate(earlier, evidence(1))), 'Datanets.NotEarlier');
+  const [had, lost] = [world.free(challenger), world.reserved(third)];
+  does(challenger, 'Datanets', 'dispute_record', duplicate(evidence(1), earlier));
+  const stake = 5n * OPEN + 500n * 10n ** 11n;
+  test.equal(world.free(challenger) - had, stake / 2n, 'half the stake is the finder’s');
+  test.equal(lost - world.reserved(third), stake);
+  test.equal(fails(third, 'Datanets', 'release_stake', { id: 1, batch: 1 }), 'Datanets.StakeLocked');
+  const [taken] = does(owner, 'Datanets', 'snapshot', { id: 1, maxBatches: 10 });
+  test.equal(taken?.value.count, 2, 'the struck batch is not part of it');
+  test.ok(world.balanced());
+});
+
+t.test('orders, leases and training receipts', async (test) => {
+  const world = await ledger();
+  test.teardown(world.close);
+  const { does, fails, order } = world;
+  const submit = (name: string, receipt: TrainingReceipt, signer = name) =>
+    fails(account(name), 'Attribution', 'submit_training', { receipt: world.signed(signer, receipt), sizes: SIZES });
+
+  test.equal(fails(owner, 'Models', 'order_training', order({ licence: 'MIT' })), 'Models.OtherLicence');
+  test.equal(fails(owner, 'Models', 'order_training', order({ version: 1 })), 'Models.UnknownSnapshot');
+  test.equal(fails(owner, 'Models', 'order_training', order({ config: { ...CONFIG, rank: 0 } })), 'Models.BadConfig');
+  test.equal(fails(owner, 'Models', 'order_training', order({ budget: 10n ** 30n })), 'Token.FundsUnavailable');
+  does(payer, 'Models', 'order_training', order());
+  test.equal(world.free(owner) > 9_000n * OPEN, true);
+  test.equal(fails(payer, 'Compute', 'take_lease', { order: 0 }), 'Compute.NotRegistered');
+  does(worker, 'Compute', 'take_lease', { order: 0 });
+  test.equal(fails(second, 'Compute', 'take_lease', { order: 0 }), 'Compute.NotOpen');
+  test.equal(fails(payer, 'Models', 'cancel_order', { order: 0 }), 'Compute.NotOpen');
+  const expired = compute.leaseOf(world.host, 0 as OrderId, worker);
+  world.wait(30);
+  does(worker, 'Compute', 'renew_lease', { order: 0 });
+  world.wait(20);
+  test.equal(compute.leaseOf(world.host, 0 as OrderId, worker).id, expired.id, 'renewed');
+  const bond = compute.workerOf(world.host, worker)!.bond;
+  world.wait(30);
+  test.equal(compute.workerOf(world.host, worker)!.bond, bond - OPEN, 'letting a lease run out costs');
+  test.equal(submit('Worker', world.receiptFor(0 as OrderId, expired)), 'Compute.NotLeased');
+
+  does(second, 'Compute', 'take_lease', { order: 0 });
+  const lease = compute.leaseOf(world.host, 0 as OrderId, second);
+  const receipt = world.receiptFor(0 as OrderId, lease);
+  test.equal(submit('Worker', { ...receipt, worker }), 'Compute.NotLeased', 'the old worker is too late');
+  test.equal(
+    submit('Second', world.receiptFor(0 as OrderId, { ...expired, worker: second })),
+    'Attribution.OtherLease',
+  );
+  test.equal(submit('Second', { ...receipt, nonce: someHash('guess') }), 'Attribution.OtherLease');
+  test.equal(submit('Second', { ...receipt, chain: someHash('elsewhere') }), 'Attribution.OtherChain');
+  test.equal(submit('Second', receipt, 'Third'), 'Attribution.BadSignature');
+  test.equal(submit('Second', { ...receipt, trainingSeed: 6n }), 'Attribution.OtherOrder');
+  test.equal(submit('Second', { ...receipt, features: { ...receipt.features, rows: 59 } }), 'Attribution.WrongCount');
+  const root = world.root();
+  test.equal(submit('Second', { ...receipt, worker: third }), 'Attribution.NotWorker');
+  test.equal(world.root(), root, 'a failure leaves no trace');
+
+  // The rows are not those of the records: shown by any row and the record that stands there.
+  const lie = { ...receipt, features: { ...receipt.features, sumRoot: someHash('other sums') } };
+  test.equal(submit('Second', lie), undefined);
+  test.equal(submit('Second', lie), 'Compute.NotLeased', 'no result twice');
+  const rows = facts.proveRow(3);
+  const wrong = { type: 'RowRecord', value: { row: rows, record: rows.row.record, recordProof: recordProofOf(3) } };
+  const had = world.free(challenger);
+  const dismissed = world.dispatch(
+    make('Attribution', 'challenge_training', { adapter: 0, challenge: wrong }),
+    challenger,
+  );
+  test.equal(dismissed.error, undefined);
+  test.equal(had - world.free(challenger), OPEN, 'an idle challenge costs');
+  const gap = { type: 'SumGap', value: { entries: { entries: [], proof: rows.proof }, row: rows } };
+  test.equal(
+    world.dispatch(make('Attribution', 'challenge_training', { adapter: 0, challenge: gap }), challenger).error,
+    undefined,
+  );
+  test.equal(models.adapterOf(world.host, 0 as AdapterId).status.type, 'Pending', 'bad evidence strikes nothing');
+  world.wait(8);
+  test.equal(models.adapterOf(world.host, 0 as AdapterId).status.type, 'Live');
+  test.equal(
+    fails(challenger, 'Attribution', 'challenge_training', { adapter: 0, challenge: wrong }),
+    'Attribution.WindowClosed',
+  );
+  test.ok(world.balanced());
+});
+
+function recordProofOf(index: number) {
+  const at = facts.ranges.findIndex(({ first, count }) => index >= first && index < first + count);
+  const leaves = facts.batches[at]!;
+  const range = facts.ranges[at]!;
+  const encoded = facts.ranges.map((each) => rangeLeaf(each));
+  return {
+    range,
+    rangeProof: proveRange(hashing, 'snapshot', encoded, at),
+    recordProof: proveRange(hashing, 'records', leaves, index - range.first),
+  };
+}
+const rangeLeaf = (range: (typeof facts.ranges)[number]): Hash =>
+  asHash(leafHash(hashing, 'snapshot', encode(snapshotRange, range)));
+
+t.test('a wrong training receipt is struck, its worker pays, the order is open again', async (test) => {
+  const world = await ledger();
+  test.teardown(world.close);
+  const { does } = world;
+  does(owner, 'Models', 'order_training', world.order());
+  does(worker, 'Compute', 'take_lease', { order: 0 });
+  const honest = world.receiptFor(0 as OrderId, compute.leaseOf(world.host, 0 as OrderId, worker));
+  // The last contributor's sums are replaced by the first one's.
+  const forged = facts.entries.map((each, at) =>
+    at === facts.entries.length - 1 ? { ...each, sums: facts.entries[0]!.sums } : each,
+  );
+  const lie = { ...honest, features: { ...honest.features, sumRoot: sumRoot(hashing, forged) } };
+  does(worker, 'Attribution', 'submit_training', { receipt: world.signed('Worker', lie), sizes: SIZES });
+  const at = facts.entries.length - 1;
+  const entry = forged[at]!;
+  const before = at > 0 ? 1 : 0;
+  const challenge = {
+    type: 'SumStep',
+    value: {
+      entries: facts.proveEntries(at - before, 1 + before, forged),
+      rows: facts.rows.slice(entry.first, entry.first + entry.count),
+      rowsProof: proveRows(entry.first, entry.count),
+    },
+  };
+  const had = world.free(challenger);
+  const events = does(challenger, 'Attribution', 'challenge_training', { adapter: 0, challenge });
+  test.ok(events.some(({ name }) => name === 'Attribution.TrainingStruck'));
+  test.equal(world.free(challenger) - had, 250n * OPEN, 'half the slash');
+  test.equal(models.adapterOf(world.host, 0 as AdapterId).status.type, 'Struck');
+  test.equal(compute.taskOf(world.host, 0 as OrderId)?.status.type, 'Open');
+  does(second, 'Compute', 'take_lease', { order: 0 });
+  const redo = world.receiptFor(0 as OrderId, compute.leaseOf(world.host, 0 as OrderId, second));
+  does(second, 'Attribution', 'submit_training', { receipt: world.signed('Second', redo), sizes: SIZES });
+  world.wait(8);
+  test.equal(models.adapterOf(world.host, 1 as AdapterId).status.type, 'Live');
+  test.ok(world.balanced());
+});
+
+function proveRows(first: number, count: number) {
+  return proveRange(
+    hashing,
+    'features',
+    facts.rows.map((row) => rowLeaf(hashing, row)),
+    first,
+    count,
+  );
+}
+
+t.test('what settlement refuses', async (test) => {
+  const world = await ledger();
+  test.teardown(world.close);
+  const training = world.serve();
+  const settle = (batch: ReceiptBatch, name = 'Worker', signer = name) =>
+    world.fails(account(name), 'Attribution', 'settle', world.signedBatch(batch, signer));
+  const { batch } = world.batchOf(world.answers(training, 1, 4));
+  const promise = (change: object, signer = 'Session') => {
+    const payload = { ...batch.voucher.payload, ...change };
+    return { payload, signature: sign(signer, hashOf(hashing, voucher, payload)) };
+  };
+  test.equal(settle({ ...batch, chain: someHash('elsewhere') }), 'Attribution.OtherChain');
+  test.equal(settle(batch, 'Second'), 'Attribution.NotWorker');
+  test.equal(settle({ ...batch, worker: second }, 'Second'), 'Attribution.NotServing');
+  test.equal(settle(batch, 'Worker', 'Second'), 'Attribution.BadSignature');
+  test.equal(settle({ ...batch, session: 7n as SessionId }), 'Attribution.UnknownSession');
+  test.equal(settle({ ...batch, voucher: promise({}, 'Payer') }), 'Attribution.BadVoucher', 'another key');
+  test.equal(settle({ ...batch, voucher: promise({ nonce: 3n }) }), 'Attribution.BadVoucher', 'another request');
+  test.equal(settle({ ...batch, voucher: promise({ worker: second }) }), 'Attribution.BadVoucher', 'another worker');
+  test.equal(settle({ ...batch, voucher: promise({ cumulative: batch.fees - 1n }) }), 'Attribution.OverVoucher');
+  test.equal(settle({ ...batch, receipts: 0 }), 'Attribution.EmptyBatch');
+  test.equal(settle({ ...batch, remainder: batch.remainder + 1n }), 'Attribution.WrongSums');
+  test.equal(settle({ ...batch, totals: batch.totals.toReversed() }), 'Attribution.WrongSums');
+  test.equal(
+    settle({ ...batch, pool: batch.pool + 100n, remainder: batch.remainder + 100n }),
+    'Attribution.WrongPool',
+    'the contributors’ pool is fixed',
+  );
+  const costly = { ...batch, fees: 21n * OPEN, pool: receiptRules(DEFAULT_RULES, MARKUP).poolOf(21n * OPEN) };
+  const remainder = costly.pool - (batch.pool - batch.remainder);
+  test.equal(settle({ ...costly, remainder, voucher: promise({ cumulative: 30n * OPEN }) }), 'Attribution.OverDeposit');
+  test.equal(settle(batch), undefined);
+  test.equal(settle(batch), 'Attribution.StaleNonce', 'no receipt twice');
+  test.equal(world.fails(payer, 'Inference', 'withdraw_deposit', { session: 0n }), 'Inference.NotClosing');
+  world.does(payer, 'Inference', 'close_session', { session: 0n });
+  world.wait(200);
+  world.does(payer, 'Inference', 'withdraw_deposit', { session: 0n });
+  test.equal(world.free(payer), 10_000n * OPEN - batch.fees);
+  test.ok(world.balanced());
+});
+
+t.test('a forged score is shown on the chain: the fees go back, the worker pays', async (test) => {
+  const world = await ledger();
+  test.teardown(world.close);
+  const training = world.serve();
+  const receipts = world.answers(training, 1, 3);
+  // The second receipt claims more influence for its first contributor than the rows give.
+  const { payload } = receipts[1]!;
+  const shares = payload.shares.map((each, at) =>
+    at === 0 ? { ...each, influence: each.influence + (1n << 60n) } : each,
+  );
+  const split = splitPool(payload.pool, shares, DEFAULT_RULES.blend);
+  const forged: InferenceReceipt = {
+    ...payload,
+    shares: shares.map((each, at) => ({ ...each, amount: split.amounts[at]! })),
+    remainder: split.remainder,
+  };
+  receipts[1] = { payload: forged, signature: sign('Worker', hashOf(hashing, inferenceReceipt, forged)) };
+  const { batch, sums } = world.batchOf(receipts);
+  const [settled] = world
+    .does(worker, 'Attribution', 'settle', world.signedBatch(batch))
+    .filter(({ name }) => name === 'Attribution.Settled');
+  const accused = forged.shares[0]!.contributor;
+  const last = facts.entries.findIndex(({ contributor, last }) => last && hashKey(contributor) === hashKey(accused));
+  const { entries, proof } = facts.proveEntries(last, 1);
+  const item = (at: number) => ({ item: sums.items[at]!, proof: facts.proveItem(sums.items, at) });
+  const influence = { type: 'Influence', value: { entry: entries[0]!, proof } };
+  const challenge = (at: number) => ({
+    batch: settled?.value.batch,
+    challenge: { type: 'Receipt', value: { item: item(at), challenge: influence } },
+  });
+  const had = world.free(challenger);
+  world.does(challenger, 'Attribution', 'challenge_batch', challenge(0));
+  test.equal(had - world.free(challenger), OPEN, 'the first receipt is honest: challenging it costs');
+  world.does(challenger, 'Attribution', 'challenge_batch', challenge(1));
+  test.equal(world.free(challenger) - had, 249n * OPEN);
+  test.equal(inference.sessionOf(world.host, 0n as SessionId)?.deposit, 20n * OPEN, 'the payer has everything back');
+  test.equal(world.fails(challenger, 'Attribution', 'challenge_batch', challenge(1)), 'Attribution.UnknownBatch');
+  world.wait(10);
+  for (const each of facts.accounts) {
+    test.equal(world.fails(each, 'Attribution', 'claim'), 'Attribution.NothingToClaim');
+  }
+  test.ok(world.balanced());
+});
+
+const hashKey = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
+
+t.test('audits: commit, reveal, two of three', async (test) => {
+  const world = await ledger();
+  test.teardown(world.close);
+  world.dispatch(
+    make('Audits', 'set_parameters', {
+      parameters: {
+        rate: 1_000_000_000,
+        auditors: 3,
+        commitBlocks: 3,
+        revealBlocks: 3,
+        fee: 10n ** 17n,
+        silenceSlash: 10n * OPEN,
+      },
+    }),
+  );
+  const fourth = account('Fourth');
+  world.does(owner, 'Balances', 'transfer_keep_alive', { dest: { type: 'Id', value: fourth }, value: 3_000n * OPEN });
+  world.does(fourth, 'Compute', 'register', { bond: 2_000n * OPEN, capabilities: CAPABILITIES });
+  world.train();
+  world.next();
+  const drawn = world.events().find(({ name }) => name === 'Audits.Drawn');
+  test.equal(drawn?.value.auditors.length, 3);
+  test.notOk(
+    drawn?.value.auditors.some((each: Uint8Array) => hashKey(each) === hashKey(worker)),
+    'never the worker itself',
+  );
+  const names = ['Second', 'Third', 'Fourth'];
+  const salt = new Uint8Array(32).fill(9);
+  const commitment = (name: string, faulty: boolean) =>
+    hashOf(hashing, auditVerdict, { audit: 0, auditor: account(name), faulty, salt });
+  test.equal(world.fails(payer, 'Audits', 'commit', { audit: 0, commitment: ZERO_HASH }), 'Audits.NotAuditor');
+  for (const name of names.slice(0, 2)) {
+    world.does(account(name), 'Audits', 'commit', { audit: 0, commitment: commitment(name, true) });
+  }
+  test.equal(world.fails(second, 'Audits', 'commit', { audit: 0, commitment: ZERO_HASH }), 'Audits.AlreadyCommitted');
+  test.equal(world.fails(second, 'Audits', 'reveal', { audit: 0, faulty: true, salt }), 'Audits.TooEarly');
+  world.wait(4);
+  test.equal(world.fails(fourth, 'Audits', 'commit', { audit: 0, commitment: ZERO_HASH }), 'Audits.TooLate');
+  test.equal(world.fails(second, 'Audits', 'reveal', { audit: 0, faulty: false, salt }), 'Audits.OtherCommitment');
+  for (const name of names.slice(0, 2)) world.does(account(name), 'Audits', 'reveal', { audit: 0, faulty: true, salt });
+  const bonds = [worker, fourth].map((each) => compute.workerOf(world.host, each)!.bond);
+  world.wait(3);
+  test.equal(models.adapterOf(world.host, 0 as AdapterId).status.type, 'Struck');
+  test.equal(bonds[0]! - compute.workerOf(world.host, worker)!.bond, 500n * OPEN, 'the worker is slashed');
+  test.equal(bonds[1]! - compute.workerOf(world.host, fourth)!.bond, 10n * OPEN, 'so is the silent auditor');
+  test.equal(compute.taskOf(world.host, 0 as OrderId)?.status.type, 'Open');
+  test.equal(world.fails(second, 'Compute', 'withdraw'), 'Compute.NotLeaving');
+  world.does(second, 'Compute', 'leave');
+  test.equal(world.fails(second, 'Compute', 'take_lease', { order: 0 }), 'Compute.IsLeaving');
+  test.ok(world.balanced());
+});
