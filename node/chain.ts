@@ -79,6 +79,7 @@ export class Chain implements States, RuntimeCalls, BlockImport {
   #queue: Promise<unknown> = Promise.resolve();
   /** Blocks that this node just made: they need not be executed twice. */
   readonly #made = new Map<string, Overlay>();
+  #after: { readonly block: Hash; readonly host: Host } | undefined;
 
   private constructor(ports: ChainPorts, blocks: BlockStore, states: StateDatabase) {
     this.#ports = ports;
@@ -160,15 +161,14 @@ export class Chain implements States, RuntimeCalls, BlockImport {
     return this.#ports.runtime.version;
   }
 
-  validate(block: Hash, source: TransactionSource['type'], extrinsic: Uint8Array): TransactionValidity {
-    return this.#ports.runtime.executive.validateTransaction(this.#hostAt(block), { type: source }, extrinsic, block);
+  validate(block: Hash, _source: TransactionSource['type'], extrinsic: Uint8Array): TransactionValidity {
+    return this.#ports.runtime.executive.validateNext(this.#hostAfter(block), extrinsic);
   }
 
   /** Has the signatures of extrinsics for the block after the best one checked by other threads. */
   async preverify(extrinsics: readonly Uint8Array[], parent = this.blocks.info().best.hash): Promise<void> {
-    const host = this.#hostAt(parent);
+    const host = this.#hostAfter(parent);
     const { executive } = this.#ports.runtime;
-    executive.enterNext(host, parent);
     const checks = extrinsics.flatMap((each) => executive.signatureCheck(host, each) ?? []);
     await this.#ports.verifier.verify(checks);
   }
@@ -189,6 +189,15 @@ export class Chain implements States, RuntimeCalls, BlockImport {
     const overlay = this.#states.overlay(block, recorder);
     if (overlay === undefined) throw unknownBlock(block);
     return this.#host(overlay);
+  }
+
+  /** For transactions that want into the block after this one; all of them share it, since they leave no trace. */
+  #hostAfter(block: Hash): Host {
+    if (this.#after !== undefined && equalBytes(this.#after.block, block)) return this.#after.host;
+    const host = this.#hostAt(block);
+    this.#ports.runtime.executive.enterNext(host, block);
+    this.#after = { block, host };
+    return host;
   }
 
   #run(host: Host, method: string, parameters: Uint8Array): Uint8Array {

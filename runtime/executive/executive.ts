@@ -268,6 +268,16 @@ export class Executive {
     host.beginTransaction();
     try {
       this.enterNext(host, parent);
+      return this.validateNext(host, bytes);
+    } finally {
+      host.rollbackTransaction();
+    }
+  }
+
+  /** Whether a transaction could go into the block that {@link enterNext} entered. Leaves no trace. */
+  validateNext(host: Host, bytes: Uint8Array): TransactionValidity {
+    host.beginTransaction();
+    try {
       return { ok: true, value: this.#validate(host, bytes) };
     } catch (problem) {
       if (problem instanceof TransactionRefused) return { ok: false, error: problem.reason };

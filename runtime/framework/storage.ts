@@ -3,7 +3,7 @@
  * Keys are Substrate's: twox128(pallet) ++ twox128(item) ++ the hashed key parts.
  */
 import type { ClearedPrefix, Hashing, Storage } from '../host.ts';
-import { concatBytes, startsWith, utf8 } from '../primitives/bytes.ts';
+import { concatBytes, equalBytes, startsWith, utf8 } from '../primitives/bytes.ts';
 import { type Codec, encode } from '../primitives/scale/codec.ts';
 import { Source } from '../primitives/scale/io.ts';
 
@@ -139,6 +139,8 @@ export class ValueItem<T, Q> implements Bindable {
   }
 }
 
+const RECENT_KEYS = 4;
+
 /** A map from `K` (a tuple for several key parts) to `V`. `Q` as in {@link ValueItem}. */
 export class MapItem<K, V, Q> implements Bindable {
   readonly info: ItemInfo;
@@ -147,6 +149,9 @@ export class MapItem<K, V, Q> implements Bindable {
   readonly #single: boolean;
   readonly #codec: Codec<V>;
   readonly #fallback: Q;
+  /** The last keys asked for: one extrinsic reads and writes the same few accounts many times. */
+  readonly #recent: { readonly raw: Uint8Array; readonly key: Uint8Array }[] = [];
+  #oldest = 0;
 
   constructor(parts: readonly KeyPart<unknown>[], single: boolean, codec: Codec<V>, fallback: Q, docs: string) {
     this.#parts = parts;
@@ -165,8 +170,13 @@ export class MapItem<K, V, Q> implements Bindable {
   }
 
   key(host: Hashing, key: K): Uint8Array {
-    const values = this.#single ? [key] : (key as readonly unknown[]);
-    return this.#keyOf(host, values);
+    if (!this.#single) return this.#keyOf(host, key as readonly unknown[]);
+    if (!(key instanceof Uint8Array)) return this.#keyOf(host, [key]);
+    for (const each of this.#recent) if (equalBytes(each.raw, key)) return each.key;
+    const made = this.#keyOf(host, [key]);
+    this.#recent[this.#oldest] = { raw: key.slice(), key: made };
+    this.#oldest = (this.#oldest + 1) % RECENT_KEYS;
+    return made;
   }
 
   #keyOf(host: Hashing, values: readonly unknown[]): Uint8Array {

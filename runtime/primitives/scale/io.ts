@@ -23,15 +23,26 @@ export class ScaleError extends Error {
 /** Nesting of recursive types that a decoder follows (Substrate: MAX_EXTRINSIC_DEPTH). */
 const MAX_DEPTH = 256;
 
+/** Eight bytes to turn 64-bit integers over in: a view of its own for every sink and source costs more than all else they do. */
+const word = new Uint8Array(new ArrayBuffer(8));
+const wordView = new DataView(word.buffer);
+
+/** Buffers of sinks that are done. Nearly every value is short, and a fresh buffer costs more than writing it. */
+const spares: Uint8Array[] = [];
+const SPARE_LENGTH = 1_024;
+const MAX_SPARES = 16;
+const NOTHING = new Uint8Array(0);
+
 /** A growing byte buffer that encoders write to. */
 export class Sink {
   #bytes: Uint8Array;
-  #view: DataView;
   #length = 0;
 
   constructor(capacity = 128) {
-    this.#bytes = new Uint8Array(capacity);
-    this.#view = new DataView(this.#bytes.buffer);
+    this.#bytes =
+      capacity > SPARE_LENGTH
+        ? new Uint8Array(capacity)
+        : (spares.pop() ?? new Uint8Array(new ArrayBuffer(SPARE_LENGTH)));
   }
 
   get length(): number {
@@ -42,10 +53,9 @@ export class Sink {
     const at = this.#length;
     const needed = at + count;
     if (needed > this.#bytes.length) {
-      const grown = new Uint8Array(Math.max(needed, this.#bytes.length * 2));
+      const grown = new Uint8Array(Math.max(needed, this.#bytes.length * 2, 128));
       grown.set(this.#bytes.subarray(0, at));
       this.#bytes = grown;
-      this.#view = new DataView(grown.buffer);
     }
     this.#length = needed;
     return at;
@@ -58,17 +68,24 @@ export class Sink {
 
   u16(value: number): void {
     const at = this.#reserve(2);
-    this.#view.setUint16(at, value, true);
+    this.#bytes[at] = value;
+    this.#bytes[at + 1] = value >> 8;
   }
 
   u32(value: number): void {
     const at = this.#reserve(4);
-    this.#view.setUint32(at, value, true);
+    const bytes = this.#bytes;
+    bytes[at] = value;
+    bytes[at + 1] = value >> 8;
+    bytes[at + 2] = value >> 16;
+    bytes[at + 3] = value >> 24;
   }
 
   u64(value: bigint): void {
     const at = this.#reserve(8);
-    this.#view.setBigUint64(at, value, true);
+    wordView.setBigUint64(0, value, true);
+    const bytes = this.#bytes;
+    for (let i = 0; i < 8; i++) bytes[at + i] = word[i]!;
   }
 
   bytes(bytes: Uint8Array): void {
@@ -96,22 +113,25 @@ export class Sink {
     for (let i = 0, rest = value; i < count; i++, rest >>= 8n) this.u8(Number(rest & 0xffn));
   }
 
-  /** The bytes written so far, copied out. */
+  /** The bytes written so far, copied out. The sink is empty afterwards. */
   finish(): Uint8Array {
-    return this.#bytes.slice(0, this.#length);
+    const bytes = this.#bytes;
+    const out = bytes.slice(0, this.#length);
+    if (bytes.length === SPARE_LENGTH && spares.length < MAX_SPARES) spares.push(bytes);
+    this.#bytes = NOTHING;
+    this.#length = 0;
+    return out;
   }
 }
 
 /** A cursor over bytes that decoders read from. It never reads past the end and copies nothing. */
 export class Source {
   readonly #bytes: Uint8Array;
-  readonly #view: DataView;
   #offset: number;
   #depth = 0;
 
   constructor(bytes: Uint8Array, offset = 0) {
     this.#bytes = bytes;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#offset = offset;
   }
 
@@ -141,15 +161,20 @@ export class Source {
   }
 
   u16(): number {
-    return this.#view.getUint16(this.#take(2), true);
+    const at = this.#take(2);
+    return this.#bytes[at]! | (this.#bytes[at + 1]! << 8);
   }
 
   u32(): number {
-    return this.#view.getUint32(this.#take(4), true);
+    const at = this.#take(4);
+    const bytes = this.#bytes;
+    return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
   }
 
   u64(): bigint {
-    return this.#view.getBigUint64(this.#take(8), true);
+    const at = this.#take(8);
+    for (let i = 0; i < 8; i++) word[i] = this.#bytes[at + i]!;
+    return wordView.getBigUint64(0, true);
   }
 
   /** A view, not a copy. */
