@@ -17,6 +17,7 @@ import { balances } from './pallets/balances.ts';
 import { blobs } from './pallets/blobs.ts';
 import { compute } from './pallets/compute.ts';
 import { datanets } from './pallets/datanets.ts';
+import { governance } from './pallets/governance.ts';
 import { grandpa } from './pallets/grandpa.ts';
 import { inference } from './pallets/inference.ts';
 import { models } from './pallets/models.ts';
@@ -27,6 +28,7 @@ import { sudo } from './pallets/sudo.ts';
 import { system } from './pallets/system.ts';
 import { timestamp } from './pallets/timestamp.ts';
 import { transactionPayment } from './pallets/transaction-payment.ts';
+import { treasury } from './pallets/treasury.ts';
 import { utility } from './pallets/utility.ts';
 import { utf8 } from './primitives/bytes.ts';
 import { type Codec, encode } from './primitives/scale/codec.ts';
@@ -93,6 +95,8 @@ export function createRuntime({ blake2_64, metadataHash }: RuntimeOptions): Runt
     multisig(calls),
     proxy(calls),
     sudo(calls),
+    treasury,
+    governance(calls),
   ];
   const assembly: Assembly = assemble('openledger_runtime', pallets);
   const chosen = extensions({ ...nameless, metadataHash });
