@@ -1,0 +1,194 @@
+/** Answers with their receipts: generation with the final adapter, the query's feature at the checkpoint, spans, shares. */
+import { type Blake, hashOf } from '../runtime/primitives/attribution/canonical.ts';
+import { type AttributionFiles, openCommitment } from '../runtime/primitives/attribution/commitment.ts';
+import type { LeaseId } from '../runtime/primitives/attribution/ids.ts';
+import { MAX_RECORD_TOKENS } from '../runtime/primitives/attribution/limits.ts';
+import {
+  FINISH,
+  feeOf,
+  type InferenceReceipt,
+  type SignedVoucher,
+  type TrainingReceipt,
+  textDigest,
+  trainingReceipt,
+} from '../runtime/primitives/attribution/receipts.ts';
+import { tokenSequence } from '../runtime/primitives/attribution/spans.ts';
+import { attribute, type AttributionModel, type ReceiptRules } from '../runtime/primitives/attribution/verify.ts';
+import { utf8 } from '../runtime/primitives/bytes.ts';
+import type { AccountId, Hash } from '../runtime/primitives/types.ts';
+import { readEigenbases, readProjection } from './attribution/basis-files.ts';
+import { type FeatureExtractor, featureExtractor } from './attribution/extractor.ts';
+import { type SuffixIndex, suffixIndex } from './attribution/suffix-index.ts';
+import type { Adapter, Generation, LoadedModel } from './engines/engine.ts';
+import { recordExample, spoken } from './examples.ts';
+
+/** What serving needs of an adapter: its published files and the snapshot's lines. */
+export interface AdapterMaterial {
+  readonly training: TrainingReceipt;
+  readonly adapter: Uint8Array;
+  readonly adapterConfig: Uint8Array;
+  readonly checkpoint: Uint8Array;
+  readonly eigenbases: Uint8Array;
+  readonly projection: Uint8Array;
+  readonly files: AttributionFiles;
+  readonly lines: readonly Uint8Array[];
+}
+
+export interface AnswerRequest {
+  readonly voucher: SignedVoucher;
+  /** What the model reads: the template is applied by whoever asks. */
+  readonly prompt: string;
+  readonly maxTokens: number;
+  readonly temperature: number;
+  readonly topP: number;
+  readonly seed: bigint;
+  readonly stop: readonly string[];
+}
+
+export interface Answer {
+  readonly receipt: InferenceReceipt;
+  readonly text: string;
+  readonly finish: Generation['finish'];
+  /** Of the time from request to receipt, what generation and what attribution took. */
+  readonly generationMs: number;
+  readonly attributionMs: number;
+}
+
+export class ServedAdapter {
+  readonly #hashing: Blake;
+  readonly #model: LoadedModel;
+  readonly #training: Hash;
+  readonly #adapter: Adapter;
+  readonly #checkpoint: Adapter;
+  readonly #extractor: FeatureExtractor;
+  readonly #index: SuffixIndex;
+  readonly #attribution: AttributionModel;
+
+  private constructor(parts: {
+    hashing: Blake;
+    model: LoadedModel;
+    training: Hash;
+    adapter: Adapter;
+    checkpoint: Adapter;
+    extractor: FeatureExtractor;
+    index: SuffixIndex;
+    attribution: AttributionModel;
+  }) {
+    this.#hashing = parts.hashing;
+    this.#model = parts.model;
+    this.#training = parts.training;
+    this.#adapter = parts.adapter;
+    this.#checkpoint = parts.checkpoint;
+    this.#extractor = parts.extractor;
+    this.#index = parts.index;
+    this.#attribution = parts.attribution;
+  }
+
+  /** Opens everything once. Throws CommitmentError, BasisFileError or EngineError for files that are not what they claim. */
+  static async open(hashing: Blake, model: LoadedModel, material: AdapterMaterial): Promise<ServedAdapter> {
+    const { training } = material;
+    const { model: attribution } = openCommitment(hashing, training.features, material.files);
+    const { layout, eigenbases } = readEigenbases(material.eigenbases);
+    const extractor = featureExtractor({
+      layout,
+      eigenbases,
+      projection: readProjection(material.projection),
+      sketchSeed: training.basis.sketchSeed,
+      rotationSeed: training.basis.rotationSeed,
+    });
+    const records = material.lines.map((line) => recordExample(model.tokenizer, line).tokens);
+    const adapter = await model.openAdapter({ config: material.adapterConfig, weights: material.adapter });
+    return new ServedAdapter({
+      hashing,
+      model,
+      training: hashOf(hashing, trainingReceipt, training),
+      adapter,
+      checkpoint: await model.openAdapter({ config: material.adapterConfig, weights: material.checkpoint }),
+      extractor,
+      index: suffixIndex(records, model.tokenizer.vocabulary),
+      attribution,
+    });
+  }
+
+  /** Generates and attributes; the receipt is unsigned. `token` hears the text as it becomes final. */
+  async answer(
+    request: AnswerRequest,
+    by: { readonly worker: AccountId; readonly lease: LeaseId; readonly rules: ReceiptRules },
+    hooks: { readonly signal?: AbortSignal; token?(delta: string): void } = {},
+  ): Promise<Answer> {
+    const { tokenizer } = this.#model;
+    const prompt = tokenizer.encode(request.prompt);
+    const started = performance.now();
+    const made = await this.#model.generate(
+      {
+        adapter: this.#adapter,
+        prompt,
+        maxTokens: request.maxTokens,
+        temperature: request.temperature,
+        topP: request.topP,
+        seed: request.seed,
+        stop: request.stop,
+      },
+      {
+        ...(hooks.signal !== undefined && { signal: hooks.signal }),
+        token: ({ delta }) => hooks.token?.(delta),
+      },
+    );
+    const generated = performance.now();
+    const output = spoken(tokenizer, made.tokens).slice(0, MAX_RECORD_TOKENS);
+    const { price } = request.voucher.payload;
+    const [tokensIn, tokensOut] = [prompt.length, output.length];
+    const fee = feeOf(price, tokensIn, tokensOut);
+    const pool = by.rules.poolOf(fee);
+    const feature = await this.#feature(prompt, made.tokens, hooks.signal);
+    const split = attribute(
+      this.#attribution,
+      this.#attribution.influence(feature),
+      this.#index.spans(output),
+      pool,
+      by.rules.blend,
+    );
+    const receipt: InferenceReceipt = {
+      voucher: request.voucher,
+      worker: by.worker,
+      lease: by.lease,
+      training: this.#training,
+      promptHash: textDigest(this.#hashing, utf8(request.prompt)),
+      outputHash: textDigest(this.#hashing, utf8(made.text)),
+      outputTokensHash: hashOf(this.#hashing, tokenSequence, output),
+      tokensIn,
+      tokensOut,
+      finish: made.finish === 'aborted' ? FINISH.cancelled : FINISH[made.finish],
+      feature,
+      spans: split.spans,
+      fee,
+      pool,
+      shares: split.shares,
+      remainder: split.remainder,
+    };
+    return {
+      receipt,
+      text: made.text,
+      finish: made.finish,
+      generationMs: generated - started,
+      attributionMs: performance.now() - generated,
+    };
+  }
+
+  /** The feature of prompt and answer; zero where there is no answer to take a gradient of. */
+  async #feature(prompt: readonly number[], answer: readonly number[], signal?: AbortSignal): Promise<Int8Array> {
+    if (answer.length === 0 || prompt.length === 0) return new Int8Array(this.#extractor.k);
+    const tokens = [...prompt, ...answer].slice(0, this.#model.info.maxPositions);
+    const example = { tokens, from: Math.min(prompt.length, tokens.length - 1) };
+    const options = signal === undefined || signal.aborted ? {} : { signal };
+    for await (const { gradient } of this.#model.gradients([example], this.#checkpoint, options)) {
+      return this.#extractor.feature(gradient).values;
+    }
+    return new Int8Array(this.#extractor.k);
+  }
+
+  async close(): Promise<void> {
+    await this.#adapter.close();
+    await this.#checkpoint.close();
+  }
+}

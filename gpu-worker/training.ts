@@ -1,0 +1,245 @@
+/**
+ * A training order from records to receipt (reference method, steps 1–6): adapter, features of every record at the mid-run
+ * checkpoint, their commitment. Pure but for the engine: leases, files and signatures are the caller's.
+ */
+import { type Blake, hashOf } from '../runtime/primitives/attribution/canonical.ts';
+import { blobName, commitRows, type RowSource } from '../runtime/primitives/attribution/commitment.ts';
+import type { LeaseId, OrderId } from '../runtime/primitives/attribution/ids.ts';
+import { MAX_RECORD_TOKENS, NOVELTY_ONE } from '../runtime/primitives/attribution/limits.ts';
+import type { LossSummary, SnapshotRef, TrainingReceipt } from '../runtime/primitives/attribution/receipts.ts';
+import {
+  type ArtifactSizes,
+  LORA_MODULES,
+  type TrainingConfig,
+  trainingConfig,
+} from '../runtime/primitives/attribution/training.ts';
+import type { BaseModelId } from '../runtime/primitives/attribution/ids.ts';
+import { utf8 } from '../runtime/primitives/bytes.ts';
+import { type AccountId, type Hash, PERBILL } from '../runtime/primitives/types.ts';
+import { writeEigenbases, writeProjection } from './attribution/basis-files.ts';
+import { buildBases, extractRows, featureExtractor } from './attribution/extractor.ts';
+import { NoveltyIndex } from './attribution/novelty.ts';
+import { VectorSpool } from './attribution/spool.ts';
+import { suffixIndex } from './attribution/suffix-index.ts';
+import type { LoadedModel, LoraSettings, TrainingProgress, TrainingSettings } from './engines/engine.ts';
+import { recordExample } from './examples.ts';
+
+/** The order as the chain has it, with the lease and the records. */
+export interface TrainingAssignment {
+  readonly chain: Hash;
+  readonly order: OrderId;
+  readonly lease: LeaseId;
+  readonly nonce: Uint8Array;
+  readonly worker: AccountId;
+  readonly snapshot: SnapshotRef;
+  readonly baseModel: BaseModelId;
+  readonly baseModelHash: Hash;
+  readonly baseName: string;
+  readonly config: TrainingConfig;
+  readonly trainingSeed: bigint;
+  readonly sketchSeed: bigint;
+  readonly rotationSeed: bigint;
+  /** Overlap from which on records count as duplicates, in units of 2^−16. */
+  readonly dedupThreshold: number;
+  /** Lines in the order of the snapshot, each with whose it is. */
+  readonly records: readonly { readonly line: Uint8Array; readonly contributor: AccountId }[];
+}
+
+export type TrainingPhase = 'novelty' | 'training' | 'gradients' | 'bases' | 'features';
+
+export interface TrainingWatch {
+  readonly signal?: AbortSignal;
+  /** `done`: 0 … 1 of the phase. */
+  phase?(phase: TrainingPhase, done: number): void;
+  progress?(progress: TrainingProgress): void;
+  /** A checkpoint to go on from after a crash, and the one to go on from now. */
+  readonly resume?: Uint8Array;
+  checkpoint?(state: Uint8Array, step: number): Promise<void> | void;
+}
+
+export interface TrainedOrder {
+  readonly receipt: TrainingReceipt;
+  readonly sizes: ArtifactSizes;
+  /** All published files, by name (blake2b-256). */
+  readonly files: readonly { readonly hash: Hash; readonly bytes: Uint8Array }[];
+}
+
+export const loraOf = (config: TrainingConfig): LoraSettings => ({
+  rank: config.rank,
+  alpha: config.alpha,
+  targets: LORA_MODULES.filter((_, bit) => config.targets & (1 << bit)),
+});
+
+export const settingsOf = (config: TrainingConfig, seed: bigint): TrainingSettings => ({
+  lora: loraOf(config),
+  learningRate: config.learningRate / 1e9,
+  epochs: config.epochs,
+  ...(config.steps !== undefined && { steps: config.steps }),
+  batch: config.batch,
+  sequenceLength: config.sequenceLength,
+  warmup: config.warmup / PERBILL,
+  weightDecay: config.weightDecay / 1e9,
+  seed,
+});
+
+/** Losses travel in units of 2^−16 nats. */
+const fixed = (loss: number): number => Math.min(0xffffffff, Math.round(loss * 65_536));
+
+/** The seed of MinHash: the low half of the sketch's, drawn after the data was committed as well. */
+export const noveltySeed = (sketchSeed: bigint): number => Number(sketchSeed & 0xffffffffn);
+
+export async function trainOrder(
+  hashing: Blake,
+  model: LoadedModel,
+  assignment: TrainingAssignment,
+  watch: TrainingWatch = {},
+): Promise<TrainedOrder> {
+  const { config, records } = assignment;
+  const { tokenizer } = model;
+  const examples = records.map(({ line }) => recordExample(tokenizer, line));
+
+  const texts = examples.map(({ text }) => utf8(text));
+  const index = new NoveltyIndex(noveltySeed(assignment.sketchSeed), assignment.dedupThreshold, (at) => texts[at]!);
+  const novelties = texts.map((text, at) => {
+    watch.phase?.('novelty', at / texts.length);
+    return index.add(text);
+  });
+
+  const losses: number[] = [];
+  const outcome = await model.train(
+    {
+      settings: settingsOf(config, assignment.trainingSeed),
+      examples: examples.map(({ example }) => example),
+      weights: novelties.map(({ novelty }) => novelty / NOVELTY_ONE),
+      baseName: assignment.baseName,
+      ...(watch.resume !== undefined && { resume: watch.resume }),
+    },
+    {
+      ...(watch.signal !== undefined && { signal: watch.signal }),
+      progress(each) {
+        losses.push(each.loss);
+        watch.progress?.(each);
+        watch.phase?.('training', each.step / each.total);
+      },
+      ...(watch.checkpoint !== undefined && { checkpoint: watch.checkpoint }),
+    },
+  );
+
+  const cut = examples.map(({ example }) => ({
+    tokens: example.tokens.slice(0, config.sequenceLength),
+    from: Math.min(example.from, config.sequenceLength - 1),
+  }));
+  const checkpoint = await model.openAdapter(outcome.attribution);
+  const abort = watch.signal === undefined ? {} : { signal: watch.signal };
+  const layout = model.layout(loraOf(config), { block: config.block });
+  using gradients = new VectorSpool(layout.size);
+  const kept: { values: Int8Array; scale: number }[] = [];
+  let eigenbases: Uint8Array;
+  let projection: Uint8Array;
+  let k: number;
+  try {
+    for await (const { gradient } of model.gradients(cut, checkpoint, abort)) {
+      gradients.append(gradient);
+      watch.phase?.('gradients', gradients.length / cut.length);
+    }
+    const covariances = await model.covariances(cut, checkpoint, { ...abort, block: config.block });
+    const settings = {
+      k: Math.min(config.k, records.length),
+      sketchWidth: config.sketchWidth,
+      sketchSeed: assignment.sketchSeed,
+      rotationSeed: assignment.rotationSeed,
+      damping: config.damping / PERBILL,
+      projectionRows: config.projectionRows,
+    };
+    const bases = await buildBases(layout, gradients, covariances, settings, {
+      ...abort,
+      progress: (done) => watch.phase?.('bases', done),
+    });
+    for await (const row of extractRows(featureExtractor(bases), gradients, watch.signal)) {
+      kept.push(row);
+      watch.phase?.('features', kept.length / records.length);
+    }
+    eigenbases = writeEigenbases(layout, bases.eigenbases);
+    projection = writeProjection(bases.projection);
+    k = bases.projection.k;
+  } finally {
+    await checkpoint.close();
+  }
+
+  const { frequencies } = suffixIndex(
+    examples.map(({ tokens }) => tokens),
+    tokenizer.vocabulary,
+  );
+  const sources: RowSource[] = records.map(({ line, contributor }, at) => ({
+    line,
+    contributor,
+    tokens: examples[at]!.tokens.slice(0, MAX_RECORD_TOKENS),
+    ...novelties[at]!,
+    ...kept[at]!,
+  }));
+  const { commitment, files } = commitRows(hashing, k, sources, frequencies);
+
+  const published = [
+    outcome.adapter.weights,
+    outcome.adapter.config,
+    outcome.attribution.weights,
+    eigenbases,
+    projection,
+    files.features,
+    files.sums,
+    files.frequencies,
+  ].map((bytes) => ({ hash: blobName(hashing, bytes), bytes }));
+  const [adapter, adapterConfig, theta, eigen, directions] = published.map(({ hash }) => hash) as [
+    Hash,
+    Hash,
+    Hash,
+    Hash,
+    Hash,
+  ];
+  const loss: LossSummary = {
+    first: fixed(losses[0] ?? outcome.loss),
+    last: fixed(outcome.loss),
+    best: fixed(losses.reduce((best, each) => Math.min(best, each), losses[0] ?? outcome.loss)),
+    heldOutBase: undefined,
+    heldOut: undefined,
+    steps: outcome.steps,
+    tokens: BigInt(outcome.tokens),
+  };
+  const receipt: TrainingReceipt = {
+    chain: assignment.chain,
+    order: assignment.order,
+    lease: assignment.lease,
+    nonce: assignment.nonce,
+    worker: assignment.worker,
+    snapshot: assignment.snapshot,
+    baseModel: assignment.baseModel,
+    baseModelHash: assignment.baseModelHash,
+    configHash: hashOf(hashing, trainingConfig, config),
+    trainingSeed: assignment.trainingSeed,
+    adapter,
+    adapterConfig,
+    basis: {
+      checkpoint: theta,
+      eigenbases: eigen,
+      projection: directions,
+      sketchSeed: assignment.sketchSeed,
+      rotationSeed: assignment.rotationSeed,
+      sketchWidth: config.sketchWidth,
+      k,
+    },
+    features: commitment,
+    loss,
+  };
+  const lengths = published.map(({ bytes }) => BigInt(bytes.length));
+  const sizes: ArtifactSizes = {
+    adapter: lengths[0]!,
+    adapterConfig: lengths[1]!,
+    checkpoint: lengths[2]!,
+    eigenbases: lengths[3]!,
+    projection: lengths[4]!,
+    featureFile: lengths[5]!,
+    sumFile: lengths[6]!,
+    frequencyFile: lengths[7]!,
+  };
+  return { receipt, sizes, files: published };
+}
