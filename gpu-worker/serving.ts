@@ -13,7 +13,7 @@ import {
   trainingReceipt,
 } from '../runtime/primitives/attribution/receipts.ts';
 import { tokenSequence } from '../runtime/primitives/attribution/spans.ts';
-import { attribute, type AttributionModel, type ReceiptRules } from '../runtime/primitives/attribution/verify.ts';
+import { type AttributionModel, attribute, type ReceiptRules } from '../runtime/primitives/attribution/verify.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
 import type { AccountId, Hash } from '../runtime/primitives/types.ts';
 import { readEigenbases, readProjection } from './attribution/basis-files.ts';

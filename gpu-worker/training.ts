@@ -4,7 +4,7 @@
  */
 import { type Blake, hashOf } from '../runtime/primitives/attribution/canonical.ts';
 import { blobName, commitRows, type RowSource } from '../runtime/primitives/attribution/commitment.ts';
-import type { LeaseId, OrderId } from '../runtime/primitives/attribution/ids.ts';
+import type { BaseModelId, LeaseId, OrderId } from '../runtime/primitives/attribution/ids.ts';
 import { MAX_RECORD_TOKENS, NOVELTY_ONE } from '../runtime/primitives/attribution/limits.ts';
 import type { LossSummary, SnapshotRef, TrainingReceipt } from '../runtime/primitives/attribution/receipts.ts';
 import {
@@ -13,7 +13,6 @@ import {
   type TrainingConfig,
   trainingConfig,
 } from '../runtime/primitives/attribution/training.ts';
-import type { BaseModelId } from '../runtime/primitives/attribution/ids.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
 import { type AccountId, type Hash, PERBILL } from '../runtime/primitives/types.ts';
 import { writeEigenbases, writeProjection } from './attribution/basis-files.ts';

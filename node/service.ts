@@ -7,10 +7,16 @@ import { blake2b } from '@noble/hashes/blake2.js';
 import { AuraWorker } from '../consensus/aura/worker.ts';
 import { GrandpaVoter, noNetwork } from '../consensus/grandpa/driver.ts';
 import { type Journal, type Log, systemClock } from '../consensus/ports.ts';
+import { ledgerGroup } from '../rpc/groups/ledger.ts';
 import { standardGroups } from '../rpc/groups.ts';
 import { type RpcAddress, rpcServer } from '../rpc/server.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
+import { decode, option, u64 } from '../runtime/primitives/scale/codec.ts';
 import { createRuntime } from '../runtime/runtime.ts';
+import { WorkerHub } from './attribution/hub.ts';
+import { ReceiptVerifier } from './attribution/receipt-verifier.ts';
+import { BlobStore } from './blobs/blob-store.ts';
+import { blobHandler } from './blobs/http.ts';
 import { Chain } from './chain.ts';
 import type { ChainSpec } from './chain-spec/chain-spec.ts';
 import type { Client, Keystore, NetworkStatus, Service } from './client.ts';
@@ -32,6 +38,8 @@ export interface NodeOptions {
   /** Authors and votes with the keys of this secret URI; undefined: only follows. */
   readonly authority: string | undefined;
   readonly rpc: { readonly host: string; readonly port: number; readonly methods: 'auto' | 'safe' | 'unsafe' };
+  /** Bytes of blobs that are kept, at most (default 8 GiB). */
+  readonly blobBytes?: number;
   readonly log: Log;
 }
 
@@ -43,6 +51,8 @@ export interface Node {
   /** Settles when the node has stopped: at the signal, or rejecting when a part of it failed. */
   readonly stopped: Promise<void>;
 }
+
+const BLOB_BYTES = 8 * 2 ** 30;
 
 /** This node runs without a network until one is put in here. */
 const ALONE: NetworkStatus = {
@@ -115,19 +125,39 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     });
     const client: Client = { blocks, events: blocks, states: chain, runtime: chain, importer: chain, pool };
 
+    const blobs = await BlobStore.open({
+      directory: join(directory, 'blobs'),
+      maxBytes: options.blobBytes ?? BLOB_BYTES,
+      expected: (blob) => {
+        const size = decode(option(u64), chain.call(blocks.info().best.hash, 'BlobsApi_expected', blob));
+        return size === undefined ? undefined : Number(size);
+      },
+    });
+    const checks = new ReceiptVerifier({ blocks, states: chain, hashing, signatures, blobs });
+
+    const standard = standardGroups({
+      client,
+      network: ALONE,
+      keystore,
+      hashing,
+      chain: { name: spec.name, type: spec.chainType, properties: { ...spec.properties } },
+      node: { name: options.name, version: options.version, roles: [authority === undefined ? 'Full' : 'Authority'] },
+      sessionKeyTypes: ['aura', 'gran'],
+      startingBlock: blocks.info().best.number,
+      log,
+    });
     const rpc = rpcServer({
       ...options.rpc,
-      groups: standardGroups({
-        client,
-        network: ALONE,
-        keystore,
-        hashing,
-        chain: { name: spec.name, type: spec.chainType, properties: { ...spec.properties } },
-        node: { name: options.name, version: options.version, roles: [authority === undefined ? 'Full' : 'Authority'] },
-        sessionKeyTypes: ['aura', 'gran'],
-        startingBlock: blocks.info().best.number,
-        log,
-      }),
+      groups: [
+        ...standard,
+        ledgerGroup({
+          hub: new WorkerHub(checks),
+          checks,
+          host: () => checks.state(),
+          genesisHash: () => blocks.info().genesisHash,
+        }),
+      ],
+      routes: [blobHandler(blobs)],
       log,
     });
     const address = await rpc.listen();

@@ -194,6 +194,9 @@ const errors = {
   TooBusy: error(19, 'Too many windows are open: try again in a few blocks.'),
 };
 
+/** The rules for receipts that are made now. */
+export const rulesOf = (host: Host): Rules => store.Rules.get(host);
+
 // ---- rewards -------------------------------------------------------------------------------------------------
 
 /** Adds to what an account can claim; the OPEN is in the pot already. */
@@ -384,7 +387,7 @@ function voucherHolds(host: Host, batch: ReceiptBatch, given: ReceiptBatch['vouc
 }
 
 /** Pools are rounded down receipt by receipt, so a batch's may be up to one unit a receipt below that of its fees. */
-function rulesOf(host: Host, { fees, pool, receipts }: ReceiptBatch, markup: number): Rules | undefined {
+function rulesBehind(host: Host, { fees, pool, receipts }: ReceiptBatch, markup: number): Rules | undefined {
   const previous = store.PreviousRules.get(host);
   const known = [store.Rules.get(host)];
   if (previous !== undefined && system.blockNumber(host) <= previous.until) known.push(previous.rules);
@@ -471,7 +474,7 @@ const calls = {
       ensure(voucherHolds(host, batch, batch.voucher, session.key), errors.BadVoucher);
       ensure(batchFault(batch) === undefined && batch.pool <= batch.fees, errors.WrongSums);
       const { markup } = models.adapterOf(host, batch.adapter);
-      const by = rulesOf(host, batch, markup) ?? fail(errors.WrongPool);
+      const by = rulesBehind(host, batch, markup) ?? fail(errors.WrongPool);
       const already = inference.settledWith(host, batch.session, worker);
       ensure(already + batch.fees <= batch.voucher.payload.cumulative, errors.OverVoucher);
       ensure(batch.fees <= session.deposit, errors.OverDeposit);

@@ -1,0 +1,173 @@
+/**
+ * Where workers and applications meet: workers attach and hear of jobs, applications ask, the hub passes jobs to the
+ * worker that the voucher names, hands the text on as it comes, and checks the receipt before anybody relies on it.
+ */
+import { randomBytes } from 'node:crypto';
+import type { GenerationRequest } from '../../rpc/inference-codecs.ts';
+import * as inference from '../../runtime/pallets/inference.ts';
+import * as models from '../../runtime/pallets/models.ts';
+import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
+import type { SignedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import { toHex } from '../../runtime/primitives/bytes.ts';
+import type { AccountId } from '../../runtime/primitives/types.ts';
+import {
+  type AttachedWorker,
+  HubError,
+  type InferenceHub,
+  type JobListener,
+  type ProgressReport,
+  type ServedModel,
+} from '../inference-port.ts';
+import type { ReceiptVerifier } from './receipt-verifier.ts';
+
+interface Job {
+  readonly worker: string;
+  readonly request: GenerationRequest;
+  readonly listener: JobListener;
+  readonly timer: NodeJS.Timeout;
+}
+
+const MAX_JOBS_A_WORKER = 256;
+const JOB_MS = 120_000;
+const TEXT_BYTES = 1 << 20;
+
+export class WorkerHub implements InferenceHub {
+  readonly #verifier: ReceiptVerifier;
+  readonly #workers = new Map<string, { worker: AttachedWorker; jobs: number }>();
+  readonly #jobs = new Map<string, Job>();
+  /** Highest voucher seen by session: a request is served once, and promises more than the one before. */
+  readonly #vouchers = new Map<bigint, { nonce: bigint; cumulative: bigint }>();
+  readonly #watchers = new Map<number, Set<(report: ProgressReport) => void>>();
+
+  constructor(verifier: ReceiptVerifier) {
+    this.#verifier = verifier;
+  }
+
+  attach(worker: AttachedWorker): () => void {
+    const key = toHex(worker.account);
+    const entry = { worker, jobs: 0 };
+    this.#dropJobs(key, 'the worker attached anew');
+    this.#workers.set(key, entry);
+    return () => {
+      if (this.#workers.get(key) !== entry) return;
+      this.#workers.delete(key);
+      this.#dropJobs(key, 'the worker’s connection is gone');
+    };
+  }
+
+  get attached(): number {
+    return this.#workers.size;
+  }
+
+  #dropJobs(worker: string, why: string): void {
+    for (const [id, job] of this.#jobs) {
+      if (job.worker === worker) this.#end(id)?.listener.fail(new HubError('WORKER_LEFT', why));
+    }
+  }
+
+  /** What attached workers serve by the chain's word, those with the fewest jobs first. */
+  models(): ServedModel[] {
+    const host = this.#verifier.state();
+    const served: ServedModel[] = [];
+    for (const { worker, jobs } of this.#workers.values()) {
+      for (const adapter of worker.adapters as readonly AdapterId[]) {
+        if (inference.servingOf(host, adapter, worker.account) === undefined) continue;
+        served.push({ adapter, name: models.adapterOf(host, adapter).name, worker: worker.account, waiting: jobs });
+      }
+    }
+    return served.sort((a, b) => a.adapter - b.adapter || a.waiting - b.waiting);
+  }
+
+  generate(request: GenerationRequest, listener: JobListener): () => void {
+    const { payload } = request.voucher;
+    const key = toHex(payload.worker);
+    const entry = this.#workers.get(key);
+    if (entry === undefined) throw new HubError('NO_WORKER', 'the voucher’s worker is not attached to this node');
+    const host = this.#verifier.state();
+    const serving = inference.servingOf(host, payload.adapter, payload.worker);
+    if (serving === undefined || !entry.worker.adapters.includes(payload.adapter)) {
+      throw new HubError('NOT_SERVED', `the worker does not serve adapter ${payload.adapter}`);
+    }
+    const { price } = models.adapterOf(host, payload.adapter);
+    if (payload.price.input !== price.input || payload.price.output !== price.output) {
+      throw new HubError('WRONG_PRICE', 'the voucher’s price is not the adapter’s');
+    }
+    const fault = this.#verifier.voucherFault(host, request.voucher);
+    if (fault === 'OVER_DEPOSIT') throw new HubError('DEPOSIT_SPENT', 'the voucher promises more than the deposit');
+    if (fault !== undefined) throw new HubError('BAD_VOUCHER', fault);
+    const before = this.#vouchers.get(payload.session);
+    if (before !== undefined && (payload.nonce <= before.nonce || payload.cumulative < before.cumulative)) {
+      throw new HubError('STALE_VOUCHER', 'a later voucher of the session was seen already');
+    }
+    if (entry.jobs >= MAX_JOBS_A_WORKER) throw new HubError('OVERLOADED', 'too many requests wait for this worker');
+
+    this.#vouchers.set(payload.session, payload);
+    const job = randomBytes(16).toString('hex');
+    const timer = setTimeout(() => {
+      this.#end(job)?.listener.fail(new HubError('TIMED_OUT', 'the worker took too long'));
+      entry.worker.send({ type: 'cancel', job });
+    }, JOB_MS);
+    this.#jobs.set(job, { worker: key, request, listener, timer });
+    entry.jobs++;
+    entry.worker.send({ type: 'generate', job, request });
+    return () => {
+      if (this.#end(job) !== undefined) entry.worker.send({ type: 'cancel', job });
+    };
+  }
+
+  #end(id: string): Job | undefined {
+    const job = this.#jobs.get(id);
+    if (job === undefined) return undefined;
+    this.#jobs.delete(id);
+    clearTimeout(job.timer);
+    const entry = this.#workers.get(job.worker);
+    if (entry !== undefined && entry.jobs > 0) entry.jobs--;
+    return job;
+  }
+
+  #own(id: string, account: AccountId): Job {
+    const job = this.#jobs.get(id);
+    if (job === undefined || job.worker !== toHex(account))
+      throw new HubError('UNKNOWN_JOB', 'no such job of this worker');
+    return job;
+  }
+
+  delta(id: string, account: AccountId, text: string): void {
+    this.#own(id, account).listener.delta(text);
+  }
+
+  refuse(id: string, account: AccountId, code: string, message: string): void {
+    this.#own(id, account);
+    this.#end(id)?.listener.fail(new HubError('WORKER_REFUSED', `${code}: ${message}`));
+  }
+
+  /** Verifies before it passes on. Throws {@link HubError} to the worker when the receipt is wrong. */
+  async answer(id: string, account: AccountId, receipt: SignedInferenceReceipt, text: string): Promise<void> {
+    const { request } = this.#own(id, account);
+    const same = receipt.payload.voucher.payload.nonce === request.voucher.payload.nonce;
+    const fault =
+      text.length > TEXT_BYTES ? 'TEXT_TOO_LONG' : same ? await this.#verifier.verify(receipt) : 'OTHER_VOUCHER';
+    const job = this.#end(id);
+    if (fault === undefined) {
+      job?.listener.answer(receipt, text);
+      return;
+    }
+    const error = new HubError('BAD_RECEIPT', fault);
+    job?.listener.fail(error);
+    throw error;
+  }
+
+  report(report: ProgressReport): void {
+    for (const tell of this.#watchers.get(report.order) ?? []) tell(report);
+  }
+
+  watch(order: number, tell: (report: ProgressReport) => void): () => void {
+    const watchers = this.#watchers.get(order) ?? new Set();
+    this.#watchers.set(order, watchers);
+    watchers.add(tell);
+    return () => {
+      watchers.delete(tell);
+      if (watchers.size === 0) this.#watchers.delete(order);
+    };
+  }
+}

@@ -1,0 +1,83 @@
+/** What RPC may ask of the inference hub, as `client.ts` is for the chain. */
+import type { GenerationRequest } from '../rpc/inference-codecs.ts';
+import type { Explanation } from '../runtime/primitives/attribution/explain.ts';
+import type { AdapterId } from '../runtime/primitives/attribution/ids.ts';
+import type { SignedInferenceReceipt } from '../runtime/primitives/attribution/receipts.ts';
+import type { AccountId } from '../runtime/primitives/types.ts';
+
+export type HubErrorCode =
+  | 'NO_WORKER'
+  | 'NOT_SERVED'
+  | 'WRONG_PRICE'
+  | 'BAD_VOUCHER'
+  | 'STALE_VOUCHER'
+  | 'DEPOSIT_SPENT'
+  | 'OVERLOADED'
+  | 'WORKER_LEFT'
+  | 'WORKER_REFUSED'
+  | 'TIMED_OUT'
+  | 'BAD_RECEIPT'
+  | 'UNKNOWN_JOB';
+
+export class HubError extends Error {
+  readonly code: HubErrorCode;
+  constructor(code: HubErrorCode, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export type JobMessage =
+  | { readonly type: 'generate'; readonly job: string; readonly request: GenerationRequest }
+  | { readonly type: 'cancel'; readonly job: string };
+
+/** A worker's line to this node. */
+export interface AttachedWorker {
+  readonly account: AccountId;
+  readonly adapters: readonly number[];
+  send(message: JobMessage): void;
+}
+
+export interface JobListener {
+  delta(text: string): void;
+  answer(receipt: SignedInferenceReceipt, text: string): void;
+  fail(error: HubError): void;
+}
+
+export interface ServedModel {
+  readonly adapter: AdapterId;
+  readonly name: string;
+  readonly worker: AccountId;
+  readonly waiting: number;
+}
+
+/** Training as its worker tells it. */
+export interface ProgressReport {
+  readonly order: number;
+  readonly phase: string;
+  readonly done: number;
+  readonly step?: number;
+  readonly total?: number;
+  readonly loss?: number;
+  readonly tokensPerSecond?: number;
+}
+
+export interface InferenceHub {
+  /** Takes a worker in whose key is proven; one line an account, the newest counts. Returns how it leaves. */
+  attach(worker: AttachedWorker): () => void;
+  models(): readonly ServedModel[];
+  /** Throws {@link HubError}; later failures reach the listener. Returns the cancelling. */
+  generate(request: GenerationRequest, listener: JobListener): () => void;
+  delta(job: string, account: AccountId, text: string): void;
+  refuse(job: string, account: AccountId, code: string, message: string): void;
+  answer(job: string, account: AccountId, receipt: SignedInferenceReceipt, text: string): Promise<void>;
+  report(report: ProgressReport): void;
+  watch(order: number, tell: (report: ProgressReport) => void): () => void;
+}
+
+/** Receipts checked and explained by the chain's state and the adapter's published files. */
+export interface ReceiptChecks {
+  /** A code for what is wrong; undefined for a receipt that holds. */
+  verify(receipt: SignedInferenceReceipt): Promise<string | undefined>;
+  explain(receipt: SignedInferenceReceipt, top: number): Promise<Explanation>;
+}

@@ -1,0 +1,241 @@
+/** The ledger's own namespaces: workers attach, applications ask, anybody has receipts checked and explained. */
+import { randomBytes } from 'node:crypto';
+import { HubError, type HubErrorCode, type InferenceHub, type ReceiptChecks } from '../../node/inference-port.ts';
+import { verifySignature } from '../../runtime/executive/extrinsic.ts';
+import type { Hashing, Signatures } from '../../runtime/host.ts';
+import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
+import { signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import { type Codec, decode, encode } from '../../runtime/primitives/scale/codec.ts';
+import { ScaleError } from '../../runtime/primitives/scale/io.ts';
+import { type AccountId, asAccountId, type Hash, multiSignature } from '../../runtime/primitives/types.ts';
+import { invalidParams, RpcError } from '../errors.ts';
+import { hexOf } from '../hex.ts';
+import { attachment, generationRequest } from '../inference-codecs.ts';
+import { definitions, type Group, group } from '../method.ts';
+import { hash, hex, list, object, optional, text, u32 } from '../params.ts';
+import type { Session } from '../session.ts';
+
+export interface LedgerContext {
+  readonly hub: InferenceHub;
+  readonly checks: ReceiptChecks;
+  /** What signatures are checked with. */
+  readonly host: () => Hashing & Signatures;
+  readonly genesisHash: () => Hash;
+}
+
+interface Line {
+  readonly account: AccountId;
+  adapters: readonly number[];
+}
+interface Context extends LedgerContext {
+  readonly challenges: WeakMap<Session, Uint8Array>;
+  readonly lines: WeakMap<Session, Line>;
+}
+
+const { method, subscription } = definitions<Context>();
+const MAX_SERVED = 4_096;
+const MAX_TEXT = 1 << 20;
+
+/** Codes of the application range; `data` names the error for programs. */
+const CODES: Readonly<Record<HubErrorCode, number>> = {
+  NO_WORKER: 1100,
+  NOT_SERVED: 1101,
+  WRONG_PRICE: 1102,
+  BAD_VOUCHER: 1103,
+  STALE_VOUCHER: 1104,
+  DEPOSIT_SPENT: 1105,
+  OVERLOADED: 1106,
+  WORKER_LEFT: 1107,
+  WORKER_REFUSED: 1108,
+  TIMED_OUT: 1109,
+  BAD_RECEIPT: 1110,
+  UNKNOWN_JOB: 1111,
+};
+
+function told<T>(body: () => T): T {
+  try {
+    return body();
+  } catch (problem) {
+    throw told.of(problem);
+  }
+}
+told.of = (problem: unknown): unknown =>
+  problem instanceof HubError ? new RpcError(CODES[problem.code], problem.message, problem.code) : problem;
+
+function parsed<T>(codec: Codec<T>, bytes: Uint8Array): T {
+  try {
+    return decode(codec, bytes);
+  } catch (problem) {
+    if (problem instanceof ScaleError) throw invalidParams(problem.message);
+    throw problem;
+  }
+}
+
+function lineOf({ lines }: Context, session: Session): Line {
+  const line = lines.get(session);
+  if (line === undefined) throw new RpcError(1112, 'attach first', 'NOT_ATTACHED');
+  return line;
+}
+
+/** Numbers beyond 2^53 and bytes as JSON has them. */
+function plain(value: unknown): unknown {
+  if (typeof value === 'bigint') return value.toString();
+  if (value instanceof Uint8Array) return hexOf(value);
+  if (Array.isArray(value)) return value.map(plain);
+  if (typeof value === 'object' && value !== null) {
+    return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, plain(each)]));
+  }
+  return value;
+}
+
+const methods = [
+  method(
+    'worker_challenge',
+    [],
+    ({ challenges }, _, session) => {
+      const challenge = new Uint8Array(randomBytes(32));
+      challenges.set(session, challenge);
+      return challenge;
+    },
+    { connected: true },
+  ),
+  subscription(
+    'worker_attach',
+    { unsubscribe: 'worker_detach', notification: 'worker_job' },
+    [hash('worker'), hex('signature'), list(u32('adapter'), MAX_SERVED)],
+    (context, [worker, signature, adapters], stream, session) => {
+      const { challenges, lines, hub, genesisHash } = context;
+      const host = context.host();
+      const challenge = challenges.get(session);
+      challenges.delete(session);
+      if (challenge === undefined) throw new RpcError(1112, 'ask for a challenge first', 'NO_CHALLENGE');
+      const account = asAccountId(worker);
+      const digest = hashOf(host, attachment, { chain: genesisHash(), challenge, worker: account });
+      if (!verifySignature(host, parsed(multiSignature, signature), digest, account)) {
+        throw new RpcError(1113, 'the signature is not the worker’s', 'BAD_SIGNATURE');
+      }
+      const line: Line = { account, adapters };
+      lines.set(session, line);
+      const leave = hub.attach({
+        account,
+        get adapters() {
+          return line.adapters;
+        },
+        send: (message) =>
+          stream.notify(
+            message.type === 'generate'
+              ? { ...message, request: hexOf(encode(generationRequest, message.request)) }
+              : message,
+          ),
+      });
+      return () => {
+        lines.delete(session);
+        leave();
+      };
+    },
+  ),
+  method(
+    'worker_serving',
+    [list(u32('adapter'), MAX_SERVED)],
+    (context, [adapters], session) => {
+      lineOf(context, session).adapters = adapters;
+    },
+    { connected: true },
+  ),
+  method(
+    'worker_delta',
+    [text('job', 64), text('text', MAX_TEXT)],
+    (context, [job, delta], session) => told(() => context.hub.delta(job, lineOf(context, session).account, delta)),
+    { connected: true },
+  ),
+  method(
+    'worker_answer',
+    [text('job', 64), hex('receipt'), text('text', MAX_TEXT)],
+    async (context, [job, receipt, answer], session) => {
+      const { account } = lineOf(context, session);
+      try {
+        await context.hub.answer(job, account, parsed(signedInferenceReceipt, receipt), answer);
+      } catch (problem) {
+        throw told.of(problem);
+      }
+    },
+    { connected: true },
+  ),
+  method(
+    'worker_refuse',
+    [text('job', 64), text('code', 64), text('message', 1024)],
+    (context, [job, code, message], session) =>
+      told(() => context.hub.refuse(job, lineOf(context, session).account, code, message)),
+    { connected: true },
+  ),
+  method(
+    'worker_progress',
+    [
+      object('report', {
+        order: u32('order'),
+        phase: text('phase', 32),
+        /** Parts of a thousand. */
+        done: u32('done'),
+        step: optional(u32('step')),
+        total: optional(u32('total')),
+        /** Thousandths of a nat. */
+        loss: optional(u32('loss')),
+        tokensPerSecond: optional(u32('tokensPerSecond')),
+      }),
+    ],
+    (context, [report], session) => {
+      lineOf(context, session);
+      const { step, total, loss, tokensPerSecond } = report;
+      context.hub.report({
+        order: report.order,
+        phase: report.phase,
+        done: report.done / 1000,
+        ...(step !== undefined && { step }),
+        ...(total !== undefined && { total }),
+        ...(loss !== undefined && { loss: loss / 1000 }),
+        ...(tokensPerSecond !== undefined && { tokensPerSecond }),
+      });
+    },
+    { connected: true },
+  ),
+  subscription(
+    'training_watch',
+    { unsubscribe: 'training_unwatch', notification: 'training_progress' },
+    [u32('order')],
+    ({ hub }, [order], stream) => hub.watch(order, (report) => stream.notify(report)),
+  ),
+  method('inference_models', [], ({ hub }) => plain(hub.models())),
+  subscription(
+    'inference_generate',
+    { unsubscribe: 'inference_cancel', notification: 'inference_event' },
+    [hex('request')],
+    ({ hub }, [request], stream) =>
+      told(() =>
+        hub.generate(parsed(generationRequest, request), {
+          delta: (delta) => stream.notify({ type: 'delta', text: delta }),
+          answer(receipt, answer) {
+            stream.notify({ type: 'answer', text: answer, receipt: hexOf(encode(signedInferenceReceipt, receipt)) });
+            stream.close();
+          },
+          fail({ code, message }) {
+            stream.notify({ type: 'error', code, message });
+            stream.close();
+          },
+        }),
+      ),
+  ),
+  method('attribution_verify', [hex('receipt')], async ({ checks }, [receipt]) => {
+    const fault = await checks.verify(parsed(signedInferenceReceipt, receipt));
+    return { valid: fault === undefined, fault: fault ?? null };
+  }),
+  method('attribution_explain', [hex('receipt'), optional(u32('top'))], async ({ checks }, [bytes, top]) => {
+    const receipt = parsed(signedInferenceReceipt, bytes);
+    const fault = await checks.verify(receipt);
+    if (fault !== undefined) throw new RpcError(1110, `the receipt does not hold: ${fault}`, fault);
+    return plain(await checks.explain(receipt, Math.min(top ?? 10, 100)));
+  }),
+];
+
+export function ledgerGroup(context: LedgerContext): Group {
+  return group({ ...context, challenges: new WeakMap(), lines: new WeakMap() }, methods);
+}
