@@ -67,4 +67,8 @@ export const treasury = pallet({
       },
     }),
   },
+  // What it gets by the block may be less than an account can begin with.
+  genesis(env) {
+    if (balances.freeBalance(env.host, TREASURY) === 0n) balances.deposit(env, TREASURY, balances.EXISTENTIAL_DEPOSIT);
+  },
 });
