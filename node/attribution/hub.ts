@@ -35,8 +35,8 @@ export class WorkerHub implements InferenceHub {
   readonly #verifier: ReceiptVerifier;
   readonly #workers = new Map<string, { worker: AttachedWorker; jobs: number }>();
   readonly #jobs = new Map<string, Job>();
-  /** Highest voucher seen by session: a request is served once, and promises more than the one before. */
-  readonly #vouchers = new Map<bigint, { nonce: bigint; cumulative: bigint }>();
+  /** Highest voucher nonce seen by session: a request is served once. */
+  readonly #nonces = new Map<bigint, bigint>();
   readonly #watchers = new Map<number, Set<(report: ProgressReport) => void>>();
 
   constructor(verifier: ReceiptVerifier) {
@@ -95,13 +95,13 @@ export class WorkerHub implements InferenceHub {
     const fault = this.#verifier.voucherFault(host, request.voucher);
     if (fault === 'OVER_DEPOSIT') throw new HubError('DEPOSIT_SPENT', 'the voucher promises more than the deposit');
     if (fault !== undefined) throw new HubError('BAD_VOUCHER', fault);
-    const before = this.#vouchers.get(payload.session);
-    if (before !== undefined && (payload.nonce <= before.nonce || payload.cumulative < before.cumulative)) {
+    const before = this.#nonces.get(payload.session);
+    if (before !== undefined && payload.nonce <= before) {
       throw new HubError('STALE_VOUCHER', 'a later voucher of the session was seen already');
     }
     if (entry.jobs >= MAX_JOBS_A_WORKER) throw new HubError('OVERLOADED', 'too many requests wait for this worker');
 
-    this.#vouchers.set(payload.session, payload);
+    this.#nonces.set(payload.session, payload.nonce);
     const job = randomBytes(16).toString('hex');
     const timer = setTimeout(() => {
       this.#end(job)?.listener.fail(new HubError('TIMED_OUT', 'the worker took too long'));

@@ -85,7 +85,7 @@ const CLOSE_AHEAD = 256;
 
 // ---- types ---------------------------------------------------------------------------------------------------
 
-const pendingBatch = part(
+export const pendingBatch = part(
   'PendingBatch',
   struct({
     batch: receiptBatch,
@@ -98,7 +98,7 @@ const pendingBatch = part(
 );
 export type PendingBatch = Infer<typeof pendingBatch>;
 
-const reward = part(
+export const reward = part(
   'Reward',
   struct({
     claimable: balance,

@@ -33,7 +33,7 @@ const BOND: Reason = { pallet: 22, reason: 0 };
 
 // ---- types ---------------------------------------------------------------------------------------------------
 
-const capabilities = part(
+export const capabilities = part(
   'Capabilities',
   struct({
     training: bool,
@@ -47,7 +47,7 @@ const capabilities = part(
 );
 export type Capabilities = Infer<typeof capabilities>;
 
-const worker = part(
+export const worker = part(
   'Worker',
   struct({
     bond: balance,
@@ -62,13 +62,13 @@ const worker = part(
 );
 export type Worker = Infer<typeof worker>;
 
-const lease = part('Lease', struct({ id: leaseId, worker: accountId, nonce: hash, since: u32, expires: u32 }));
+export const lease = part('Lease', struct({ id: leaseId, worker: accountId, nonce: hash, since: u32, expires: u32 }));
 export type Lease = Infer<typeof lease>;
 const taskStatus = part(
   'TaskStatus',
   variants({ Open: null, Leased: lease, Submitted: null, Final: null, Cancelled: null }),
 );
-const task = part('Task', struct({ baseModel: baseModelId, status: taskStatus, attempts: u32 }));
+export const task = part('Task', struct({ baseModel: baseModelId, status: taskStatus, attempts: u32 }));
 export type Task = Infer<typeof task>;
 
 const parameters = part(

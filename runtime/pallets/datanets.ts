@@ -36,7 +36,7 @@ const BATCH_STAKE: Reason = { pallet: 20, reason: 1 };
 
 const admission = part('Admission', variants({ Open: null, Curated: null }));
 
-const datanet = part(
+export const datanet = part(
   'Datanet',
   struct({
     owner: accountId,
@@ -64,7 +64,7 @@ const datanet = part(
 export type Datanet = Infer<typeof datanet>;
 
 const batchStatus = part('BatchStatus', variants({ Pending: null, Admitted: null, Refused: null, Struck: null }));
-const batch = part(
+export const batch = part(
   'Batch',
   struct({
     contributor: accountId,
@@ -81,7 +81,7 @@ const batch = part(
 );
 export type Batch = Infer<typeof batch>;
 
-const storedSnapshot = part(
+export const storedSnapshot = part(
   'StoredSnapshot',
   struct({ root: hash, count: u32, ranges: vec(snapshotRange, MAX_SNAPSHOT_BATCHES), at: u32 }),
 );

@@ -22,7 +22,7 @@ const DEPOSIT: Reason = { pallet: 23, reason: 0 };
 
 // ---- types ---------------------------------------------------------------------------------------------------
 
-const session = part(
+export const session = part(
   'Session',
   struct({
     owner: accountId,
@@ -38,7 +38,7 @@ const session = part(
 );
 export type Session = Infer<typeof session>;
 
-const serving = part('Serving', struct({ lease: leaseId, since: u32 }));
+export const serving = part('Serving', struct({ lease: leaseId, since: u32 }));
 export type Serving = Infer<typeof serving>;
 
 const parameters = part(

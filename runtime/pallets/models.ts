@@ -35,11 +35,11 @@ const BUDGET: Reason = { pallet: 21, reason: 1 };
 
 // ---- types ---------------------------------------------------------------------------------------------------
 
-const baseModel = part('BaseModel', struct({ owner: accountId, manifest: baseModelManifest, hash, deposit: balance }));
+export const baseModel = part('BaseModel', struct({ owner: accountId, manifest: baseModelManifest, hash, deposit: balance }));
 export type BaseModel = Infer<typeof baseModel>;
 
 const orderStatus = part('OrderStatus', variants({ Active: null, Done: adapterId, Cancelled: null }));
-const order = part(
+export const order = part(
   'Order',
   struct({
     owner: accountId,
@@ -76,7 +76,7 @@ const adapterStatus = part(
     Retired: null,
   }),
 );
-const adapter = part(
+export const adapter = part(
   'Adapter',
   struct({
     owner: accountId,
