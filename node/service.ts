@@ -7,6 +7,7 @@ import { blake2b } from '@noble/hashes/blake2.js';
 import { AuraWorker } from '../consensus/aura/worker.ts';
 import { GrandpaVoter, noNetwork } from '../consensus/grandpa/driver.ts';
 import { type Journal, type Log, systemClock } from '../consensus/ports.ts';
+import type { Network } from '../p2p/network.ts';
 import { ledgerGroup } from '../rpc/groups/ledger.ts';
 import { standardGroups } from '../rpc/groups.ts';
 import { type RpcAddress, rpcServer } from '../rpc/server.ts';
@@ -27,6 +28,7 @@ import { COLUMN, Database, DatabaseError } from './database/database.ts';
 import { informant } from './informant.ts';
 import { MemoryKeystore } from './keystore/memory.ts';
 import { TransactionPool } from './pool/pool.ts';
+import { orderedTrieRoot } from './state/trie.ts';
 
 export interface NodeOptions {
   readonly name: string;
@@ -40,13 +42,30 @@ export interface NodeOptions {
   readonly rpc: { readonly host: string; readonly port: number; readonly methods: 'auto' | 'safe' | 'unsafe' };
   /** Bytes of blobs that are kept, at most (default 8 GiB). */
   readonly blobBytes?: number;
+  /** Undefined: the node runs alone. */
+  readonly network?: NetworkSettings | undefined;
   readonly log: Log;
+}
+
+export interface NetworkSettings {
+  /** Multiaddresses to listen on. */
+  readonly listen: readonly string[];
+  readonly publicAddresses: readonly string[];
+  /** Beside those of the chain spec. */
+  readonly bootNodes: readonly string[];
+  readonly reserved: readonly string[];
+  /** Undefined: kept with the chain's data. */
+  readonly keyFile: string | undefined;
+  readonly maxPeers: number;
+  readonly mdns: boolean;
+  readonly kad: boolean;
 }
 
 export interface Node {
   readonly client: Client;
   readonly keystore: Keystore;
   readonly rpc: RpcAddress;
+  readonly network: NetworkStatus;
   readonly directory: string;
   /** Settles when the node has stopped: at the signal, or rejecting when a part of it failed. */
   readonly stopped: Promise<void>;
@@ -99,7 +118,9 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
   };
   const database = await Database.open(join(directory, 'db'));
   const verifier = new Verifier({ signatures, hashing });
+  let network: Network | undefined;
   const close = async () => {
+    await network?.close();
     await verifier.close();
     await database.close();
     await cleanUp();
@@ -125,6 +146,38 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     });
     const client: Client = { blocks, events: blocks, states: chain, runtime: chain, importer: chain, pool };
 
+    if (options.network !== undefined) {
+      // Loaded when asked for: a node alone starts without it.
+      const { createNetwork } = await import('../p2p/network.ts');
+      const { blockCheck } = await import('../p2p/block-check.ts');
+      network = await createNetwork({
+        ...options.network,
+        bootNodes: [...spec.bootNodes, ...options.network.bootNodes],
+        keyFile: options.network.keyFile ?? (options.basePath === undefined ? undefined : join(directory, 'node-key')),
+        blocks,
+        events: blocks,
+        importer: chain,
+        pool,
+        checkBlock: blockCheck({
+          blocks,
+          authorities: (parent) => chain.auraAuthorities(parent),
+          extrinsicsRoot: (extrinsics) => orderedTrieRoot(hashing.blake2_256, extrinsics),
+          slotMs: chain.slotMs,
+          hashing,
+          signatures,
+          clock: systemClock,
+        }),
+        hashing,
+        clock: systemClock,
+        log,
+        role: authority === undefined ? 'FULL' : 'AUTHORITY',
+        forkId: spec.forkId,
+        agent: `openledger/${options.version}`,
+        privateAddresses: spec.chainType !== 'Live',
+      });
+    }
+    const status: NetworkStatus = network ?? ALONE;
+
     const blobs = await BlobStore.open({
       directory: join(directory, 'blobs'),
       maxBytes: options.blobBytes ?? BLOB_BYTES,
@@ -137,7 +190,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
 
     const standard = standardGroups({
       client,
-      network: ALONE,
+      network: status,
       keystore,
       hashing,
       chain: { name: spec.name, type: spec.chainType, properties: { ...spec.properties } },
@@ -175,7 +228,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
             authorities: (parent) => chain.auraAuthorities(parent),
             propose: (request) => chain.propose(request, pool.bestFirst(), (hash) => pool.remove([hash])),
             importer: chain,
-            isMajorSyncing: () => ALONE.isMajorSyncing(),
+            isMajorSyncing: () => status.isMajorSyncing(),
             keystore,
             hashing,
             journal,
@@ -186,26 +239,29 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         ),
       );
     }
-    services.push(
-      new GrandpaVoter(
-        {
-          blocks,
-          events: blocks,
-          importer: chain,
-          authoritySet: chain.authoritySet,
-          keystore,
-          signatures,
-          journal,
-          network: noNetwork,
-          reportEquivocation: async ({ voter }) => log('error', 'an equivocation cannot be reported yet', { voter }),
-          clock: systemClock,
-          random: () => randomInt(2 ** 32) / 2 ** 32,
-          log,
-        },
-        { voting: authority !== undefined },
-      ),
+    const voter = new GrandpaVoter(
+      {
+        blocks,
+        events: blocks,
+        importer: chain,
+        authoritySet: chain.authoritySet,
+        keystore,
+        signatures,
+        journal,
+        network: network?.grandpa ?? noNetwork,
+        reportEquivocation: async ({ voter }) => log('error', 'an equivocation cannot be reported yet', { voter }),
+        clock: systemClock,
+        random: () => randomInt(2 ** 32) / 2 ** 32,
+        log,
+      },
+      { voting: authority !== undefined },
     );
-    return { client, keystore, rpc: address, directory, stopped: runAll(services, signal, close) };
+    services.push(voter);
+    if (network !== undefined) {
+      network.attachVoter(voter);
+      services.push(network);
+    }
+    return { client, network: status, keystore, rpc: address, directory, stopped: runAll(services, signal, close) };
   } catch (problem) {
     await close();
     throw problem;

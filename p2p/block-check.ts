@@ -1,0 +1,35 @@
+/** What can be known of a block before it is executed. */
+import { slotOf } from '../consensus/aura/slots.ts';
+import { verifySeal } from '../consensus/aura/verify.ts';
+import type { Clock } from '../consensus/ports.ts';
+import type { BlockRef, Blocks } from '../node/client.ts';
+import type { Hashing, Signatures } from '../runtime/host.ts';
+import { equalBytes } from '../runtime/primitives/bytes.ts';
+import type { BlockCheck } from './blocks.ts';
+
+export interface BlockCheckPorts {
+  readonly blocks: Blocks;
+  /** Undefined when the state is not here. */
+  readonly authorities: (parent: BlockRef) => readonly Uint8Array[] | undefined;
+  readonly extrinsicsRoot: (extrinsics: readonly Uint8Array[]) => Uint8Array;
+  readonly slotMs: number;
+  readonly hashing: Pick<Hashing, 'blake2_256'>;
+  readonly signatures: Pick<Signatures, 'verifySr25519'>;
+  readonly clock: Clock;
+}
+
+export function blockCheck(ports: BlockCheckPorts): BlockCheck {
+  const { blocks, authorities, extrinsicsRoot, slotMs, hashing, signatures, clock } = ports;
+  return ({ header, extrinsics }) => {
+    const parent = blocks.header(header.parentHash);
+    if (parent === undefined) return 'unknown';
+    if (header.number !== parent.number + 1) return 'bad';
+    const known = authorities({ hash: header.parentHash, number: parent.number });
+    if (known === undefined) return 'unknown';
+    const nowMs = clock.now();
+    const context = { authorities: known, parentSlot: slotOf(parent), slotMs, nowMs, hashing, signatures };
+    const verdict = verifySeal(header, context);
+    if (verdict.type !== 'valid') return verdict.type === 'future' ? 'future' : 'bad';
+    return equalBytes(extrinsicsRoot(extrinsics), header.extrinsicsRoot) ? 'good' : 'bad';
+  };
+}

@@ -1,0 +1,18 @@
+/** `code` says which expected failure of the network it is. */
+export class NetworkError extends Error {
+  readonly code:
+    | 'BAD_ADDRESS'
+    | 'BAD_KEY_FILE'
+    | 'LISTEN'
+    | 'TOO_LARGE'
+    | 'MALFORMED'
+    | 'TIMEOUT'
+    | 'CLOSED'
+    | 'REFUSED'
+    | 'BUSY'
+    | 'BANNED';
+  constructor(code: NetworkError['code'], message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}

@@ -1,0 +1,129 @@
+/** The libp2p node: transports, encryption, multiplexing, and who may connect. */
+import { noise } from '@chainsafe/libp2p-noise';
+import { yamux } from '@chainsafe/libp2p-yamux';
+import { type GossipSub, gossipsub, StrictNoSign } from '@libp2p/gossipsub';
+import { type Identify, identify } from '@libp2p/identify';
+import type { ConnectionGater, Libp2p, PrivateKey, ServiceMap } from '@libp2p/interface';
+import { kadDHT, passthroughMapper, removePrivateAddressesMapper } from '@libp2p/kad-dht';
+import { mdns } from '@libp2p/mdns';
+import { tcp } from '@libp2p/tcp';
+import { webSockets } from '@libp2p/websockets';
+import type { Multiaddr } from '@multiformats/multiaddr';
+import { createLibp2p, type ServiceFactoryMap } from 'libp2p';
+import type { Hashing } from '../runtime/host.ts';
+import { concatBytes, utf8 } from '../runtime/primitives/bytes.ts';
+import { NetworkError } from './errors.ts';
+import type { PeerLedger } from './ledger.ts';
+
+export interface HostOptions {
+  readonly identity: PrivateKey;
+  readonly listen: readonly string[];
+  /** Addresses under which others reach this node, where they are not those it listens on. */
+  readonly announce: readonly string[];
+  readonly maxPeers: number;
+  readonly mdns: boolean;
+  readonly kad: boolean;
+  /** Networks of one machine or one house: private addresses are passed on, and many nodes may share one. */
+  readonly privateAddresses: boolean;
+  /** `/<genesis hash>[/<fork id>]`. */
+  readonly prefix: string;
+  readonly agent: string;
+  readonly maxGossip: number;
+}
+
+export interface HostServices extends ServiceMap {
+  readonly identify: Identify;
+  readonly gossip: GossipSub;
+}
+export type Host = Libp2p<HostServices>;
+
+const MESSAGE_ID = utf8('openledger/gossip');
+const MAX_PER_RANGE = 8;
+
+export async function createHost(
+  options: HostOptions,
+  ledger: PeerLedger,
+  hashing: Pick<Hashing, 'blake2_256'>,
+): Promise<Host> {
+  const { maxPeers, prefix } = options;
+  let host: Host | undefined;
+  const gater: ConnectionGater = {
+    denyDialPeer: (peer) => ledger.isBanned(peer.toString()),
+    denyDialMultiaddr: () => false,
+    denyInboundEncryptedConnection: (peer) => ledger.isBanned(peer.toString()),
+    // One house must not be able to take all places of this node.
+    denyInboundConnection: ({ remoteAddr }) => {
+      if (options.privateAddresses || host === undefined) return false;
+      const range = rangeOf(remoteAddr);
+      const same = host.getConnections().filter((each) => rangeOf(each.remoteAddr) === range);
+      return same.length >= MAX_PER_RANGE;
+    },
+  };
+  try {
+    const created = await createLibp2p<HostServices>({
+      start: false,
+      privateKey: options.identity,
+      nodeInfo: { userAgent: options.agent },
+      addresses: { listen: [...options.listen], announce: [...options.announce] },
+      transports: [tcp(), webSockets()],
+      connectionEncrypters: [noise()],
+      streamMuxers: [yamux()],
+      connectionGater: gater,
+      connectionManager: {
+        maxConnections: maxPeers * 2,
+        inboundConnectionThreshold: 50,
+        maxIncomingPendingConnections: 20,
+        reconnectRetries: 0,
+      },
+      // Peers of other implementations do not answer its pings in time; silence is noticed by the protocols.
+      connectionMonitor: { enabled: false },
+      ...(options.mdns && { peerDiscovery: [mdns({ serviceTag: `_openledger-${prefix.slice(1, 13)}._udp.local` })] }),
+      services: {
+        identify: identify({ maxInboundStreams: 8, runOnConnectionOpen: true }),
+        gossip: gossipsub({
+          globalSignaturePolicy: StrictNoSign,
+          allowPublishToZeroTopicPeers: true,
+          ignoreDuplicatePublishError: true,
+          asyncValidation: true,
+          doPX: false,
+          maxInboundDataLength: options.maxGossip + 4_096,
+          maxOutboundBufferSize: 4 * options.maxGossip,
+          decodeRpcLimits: {
+            maxSubscriptions: 64,
+            maxMessages: 512,
+            maxIhaveMessageIDs: 1_024,
+            maxIwantMessageIDs: 1_024,
+            maxIdontwantMessageIDs: 256,
+            maxControlMessages: 256,
+            maxPeerInfos: 0,
+          },
+          // Messages are not signed by whoever sends them on: what they hold decides which are the same.
+          msgIdFn: (message) =>
+            hashing.blake2_256(concatBytes(MESSAGE_ID, utf8(message.topic), message.data)).subarray(0, 20),
+        }),
+        ...(options.kad && {
+          kad: kadDHT({
+            protocol: `${prefix}/kad`,
+            clientMode: false,
+            peerInfoMapper: options.privateAddresses ? passthroughMapper : removePrivateAddressesMapper,
+          }),
+        }),
+      } as unknown as ServiceFactoryMap<HostServices>,
+    });
+    host = created as unknown as Host;
+    return host;
+  } catch (problem) {
+    throw new NetworkError('LISTEN', `the network could not be set up: ${(problem as Error).message}`, {
+      cause: problem,
+    });
+  }
+}
+
+/** /24 of IPv4, /48 of IPv6. */
+export function rangeOf(address: Multiaddr): string {
+  const [first] = address.getComponents();
+  const value = first?.value ?? '';
+  if (first?.name === 'ip4') return value.split('.').slice(0, 3).join('.');
+  if (first?.name === 'ip6') return value.split(':').slice(0, 3).join(':');
+  return value;
+}

@@ -1,0 +1,471 @@
+/** The network of the node: who its peers are, and what is spoken with them. */
+import type { PeerId as Libp2pPeerId } from '@libp2p/interface';
+import { peerIdFromString } from '@libp2p/peer-id';
+import type { GrandpaNetwork } from '../consensus/grandpa/driver.ts';
+import type { Clock, Log } from '../consensus/ports.ts';
+import type { BlockImport, BlockRef, Blocks, ChainEvents, NetworkStatus, PeerInfo, Service } from '../node/client.ts';
+import type { Hashing } from '../runtime/host.ts';
+import { equalBytes, toHex } from '../runtime/primitives/bytes.ts';
+import { decode, encode } from '../runtime/primitives/scale/codec.ts';
+import { ScaleError } from '../runtime/primitives/scale/io.ts';
+import { type BlockCheck, BlockNews, MAX_BLOCK_BYTES } from './blocks.ts';
+import { Dialer } from './dialer.ts';
+import { NetworkError } from './errors.ts';
+import { Finality, type VoterPort } from './finality.ts';
+import { Gossip, type Room, type RoomOptions } from './gossip.ts';
+import { createHost, type Host } from './host.ts';
+import { loadIdentity } from './identity.ts';
+import { FEE, type PeerId, PeerLedger } from './ledger.ts';
+import { Notifications } from './notifications.ts';
+import { servePing } from './ping.ts';
+import { type AnnounceHandshake, announceHandshake, type Role, role } from './protocols/announce.ts';
+import { encodeBlockRequest } from './protocols/sync.ts';
+import { Requests } from './requests.ts';
+import { SyncDriver } from './sync/driver.ts';
+import { answerBlockRequest } from './sync/server.ts';
+import { MAX_TRANSACTIONS_BYTES, type NetworkPool, Transactions } from './transactions.ts';
+
+export interface NetworkOptions {
+  readonly blocks: Blocks;
+  readonly events: ChainEvents;
+  readonly importer: BlockImport;
+  readonly pool: NetworkPool;
+  readonly checkBlock: BlockCheck;
+  readonly hashing: Pick<Hashing, 'blake2_256'>;
+  readonly clock: Clock;
+  readonly log: Log;
+
+  readonly role: Role;
+  readonly forkId: string | undefined;
+  readonly agent: string;
+  /** Multiaddresses; without any, this node only dials. */
+  readonly listen: readonly string[];
+  readonly publicAddresses: readonly string[];
+  readonly bootNodes: readonly string[];
+  readonly reserved: readonly string[];
+  /** Undefined: another identity at every start. */
+  readonly keyFile: string | undefined;
+  readonly maxPeers: number;
+  readonly mdns: boolean;
+  readonly kad: boolean;
+  /** See {@link import('./host.ts').HostOptions}. */
+  readonly privateAddresses: boolean;
+}
+
+interface Peer {
+  readonly id: Libp2pPeerId;
+  readonly role: Role;
+  best: BlockRef;
+}
+
+const MAX_GRANDPA_BYTES = 1024 * 1024;
+const GREET_TRIES_MS = [0, 500, 2_000, 8_000];
+
+/** Throws {@link NetworkError} when the key, an address or a port cannot be used. */
+export async function createNetwork(options: NetworkOptions): Promise<Network> {
+  const { blocks, clock, forkId, hashing } = options;
+  const ledger = new PeerLedger(() => clock.monotonic());
+  const genesis = toHex(blocks.info().genesisHash).slice(2);
+  const prefix = `/${genesis}${forkId === undefined ? '' : `/${forkId}`}`;
+  const host = await createHost(
+    {
+      identity: await loadIdentity(options.keyFile),
+      listen: options.listen,
+      announce: options.publicAddresses,
+      maxPeers: options.maxPeers,
+      mdns: options.mdns,
+      kad: options.kad,
+      privateAddresses: options.privateAddresses,
+      prefix,
+      agent: options.agent,
+      maxGossip: MAX_BLOCK_BYTES,
+    },
+    ledger,
+    hashing,
+  );
+  const network = new Network(options, host, ledger, prefix);
+  await network.open();
+  return network;
+}
+
+export class Network implements Service, NetworkStatus {
+  readonly name = 'network';
+  readonly #options: NetworkOptions;
+  readonly #host: Host;
+  readonly #ledger: PeerLedger;
+  readonly #gossip: Gossip;
+  readonly #dialer: Dialer;
+  readonly #peers = new Map<PeerId, Peer>();
+  readonly #direct: {
+    readonly announces: Notifications;
+    readonly transactions: Notifications;
+    readonly grandpa: Notifications;
+  };
+  readonly #blockRequests: Requests;
+  readonly #sync: SyncDriver;
+  readonly #finality: Finality;
+  readonly #transactions: Transactions;
+  readonly #news: BlockNews;
+  readonly #greetings = new Set<Promise<void>>();
+  readonly #stop = new AbortController();
+
+  constructor(options: NetworkOptions, host: Host, ledger: PeerLedger, prefix: string) {
+    this.#options = options;
+    this.#host = host;
+    this.#ledger = ledger;
+    const { blocks, importer, pool, hashing, clock, log } = options;
+    const now = (): number => clock.monotonic();
+    const charge = (peer: PeerId, cost: number, reason: string): void => this.#charge(peer, cost, reason);
+    const peers = this.#peers;
+    this.#gossip = new Gossip({ host, prefix, charge, now, log });
+    this.#dialer = new Dialer({ host, ledger, clock, log, wantMore: () => peers.size < options.maxPeers / 2 });
+
+    const ports = { libp2p: host, charge, now, log };
+    const announces = new Notifications(
+      {
+        name: `${prefix}/block-announces/1`,
+        maxMessage: 64 * 1024,
+        perSecond: 20,
+        burst: 200,
+        handshake: () => this.#handshake(),
+        onHandshake: (peer, bytes) => this.#onHandshake(peer, bytes),
+        onMessage: (peer, bytes) => {
+          if (peers.has(peer)) this.#news.announced(peer, bytes);
+        },
+        onOpen: (peer) => this.#onOpen(peer),
+        onClose: () => {},
+      },
+      ports,
+    );
+    const roleOnly = { handshake: () => encode(role, options.role), onHandshake: (peer: PeerId) => peers.has(peer) };
+    const transactions = new Notifications(
+      {
+        ...roleOnly,
+        name: `${prefix}/transactions/1`,
+        maxMessage: MAX_TRANSACTIONS_BYTES,
+        perSecond: 100,
+        burst: 1_000,
+        onMessage: (peer, bytes) => this.#transactions.told(peer, bytes),
+        onOpen: () => {},
+        onClose: () => {},
+      },
+      ports,
+    );
+    const grandpa = new Notifications(
+      {
+        ...roleOnly,
+        name: `${prefix}/grandpa/1`,
+        maxMessage: MAX_GRANDPA_BYTES,
+        perSecond: 500,
+        burst: 5_000,
+        onMessage: (peer, bytes) => this.#finality.told(peer, bytes),
+        onOpen: (peer) => this.#finality.opened(peer),
+        onClose: (peer) => this.#finality.closed(peer),
+      },
+      ports,
+    );
+    this.#direct = { announces, transactions, grandpa };
+    this.#blockRequests = new Requests(
+      {
+        name: `${prefix}/sync/2`,
+        maxRequest: 1_024,
+        maxResponse: 16 * 1024 * 1024,
+        timeoutMs: 20_000,
+        perSecond: 40,
+        burst: 200,
+        answer: async (peer, request) => {
+          try {
+            return answerBlockRequest(blocks, request);
+          } catch (problem) {
+            if (problem instanceof NetworkError || problem instanceof ScaleError) {
+              charge(peer, FEE.malformed, `a malformed request: ${problem.message}`);
+            }
+            throw problem;
+          }
+        },
+      },
+      ports,
+    );
+    this.#sync = new SyncDriver({
+      blocks,
+      importer,
+      hashing,
+      clock,
+      log,
+      request: (peer, request, signal) =>
+        this.#blockRequests.request(peerIdFromString(peer), encodeBlockRequest(request), signal),
+      charge,
+      drop: (peer, reason) => {
+        log('warn', `a peer is left: ${reason}`, { peer });
+        this.#leave(peer);
+      },
+    });
+    const sync = this.#sync;
+    this.#finality = new Finality({
+      direct: grandpa,
+      sync,
+      charge,
+      room: this.#gossip.join({
+        name: 'grandpa',
+        maxMessage: MAX_GRANDPA_BYTES,
+        perSecond: 1_000,
+        burst: 10_000,
+        validate: (from, bytes) => this.#finality.heard(from, bytes),
+      }),
+    });
+    this.#transactions = new Transactions({
+      pool,
+      hashing,
+      direct: transactions,
+      peers: () => peers.keys(),
+      isMajorSyncing: () => sync.isMajorSyncing(),
+      charge,
+      room: this.#gossip.join({
+        name: 'transactions',
+        maxMessage: MAX_TRANSACTIONS_BYTES,
+        perSecond: 200,
+        burst: 2_000,
+        validate: (from, bytes) => this.#transactions.heard(from, bytes),
+      }),
+    });
+    this.#news = new BlockNews({
+      blocks,
+      hashing,
+      checkBlock: options.checkBlock,
+      direct: announces,
+      sync,
+      charge,
+      peers: function* () {
+        for (const [id, { best }] of peers) yield { id, bestHash: best.hash };
+      },
+      onBest: (peer, hash, number) => {
+        const known = peers.get(peer);
+        if (known !== undefined) known.best = { hash, number };
+      },
+      room: this.#gossip.join({
+        name: 'blocks',
+        maxMessage: MAX_BLOCK_BYTES,
+        perSecond: 20,
+        burst: 100,
+        validate: (from, bytes) => this.#news.heard(from, bytes),
+      }),
+    });
+  }
+
+  /** What the voter sends through; what it receives comes once it is attached. */
+  get grandpa(): GrandpaNetwork {
+    return this.#finality;
+  }
+
+  attachVoter(voter: VoterPort): void {
+    this.#finality.attach(voter);
+  }
+
+  /** A room of gossip for another purpose: receipts, serving adverts. */
+  room(options: RoomOptions): Room {
+    return this.#gossip.join(options);
+  }
+
+  /** Listens. Called by {@link createNetwork}. */
+  async open(): Promise<void> {
+    const { bootNodes, reserved } = this.#options;
+    for (const address of bootNodes) this.#dialer.keep(address, false);
+    for (const address of reserved) this.#dialer.keep(address, true);
+    const { announces, transactions, grandpa } = this.#direct;
+    for (const each of [announces, transactions, grandpa, this.#blockRequests]) await each.register();
+    await servePing(this.#host);
+    this.#host.addEventListener('peer:connect', ({ detail }) => this.#greet(detail));
+    this.#host.addEventListener('peer:disconnect', ({ detail }) => this.#forget(detail.toString()));
+    this.#host.addEventListener('peer:discovery', ({ detail }) => {
+      this.#dialer.discovered(detail.id.toString(), detail.multiaddrs);
+    });
+    try {
+      await this.#host.start();
+    } catch (problem) {
+      throw new NetworkError('LISTEN', `the network could not listen: ${(problem as Error).message}`, {
+        cause: problem,
+      });
+    }
+    this.#gossip.start();
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { events, log } = this.#options;
+    for (const address of this.listenAddresses()) log('info', `listening at ${address}`);
+    const unsubscribe = events.subscribe((event) => this.#news.onChainEvent(event));
+    const stop = (): void => this.#stop.abort();
+    signal.addEventListener('abort', stop, { once: true });
+    if (signal.aborted) stop();
+    const until = this.#stop.signal;
+    try {
+      await Promise.all([this.#sync.run(until), this.#transactions.run(until), this.#dialer.run(until)]);
+    } finally {
+      stop();
+      unsubscribe();
+      await this.close();
+    }
+  }
+
+  /** For one that was created and never run. */
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await Promise.allSettled(this.#greetings);
+    await this.#host.stop();
+  }
+
+  // ---- status ------------------------------------------------------------------------------------------------
+
+  peerId(): string {
+    return this.#host.peerId.toString();
+  }
+
+  listenAddresses(): readonly string[] {
+    return this.#host.getMultiaddrs().map(String);
+  }
+
+  peers(): readonly PeerInfo[] {
+    return [...this.#peers].map(([peerId, each]) => ({ peerId, roles: each.role, best: each.best }));
+  }
+
+  isMajorSyncing(): boolean {
+    return this.#sync.isMajorSyncing();
+  }
+
+  syncTarget(): number | undefined {
+    return this.#sync.target();
+  }
+
+  async addReservedPeer(address: string): Promise<void> {
+    this.#dialer.keep(address, true);
+  }
+
+  async removeReservedPeer(peer: string): Promise<void> {
+    this.#dialer.removeReserved(peer);
+  }
+
+  reservedPeers(): readonly string[] {
+    return this.#dialer.reserved();
+  }
+
+  isBanned(peer: PeerId): boolean {
+    return this.#ledger.isBanned(peer);
+  }
+
+  // ---- peers -------------------------------------------------------------------------------------------------
+
+  #charge(peer: PeerId, cost: number, reason: string): void {
+    const { log } = this.#options;
+    log('debug', `a peer costs ${cost}: ${reason}`, { peer });
+    if (!this.#ledger.charge(peer, cost)) return;
+    log('warn', `a peer is banned: ${reason}`, { peer });
+    this.#leave(peer);
+  }
+
+  #leave(peer: PeerId): void {
+    this.#forget(peer);
+    this.#host.hangUp(peerIdFromString(peer)).catch((problem: unknown) => {
+      this.#options.log('debug', 'a connection could not be closed', { peer, problem: String(problem) });
+    });
+  }
+
+  #forget(peer: PeerId): void {
+    this.#peers.delete(peer);
+    this.#blockRequests.forget(peer);
+    this.#finality.closed(peer);
+    for (const each of Object.values(this.#direct)) each.close(peer);
+    this.#sync.take({ type: 'disconnected', peer });
+  }
+
+  #handshake(): Uint8Array {
+    const { genesisHash, best } = this.#options.blocks.info();
+    return encode(announceHandshake, {
+      role: this.#options.role,
+      bestNumber: best.number,
+      bestHash: best.hash,
+      genesisHash,
+    });
+  }
+
+  #onHandshake(peer: PeerId, bytes: Uint8Array): boolean {
+    const { blocks, maxPeers } = this.#options;
+    if (this.#ledger.isBanned(peer)) return false;
+    let shake: AnnounceHandshake;
+    try {
+      shake = decode(announceHandshake, bytes.slice());
+    } catch (problem) {
+      if (!(problem instanceof ScaleError)) throw problem;
+      this.#charge(peer, FEE.malformed, `a malformed handshake: ${problem.message}`);
+      return false;
+    }
+    const { role: theirs, bestNumber, bestHash, genesisHash } = shake;
+    if (!equalBytes(genesisHash, blocks.info().genesisHash)) {
+      this.#charge(peer, FEE.otherChain, 'it is on another chain');
+      return false;
+    }
+    const known = this.#peers.get(peer);
+    if (known === undefined && this.#peers.size >= maxPeers && !this.#dialer.isReserved(peer)) return false;
+    const best = { hash: bestHash, number: bestNumber };
+    if (known !== undefined) {
+      known.best = best;
+      return true;
+    }
+    const id = peerIdFromString(peer);
+    this.#peers.set(peer, { id, role: theirs, best });
+    if (theirs !== 'LIGHT') this.#sync.take({ type: 'connected', peer, best });
+    this.#greet(id);
+    return true;
+  }
+
+  #onOpen(peer: PeerId): void {
+    const known = this.#peers.get(peer);
+    if (known === undefined) return;
+    const { transactions, grandpa } = this.#direct;
+    this.#follow(
+      (async () => {
+        for (const wait of GREET_TRIES_MS) {
+          await this.#wait(wait);
+          if (this.#stop.signal.aborted || this.#peers.get(peer) !== known) return;
+          const opened = await Promise.all(
+            [transactions, grandpa].map((each) => each.open(known.id, this.#stop.signal)),
+          );
+          if (opened.every(Boolean)) return;
+        }
+      })(),
+    );
+  }
+
+  /** Opens this node's stream of announcements, with which all else begins. */
+  #greet(id: Libp2pPeerId): void {
+    const peer = id.toString();
+    this.#follow(
+      (async () => {
+        for (const wait of GREET_TRIES_MS) {
+          await this.#wait(wait);
+          if (this.#stop.signal.aborted || this.#ledger.isBanned(peer)) return;
+          if (this.#host.getConnections(id).length === 0) return;
+          if (await this.#direct.announces.open(id, this.#stop.signal)) return;
+        }
+      })(),
+    );
+  }
+
+  #follow(work: Promise<void>): void {
+    const done = work
+      .catch((problem: unknown) => this.#options.log('debug', 'a greeting failed', { problem: String(problem) }))
+      .finally(() => this.#greetings.delete(done));
+    this.#greetings.add(done);
+  }
+
+  #wait(ms: number): Promise<void> {
+    if (ms === 0 || this.#stop.signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      const done = (): void => {
+        cancel();
+        this.#stop.signal.removeEventListener('abort', done);
+        resolve();
+      };
+      const cancel = this.#options.clock.after(ms, done);
+      this.#stop.signal.addEventListener('abort', done, { once: true });
+    });
+  }
+}

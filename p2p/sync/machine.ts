@@ -1,0 +1,603 @@
+/**
+ * Full sync, decided without doing: events in, effects out. Far behind, ranges of heights are fetched from several peers at
+ * once and imported in order; near the head, announced blocks are fetched by hash, with the ancestors that lack. What a peer
+ * says about heights is only ever a hint: blocks link by hash, and the importer has the last word.
+ */
+import type { BlockRef, ChainInfo, ImportResult } from '../../node/client.ts';
+import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
+import { GRANDPA_ENGINE } from '../../runtime/primitives/header.ts';
+import type { Hash } from '../../runtime/primitives/types.ts';
+import { FEE, type PeerId } from '../ledger.ts';
+import type { BlockData, BlockRequest } from '../protocols/sync.ts';
+
+/** What sync has to know of the chain of this node. */
+export interface ChainView {
+  info(): ChainInfo;
+  hashOf(number: number): Hash | undefined;
+  has(hash: Hash): boolean;
+}
+
+export type FailureReason = 'timeout' | 'closed' | 'malformed';
+
+export type SyncEvent =
+  | { readonly type: 'connected'; readonly peer: PeerId; readonly best: BlockRef }
+  | { readonly type: 'disconnected'; readonly peer: PeerId }
+  | { readonly type: 'announced'; readonly peer: PeerId; readonly block: BlockRef; readonly isBest: boolean }
+  /** Headers are there and hash to what the blocks are called; heights and links are not checked yet. */
+  | { readonly type: 'response'; readonly id: number; readonly blocks: readonly BlockData[] }
+  | { readonly type: 'failed'; readonly id: number; readonly reason: FailureReason }
+  /** `taken` blocks of the import went in; `result` is that of the next one, if there was one. */
+  | {
+      readonly type: 'imported';
+      readonly id: number;
+      readonly taken: number;
+      readonly result: ImportResult | undefined;
+    }
+  /** A whole block came by gossip and is being imported, or no longer is. */
+  | { readonly type: 'arriving' | 'arrived'; readonly hash: Hash }
+  | { readonly type: 'want'; readonly peer: PeerId; readonly block: BlockRef }
+  /** The peer's finality is ahead by whole authority sets. */
+  | { readonly type: 'behind'; readonly peer: PeerId; readonly finalized: number }
+  | { readonly type: 'tick' };
+
+export type SyncEffect =
+  | { readonly type: 'request'; readonly id: number; readonly peer: PeerId; readonly request: BlockRequest }
+  | { readonly type: 'import'; readonly id: number; readonly blocks: readonly BlockData[] }
+  | { readonly type: 'justify'; readonly peer: PeerId; readonly hash: Hash; readonly proof: Uint8Array }
+  | { readonly type: 'charge'; readonly peer: PeerId; readonly cost: number; readonly reason: string }
+  /** The peer's chain contradicts this node's finality, or it is of no use. */
+  | { readonly type: 'drop'; readonly peer: PeerId; readonly reason: string };
+
+const RANGE = 64;
+const MAX_RANGES = 12;
+/** A peer this far ahead is followed by ranges, below by hashes. */
+const FAR = 16;
+const MAX_ANCESTORS = 128;
+const MAX_WANTED = 256;
+const BACKOFF_MS = 3_000;
+const WANTED_MS = 30_000;
+/** Announced blocks mostly come by themselves: they are asked for when they have not after so long. */
+const GRACE_MS = 250;
+
+const ALL = { header: true, body: true, justifications: true };
+const HEADER_ONLY = { header: true, body: false, justifications: false };
+const PROOFS = { header: true, body: false, justifications: true };
+
+interface Peer {
+  best: BlockRef;
+  /** Highest block known to be on its chain and this node's; undefined while it is looked for. */
+  common: number | undefined;
+  search: { low: number; high: number; step: number } | undefined;
+  busy: boolean;
+  restUntil: number;
+}
+
+interface Range {
+  readonly start: number;
+  readonly count: number;
+  state: 'wanted' | 'asked' | 'ready' | 'importing';
+  peer: PeerId | undefined;
+  blocks: readonly BlockData[];
+}
+
+interface Wanted {
+  readonly block: BlockRef;
+  readonly peers: Set<PeerId>;
+  asked: boolean;
+  /** How many ancestors to ask for along with it. */
+  depth: number;
+  readonly since: number;
+}
+
+type Task =
+  | { readonly type: 'probe'; readonly number: number }
+  | { readonly type: 'range'; readonly range: Range }
+  | { readonly type: 'block'; readonly key: string; readonly wanted: Wanted }
+  | { readonly type: 'proofs'; readonly from: number };
+
+interface Asked {
+  readonly peer: PeerId;
+  readonly task: Task;
+  readonly request: BlockRequest;
+}
+
+interface Importing {
+  readonly peer: PeerId;
+  readonly range: Range | undefined;
+  readonly last: BlockRef;
+  readonly keys: readonly string[];
+}
+
+export class SyncMachine {
+  readonly #chain: ChainView;
+  readonly #now: () => number;
+  readonly #peers = new Map<PeerId, Peer>();
+  readonly #asked = new Map<number, Asked>();
+  readonly #importing = new Map<number, Importing>();
+  readonly #wanted = new Map<string, Wanted>();
+  /** Blocks that the importer is at. */
+  readonly #arriving = new Set<string>();
+  #ranges: Range[] = [];
+  /** The block that the ranges begin above, and the next height to be put into one. */
+  #base = 0;
+  #cursor = 0;
+  #behind: { peer: PeerId; finalized: number; from: number } | undefined;
+  #nextId = 1;
+  #effects: SyncEffect[] = [];
+
+  /** `now` in milliseconds, never going back. */
+  constructor(chain: ChainView, now: () => number) {
+    this.#chain = chain;
+    this.#now = now;
+  }
+
+  target(): number | undefined {
+    let target: number | undefined;
+    for (const { best } of this.#peers.values()) if (target === undefined || best.number > target) target = best.number;
+    return target;
+  }
+
+  isMajorSyncing(): boolean {
+    return this.#ranges.length > 0 && (this.target() ?? 0) > this.#chain.info().best.number + FAR;
+  }
+
+  /** Effects are to be carried out in order. */
+  step(event: SyncEvent): readonly SyncEffect[] {
+    this.#effects = [];
+    this.#take(event);
+    this.#schedule();
+    return this.#effects;
+  }
+
+  #take(event: SyncEvent): void {
+    switch (event.type) {
+      case 'connected':
+        this.#peers.set(event.peer, {
+          best: event.best,
+          common: this.#chain.has(event.best.hash) ? event.best.number : undefined,
+          search: undefined,
+          busy: false,
+          restUntil: 0,
+        });
+        this.#wantNear(event.peer, event.best);
+        return;
+      case 'disconnected':
+        this.#forget(event.peer);
+        return;
+      case 'announced':
+        this.#announced(event.peer, event.block, event.isBest);
+        return;
+      case 'arriving':
+        this.#arriving.add(toHex(event.hash));
+        return;
+      case 'arrived':
+        this.#arriving.delete(toHex(event.hash));
+        return;
+      case 'want':
+        this.#want(event.peer, event.block);
+        return;
+      case 'behind':
+        if (this.#peers.has(event.peer) && this.#behind === undefined) {
+          const from = this.#chain.info().finalized.number + 1;
+          this.#behind = { peer: event.peer, finalized: event.finalized, from };
+        }
+        return;
+      case 'response':
+        this.#response(event.id, event.blocks);
+        return;
+      case 'failed':
+        this.#failed(event.id, event.reason);
+        return;
+      case 'imported':
+        this.#imported(event.id, event.taken, event.result);
+        return;
+      case 'tick':
+        this.#expire();
+        return;
+    }
+  }
+
+  #forget(id: PeerId): void {
+    this.#peers.delete(id);
+    for (const [request, asked] of this.#asked) {
+      if (asked.peer !== id) continue;
+      this.#asked.delete(request);
+      this.#giveBack(asked.task);
+    }
+    for (const [key, wanted] of this.#wanted) {
+      wanted.peers.delete(id);
+      if (wanted.peers.size === 0) this.#wanted.delete(key);
+    }
+    if (this.#behind?.peer === id) this.#behind = undefined;
+  }
+
+  #giveBack(task: Task): void {
+    if (task.type === 'range' && task.range.state === 'asked') {
+      task.range.state = 'wanted';
+      task.range.peer = undefined;
+    } else if (task.type === 'block') task.wanted.asked = false;
+  }
+
+  #announced(id: PeerId, block: BlockRef, isBest: boolean): void {
+    const peer = this.#peers.get(id);
+    if (peer === undefined) return;
+    if (isBest || block.number > peer.best.number) peer.best = block;
+    if (this.#chain.has(block.hash)) {
+      if (isBest) peer.common = block.number;
+      return;
+    }
+    this.#wantNear(id, block);
+  }
+
+  #wantNear(id: PeerId, block: BlockRef): void {
+    if (block.number <= this.#chain.info().best.number + FAR) this.#want(id, block);
+  }
+
+  #want(id: PeerId, block: BlockRef): void {
+    const { best, finalized } = this.#chain.info();
+    if (!this.#peers.has(id) || block.number <= finalized.number || this.#chain.has(block.hash)) return;
+    const key = toHex(block.hash);
+    if (this.#arriving.has(key)) return;
+    const known = this.#wanted.get(key);
+    if (known !== undefined) {
+      known.peers.add(id);
+      return;
+    }
+    if (this.#wanted.size >= MAX_WANTED) return;
+    const depth = Math.min(MAX_ANCESTORS, Math.max(1, block.number - best.number));
+    this.#wanted.set(key, { block, peers: new Set([id]), asked: false, depth, since: this.#now() });
+  }
+
+  #expire(): void {
+    const now = this.#now();
+    const { finalized } = this.#chain.info();
+    for (const [key, { block, since, asked }] of this.#wanted) {
+      const useless = block.number <= finalized.number || this.#chain.has(block.hash);
+      if (useless || (!asked && now - since > WANTED_MS)) this.#wanted.delete(key);
+    }
+    const own = this.#chain.info().best.number;
+    for (const [id, { best }] of this.#peers) if (best.number > own) this.#wantNear(id, best);
+  }
+
+  #charge(peer: PeerId, cost: number, reason: string): void {
+    this.#effects.push({ type: 'charge', peer, cost, reason });
+  }
+
+  #rest(id: PeerId): void {
+    const peer = this.#peers.get(id);
+    if (peer !== undefined) peer.restUntil = this.#now() + BACKOFF_MS;
+  }
+
+  /** Begins anew from what is known for certain. */
+  #restart(): void {
+    this.#ranges = this.#ranges.filter(({ state }) => state === 'importing');
+    for (const peer of this.#peers.values()) {
+      peer.common = undefined;
+      peer.search = undefined;
+    }
+  }
+
+  // ---- answers -----------------------------------------------------------------------------------------------
+
+  #close(id: number): Asked | undefined {
+    const asked = this.#asked.get(id);
+    this.#asked.delete(id);
+    const peer = asked && this.#peers.get(asked.peer);
+    if (peer !== undefined) peer.busy = false;
+    return asked;
+  }
+
+  #failed(id: number, reason: FailureReason): void {
+    const asked = this.#close(id);
+    if (asked === undefined) return;
+    this.#giveBack(asked.task);
+    this.#rest(asked.peer);
+    const cost = { timeout: FEE.slowResponse, closed: FEE.refused, malformed: FEE.badResponse }[reason];
+    this.#charge(asked.peer, cost, `a request for blocks failed: ${reason}`);
+    if (asked.task.type === 'block') asked.task.wanted.peers.delete(asked.peer);
+    if (asked.task.type === 'proofs') this.#behind = undefined;
+  }
+
+  #response(id: number, blocks: readonly BlockData[]): void {
+    const asked = this.#close(id);
+    if (asked === undefined) return;
+    const flaw = flawOf(blocks, asked.request);
+    if (flaw !== undefined) {
+      this.#charge(asked.peer, FEE.badResponse, flaw);
+      this.#giveBack(asked.task);
+      this.#rest(asked.peer);
+      return;
+    }
+    const { task } = asked;
+    switch (task.type) {
+      case 'probe':
+        this.#probed(asked.peer, task.number, blocks[0]);
+        return;
+      case 'range':
+        this.#fill(asked.peer, task.range, blocks);
+        return;
+      case 'block':
+        this.#found(asked.peer, task.key, task.wanted, blocks);
+        return;
+      case 'proofs':
+        this.#proved(asked.peer, task.from, blocks);
+        return;
+    }
+  }
+
+  #probed(id: PeerId, number: number, block: BlockData | undefined): void {
+    const peer = this.#peers.get(id);
+    if (peer?.search === undefined) return;
+    if (block === undefined) {
+      this.#charge(id, FEE.refused, 'a block that it claimed to have was not sent');
+      peer.search = undefined;
+      this.#rest(id);
+      return;
+    }
+    const { search } = peer;
+    if (this.#chain.has(block.hash)) {
+      search.low = Math.max(search.low, number);
+      search.step = 0;
+    } else {
+      search.high = number - 1;
+      search.step *= 2;
+      if (number <= this.#chain.info().finalized.number) {
+        this.#effects.push({ type: 'drop', peer: id, reason: 'its chain leaves out a block that is final here' });
+        return;
+      }
+    }
+    if (search.low >= search.high) {
+      peer.common = search.low;
+      peer.search = undefined;
+    }
+  }
+
+  #fill(id: PeerId, range: Range, blocks: readonly BlockData[]): void {
+    if (!this.#ranges.includes(range)) return;
+    if (blocks.length === 0) {
+      range.state = 'wanted';
+      const peer = this.#peers.get(id);
+      const before = this.#chain.info().finalized;
+      // Whatever it claimed: it does not have them.
+      if (peer !== undefined && peer.best.number >= range.start) peer.best = { ...before, number: range.start - 1 };
+      this.#charge(id, FEE.slowResponse, 'blocks that it claimed to have were not sent');
+      this.#rest(id);
+      return;
+    }
+    const at = this.#ranges.indexOf(range);
+    const filled: Range = { start: range.start, count: blocks.length, state: 'ready', peer: id, blocks };
+    const rest: Range[] =
+      blocks.length < range.count
+        ? [
+            {
+              start: range.start + blocks.length,
+              count: range.count - blocks.length,
+              state: 'wanted',
+              peer: undefined,
+              blocks: [],
+            },
+          ]
+        : [];
+    this.#ranges.splice(at, 1, filled, ...rest);
+  }
+
+  #found(id: PeerId, key: string, wanted: Wanted, blocks: readonly BlockData[]): void {
+    wanted.asked = false;
+    if (blocks.length === 0) {
+      wanted.peers.delete(id);
+      return;
+    }
+    const unknown = blocks.filter(({ hash }) => !this.#chain.has(hash)).reverse();
+    const first = unknown[0];
+    if (first === undefined) {
+      this.#wanted.delete(key);
+      return;
+    }
+    if (this.#chain.has(first.header!.parentHash)) {
+      this.#wanted.delete(key);
+      this.#import(id, unknown, undefined);
+    } else if (wanted.depth < MAX_ANCESTORS) {
+      wanted.depth = Math.min(MAX_ANCESTORS, wanted.depth * 4);
+    } else {
+      // A long fork: it is followed by heights, from where it leaves this node's chain.
+      this.#wanted.delete(key);
+      const peer = this.#peers.get(id);
+      if (peer !== undefined) peer.common = undefined;
+    }
+  }
+
+  #proved(id: PeerId, from: number, blocks: readonly BlockData[]): void {
+    const behind = this.#behind;
+    if (behind === undefined) return;
+    for (const { hash, justifications } of blocks) {
+      const proof = justifications?.find(([engine]) => equalBytes(engine, GRANDPA_ENGINE));
+      if (proof !== undefined && this.#chain.has(hash)) {
+        this.#effects.push({ type: 'justify', peer: id, hash, proof: proof[1] });
+      }
+    }
+    behind.from = from + blocks.length;
+    if (blocks.length === 0 || behind.from > behind.finalized) this.#behind = undefined;
+  }
+
+  // ---- importing ---------------------------------------------------------------------------------------------
+
+  #import(peer: PeerId, blocks: readonly BlockData[], range: Range | undefined): void {
+    const { hash, header } = blocks[blocks.length - 1]!;
+    const id = this.#nextId++;
+    const keys = blocks.map((each) => toHex(each.hash));
+    for (const key of keys) this.#arriving.add(key);
+    this.#importing.set(id, { peer, range, last: { hash, number: header!.number }, keys });
+    this.#effects.push({ type: 'import', id, blocks });
+  }
+
+  #imported(id: number, taken: number, result: ImportResult | undefined): void {
+    const importing = this.#importing.get(id);
+    if (importing === undefined) return;
+    this.#importing.delete(id);
+    const { range, peer, keys } = importing;
+    for (const key of keys) this.#arriving.delete(key);
+    this.#ranges = this.#ranges.filter((each) => each !== range);
+    if (result === undefined) {
+      const from = this.#peers.get(peer);
+      if (from !== undefined && (from.common ?? -1) < importing.last.number) {
+        from.common = importing.last.number;
+        from.search = undefined;
+        if (from.best.number < importing.last.number) from.best = importing.last;
+      }
+      return;
+    }
+    if (result.type === 'invalid') {
+      this.#charge(peer, FEE.invalidBlock, `block ${taken + 1} of an import was invalid: ${result.reason}`);
+    }
+    if (range !== undefined) this.#restart();
+    this.#rest(peer);
+  }
+
+  // ---- asking ------------------------------------------------------------------------------------------------
+
+  #schedule(): void {
+    this.#importNext();
+    this.#trim();
+    const now = this.#now();
+    for (const [id, peer] of this.#peers) {
+      if (peer.busy || peer.restUntil > now) continue;
+      const task = this.#wantedFrom(id) ?? this.#proofsFrom(id) ?? this.#probe(peer) ?? this.#rangeFrom(peer);
+      if (task !== undefined) this.#ask(id, peer, task);
+    }
+  }
+
+  /** Ranges that nobody claims to have any more. */
+  #trim(): void {
+    const target = this.target() ?? 0;
+    for (;;) {
+      const last = this.#ranges.at(-1);
+      if (last === undefined || last.state !== 'wanted' || last.start <= target) return;
+      this.#ranges.pop();
+      this.#cursor = last.start;
+    }
+  }
+
+  #importNext(): void {
+    const range = this.#ranges[0];
+    if (range === undefined || range.state !== 'ready') return;
+    const first = range.blocks[0]!;
+    if (!this.#chain.has(first.header!.parentHash)) {
+      // Peers on different forks filled the ranges: whoever is right shows when all are asked again.
+      this.#restart();
+      return;
+    }
+    range.state = 'importing';
+    this.#import(range.peer!, range.blocks, range);
+  }
+
+  #ask(id: PeerId, peer: Peer, task: Task): void {
+    const request = requestOf(task);
+    peer.busy = true;
+    if (task.type === 'range') {
+      task.range.state = 'asked';
+      task.range.peer = id;
+    } else if (task.type === 'block') task.wanted.asked = true;
+    const number = this.#nextId++;
+    this.#asked.set(number, { peer: id, task, request });
+    this.#effects.push({ type: 'request', id: number, peer: id, request });
+  }
+
+  #wantedFrom(id: PeerId): Task | undefined {
+    for (const [key, wanted] of this.#wanted) {
+      if (wanted.asked || !wanted.peers.has(id) || this.#arriving.has(key)) continue;
+      if (this.#now() - wanted.since < GRACE_MS) continue;
+      if (!this.#chain.has(wanted.block.hash)) return { type: 'block', key, wanted };
+      this.#wanted.delete(key);
+    }
+    return undefined;
+  }
+
+  #proofsFrom(id: PeerId): Task | undefined {
+    if (this.#behind?.peer !== id) return undefined;
+    const { from } = this.#behind;
+    // Proofs for blocks that are not here yet come with the blocks.
+    if (from > this.#chain.info().best.number) {
+      this.#behind = undefined;
+      return undefined;
+    }
+    return { type: 'proofs', from };
+  }
+
+  #probe(peer: Peer): Task | undefined {
+    const { best, finalized } = this.#chain.info();
+    if (peer.common !== undefined || peer.best.number <= best.number + FAR) return undefined;
+    if (peer.search === undefined) {
+      if (best.number === finalized.number && finalized.number === 0) {
+        peer.common = 0;
+        return undefined;
+      }
+      peer.search = { low: Math.max(0, finalized.number - 1), high: best.number, step: 1 };
+      return { type: 'probe', number: best.number };
+    }
+    const { low, high, step } = peer.search;
+    // Steps that double go down from the head, where forks are; halves close in once a common block is found.
+    const number = step > 0 ? Math.max(low, high - step) : low + Math.ceil((high - low) / 2);
+    return { type: 'probe', number };
+  }
+
+  #rangeFrom(peer: Peer): Task | undefined {
+    const { common, best } = peer;
+    const own = this.#chain.info().best.number;
+    if (common === undefined) return undefined;
+    if (this.#ranges.length === 0) {
+      if (best.number <= own + FAR) return undefined;
+      this.#base = common;
+      this.#cursor = common + 1;
+    }
+    if (common < this.#base) return undefined;
+    const open = this.#ranges.find(({ state, start }) => state === 'wanted' && start <= best.number);
+    if (open !== undefined) return { type: 'range', range: open };
+    if (this.#ranges.length >= MAX_RANGES || this.#cursor > best.number) return undefined;
+    const count = Math.min(RANGE, best.number - this.#cursor + 1);
+    const range: Range = { start: this.#cursor, count, state: 'wanted', peer: undefined, blocks: [] };
+    this.#cursor += count;
+    this.#ranges.push(range);
+    return { type: 'range', range };
+  }
+}
+
+function requestOf(task: Task): BlockRequest {
+  switch (task.type) {
+    case 'probe':
+      return { fields: HEADER_ONLY, from: { type: 'number', number: task.number }, direction: 'ascending', max: 1 };
+    case 'range': {
+      const { start, count } = task.range;
+      return { fields: ALL, from: { type: 'number', number: start }, direction: 'ascending', max: count };
+    }
+    case 'block': {
+      const { block, depth } = task.wanted;
+      return { fields: ALL, from: { type: 'hash', hash: block.hash }, direction: 'descending', max: depth };
+    }
+    case 'proofs':
+      return {
+        fields: PROOFS,
+        from: { type: 'number', number: task.from },
+        direction: 'ascending',
+        max: MAX_ANCESTORS,
+      };
+  }
+}
+
+/** Why the blocks are not an answer to the request; undefined when they are one, be it a short or empty one. */
+function flawOf(blocks: readonly BlockData[], { from, direction, fields, max }: BlockRequest): string | undefined {
+  const first = blocks[0];
+  if (first === undefined) return undefined;
+  if (blocks.length > max) return 'more blocks than asked for';
+  if (from.type === 'hash' && !equalBytes(first.hash, from.hash)) return 'another block than asked for';
+  if (from.type === 'number' && first.header?.number !== from.number) return 'another height than asked for';
+  for (const [i, { header, body }] of blocks.entries()) {
+    if (header === undefined) return 'a block without its header';
+    if (fields.body && body === undefined) return 'a block without its body';
+    const before = blocks[i - 1];
+    if (before === undefined) continue;
+    const [parent, child] = direction === 'ascending' ? [before, blocks[i]!] : [blocks[i]!, before];
+    if (!equalBytes(child.header!.parentHash, parent.hash)) return 'blocks that do not follow each other';
+    if (child.header!.number !== parent.header!.number + 1) return 'heights that do not follow each other';
+  }
+  return undefined;
+}

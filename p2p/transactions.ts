@@ -1,0 +1,135 @@
+/** Transactions on their way: what becomes ready here is told to others, what others tell goes into the pool. */
+import { LRUCache } from 'lru-cache';
+import { type Pool, PoolError } from '../node/client.ts';
+import type { Hashing } from '../runtime/host.ts';
+import { toHex } from '../runtime/primitives/bytes.ts';
+import { decode, encode } from '../runtime/primitives/scale/codec.ts';
+import { ScaleError } from '../runtime/primitives/scale/io.ts';
+import type { Hash } from '../runtime/primitives/types.ts';
+import { ACCEPT, IGNORE, type Room, type Verdict } from './gossip.ts';
+import { FEE, type PeerId } from './ledger.ts';
+import type { Notifications } from './notifications.ts';
+import { MAX_TRANSACTIONS, transactions } from './protocols/announce.ts';
+
+export const MAX_TRANSACTIONS_BYTES = 1024 * 1024;
+
+/** The pool, and what it says when a transaction could go into a block. */
+export interface NetworkPool extends Pick<Pool, 'submit'> {
+  onReady(
+    listener: (transaction: {
+      readonly hash: Hash;
+      readonly extrinsic: Uint8Array;
+      readonly propagate: boolean;
+    }) => void,
+  ): () => void;
+}
+
+export interface TransactionPorts {
+  readonly pool: NetworkPool;
+  readonly hashing: Pick<Hashing, 'blake2_256'>;
+  readonly direct: Notifications;
+  readonly room: Room;
+  /** Peers that take transactions directly. */
+  readonly peers: () => Iterable<PeerId>;
+  readonly isMajorSyncing: () => boolean;
+  readonly charge: (peer: PeerId, cost: number, reason: string) => void;
+}
+
+const COLLECT_MS = 50;
+const REMEMBERED = 50_000;
+const MAX_WAITING = 20_000;
+
+export class Transactions {
+  readonly #ports: TransactionPorts;
+  /** Came by gossip, so gossip brings it to all others too. */
+  readonly #heard = new LRUCache<string, true>({ max: REMEMBERED });
+  #waiting: { readonly key: string; readonly extrinsic: Uint8Array }[] = [];
+
+  constructor(ports: TransactionPorts) {
+    this.#ports = ports;
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const unsubscribe = this.#ports.pool.onReady(({ hash, extrinsic, propagate }) => {
+      if (propagate && this.#waiting.length < MAX_WAITING) this.#waiting.push({ key: toHex(hash), extrinsic });
+    });
+    const timer = setInterval(() => this.#tell(), COLLECT_MS);
+    await new Promise<void>((resolve) => {
+      if (signal.aborted) resolve();
+      else signal.addEventListener('abort', () => resolve(), { once: true });
+    });
+    clearInterval(timer);
+    unsubscribe();
+  }
+
+  heard(from: PeerId, message: Uint8Array): Promise<Verdict> {
+    return this.#take(from, message, true);
+  }
+
+  async told(from: PeerId, message: Uint8Array): Promise<void> {
+    const verdict = await this.#take(from, message, false);
+    if (verdict.type === 'reject') this.#ports.charge(from, verdict.cost, verdict.reason);
+    else if (verdict.type === 'ignore' && verdict.cost !== undefined) {
+      this.#ports.charge(from, verdict.cost, 'transactions that are not valid');
+    }
+  }
+
+  async #take(_from: PeerId, message: Uint8Array, gossip: boolean): Promise<Verdict> {
+    const { pool, hashing, isMajorSyncing } = this.#ports;
+    if (isMajorSyncing()) return IGNORE;
+    let list: readonly Uint8Array[];
+    try {
+      list = decode(transactions, message);
+    } catch (problem) {
+      if (!(problem instanceof ScaleError)) throw problem;
+      return { type: 'reject', reason: `malformed transactions: ${problem.message}`, cost: FEE.malformed };
+    }
+    let taken = 0;
+    let bad = 0;
+    for (const view of list) {
+      const extrinsic = view.slice();
+      if (gossip) this.#heard.set(toHex(hashing.blake2_256(extrinsic)), true);
+      try {
+        await pool.submit(extrinsic, 'external');
+        taken++;
+      } catch (problem) {
+        if (!(problem instanceof PoolError)) throw problem;
+        // What is stale here may have been valid where it was sent: a nuisance, not an offence.
+        if (problem.code === 'INVALID') bad++;
+      }
+    }
+    if (taken > 0) return ACCEPT;
+    return bad > 0 ? { type: 'ignore', cost: Math.min(bad * FEE.badTransaction, FEE.malformed) } : IGNORE;
+  }
+
+  #tell(): void {
+    const { direct, room, peers } = this.#ports;
+    if (this.#waiting.length === 0) return;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    const members = room.members();
+    for (const batch of batches(waiting.filter(({ key }) => !this.#heard.has(key)))) room.publish(batch);
+    const others = [...peers()].filter((peer) => !members.has(peer));
+    if (others.length === 0) return;
+    for (const batch of batches(waiting)) for (const peer of others) direct.send(peer, batch);
+  }
+}
+
+/** Messages of at most half the limit, so that a length prefix never breaks it. */
+function* batches(list: readonly { readonly extrinsic: Uint8Array }[]): Generator<Uint8Array> {
+  let batch: Uint8Array[] = [];
+  let size = 0;
+  for (const { extrinsic } of list) {
+    if (
+      batch.length > 0 &&
+      (size + extrinsic.length > MAX_TRANSACTIONS_BYTES / 2 || batch.length === MAX_TRANSACTIONS)
+    ) {
+      yield encode(transactions, batch);
+      batch = [];
+      size = 0;
+    }
+    batch.push(extrinsic);
+    size += extrinsic.length;
+  }
+  if (batch.length > 0) yield encode(transactions, batch);
+}

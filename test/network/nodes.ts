@@ -1,0 +1,85 @@
+/** Whole nodes in this process, connected over loopback. */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { ChainSpec } from '../../node/chain-spec/chain-spec.ts';
+import { type Node, startNode } from '../../node/service.ts';
+
+export interface Member {
+  readonly node: Node;
+  readonly address: string;
+  /** What was logged as a warning or error. */
+  readonly warnings: readonly string[];
+  stop(): Promise<void>;
+}
+
+export interface MemberOptions {
+  readonly name: string;
+  readonly spec: ChainSpec;
+  readonly directory: string;
+  readonly authority: string | undefined;
+  readonly bootNodes: readonly string[];
+}
+
+const verbose = process.env.VERBOSE !== undefined;
+
+export async function startMember({ name, spec, directory, authority, bootNodes }: MemberOptions): Promise<Member> {
+  const stop = new AbortController();
+  const warnings: string[] = [];
+  const node = await startNode(
+    {
+      name,
+      version: '0',
+      spec,
+      basePath: directory,
+      statePruning: 256,
+      authority,
+      rpc: { host: '127.0.0.1', port: 0, methods: 'auto' },
+      network: {
+        listen: ['/ip4/127.0.0.1/tcp/0', '/ip4/127.0.0.1/tcp/0/ws'],
+        publicAddresses: [],
+        bootNodes,
+        reserved: [],
+        keyFile: undefined,
+        maxPeers: 25,
+        mdns: false,
+        kad: false,
+      },
+      log: (level, message, fields) => {
+        if (level === 'warn' || level === 'error') warnings.push(message);
+        if (verbose) process.stderr.write(`${name} ${level} ${message} ${JSON.stringify(fields ?? {})}\n`);
+      },
+    },
+    stop.signal,
+  );
+  const address = node.network.listenAddresses().find((each) => !each.includes('/ws'));
+  if (address === undefined) throw new Error('the node does not listen');
+  return {
+    node,
+    address,
+    warnings,
+    stop: async () => {
+      stop.abort();
+      await node.stopped;
+    },
+  };
+}
+
+export async function directories(
+  count: number,
+): Promise<{ readonly paths: readonly string[]; remove(): Promise<void> }> {
+  const root = await mkdtemp(join(tmpdir(), 'network-'));
+  return {
+    paths: Array.from({ length: count }, (_, i) => join(root, String(i))),
+    remove: () => rm(root, { recursive: true, force: true }),
+  };
+}
+
+/** Rejects, saying what was waited for, when it has not come true in time. */
+export async function until(what: string, ms: number, condition: () => boolean): Promise<void> {
+  const end = performance.now() + ms;
+  while (!condition()) {
+    if (performance.now() > end) throw new Error(`not in ${ms} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
