@@ -66,6 +66,8 @@ export interface Host {
 export const COUNTERS = { active: 0, waiting: 1, adapters: 2, generated: 3, prompt: 4, memory: 5 } as const;
 export const COUNTER_BYTES = 6 * 8;
 
+const SERVING_MILLISECONDS = 20;
+
 interface HeldAdapter {
   readonly memory: LoraMemory;
   users: number;
@@ -80,6 +82,8 @@ export class ModelHost implements Host {
   readonly #adapters = new Map<number, HeldAdapter>();
   #nextAdapter = 1;
   #serving: Promise<void> | undefined;
+  /** Trainings and covariances under way. */
+  #jobs = 0;
   #closed = false;
 
   static async open(
@@ -124,6 +128,7 @@ export class ModelHost implements Host {
     const started = performance.now();
     const trainer = new Trainer(this.#model, job);
     const { lora, checkpointEvery } = job.settings;
+    this.#jobs++;
     try {
       let reported = performance.now();
       while (trainer.step < trainer.total) {
@@ -156,6 +161,7 @@ export class ModelHost implements Host {
         milliseconds: performance.now() - started,
       };
     } finally {
+      this.#jobs--;
       trainer.close();
       this.#count();
     }
@@ -198,9 +204,14 @@ export class ModelHost implements Host {
     this.#expectOpen();
     return this.#with(adapter, async (memory) => {
       const covariances = new Covariances(this.#model, memory!, fromLayer, block);
-      for (const example of examples) {
-        await this.#turn(signal);
-        covariances.add(example);
+      this.#jobs++;
+      try {
+        for (const example of examples) {
+          await this.#turn(signal);
+          covariances.add(example);
+        }
+      } finally {
+        this.#jobs--;
       }
       return covariances.finish();
     });
@@ -216,8 +227,13 @@ export class ModelHost implements Host {
   // ---- turns ---------------------------------------------------------------------------------------------------------
 
   async #serve(): Promise<void> {
-    while (this.#server.step()) {
+    for (;;) {
+      // Beside long work, which takes tens of milliseconds a slice, more than one step a turn.
+      const until = performance.now() + (this.#jobs > 0 ? SERVING_MILLISECONDS : 0);
+      let busy = this.#server.step();
+      while (busy && performance.now() < until) busy = this.#server.step();
       this.#count();
+      if (!busy) break;
       await nextTurn();
     }
     this.#serving = undefined;

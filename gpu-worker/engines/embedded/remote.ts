@@ -163,6 +163,7 @@ export class RemoteHost implements Host {
   async close(): Promise<void> {
     if (this.#ended === undefined) await this.#call({ type: 'close' });
     this.#end(new EngineError('ENGINE_CLOSED', 'the model is closed'));
+    this.#worker.ref();
     await this.#worker.terminate();
   }
 
@@ -185,7 +186,7 @@ export class RemoteHost implements Host {
     return promise.finally(() => {
       signal?.removeEventListener('abort', cancel);
       this.#pending.delete(id);
-      if (this.#pending.size === 0) this.#worker.unref();
+      if (this.#pending.size === 0 && this.#ended === undefined) this.#worker.unref();
     });
   }
 

@@ -1,10 +1,12 @@
 """Makes test/vectors/embedded: two tiny random Llamas and what PyTorch, transformers and peft say about them.
 
-    python test/gpu-worker/embedded/vectors.py test/vectors/embedded
+    python test/gpu-worker/embedded/vectors.py test/vectors/embedded     # models, values without training
+    node test/gpu-worker/embedded/start.ts test/vectors/embedded         # the engine's first factors, as PEFT files
+    python test/gpu-worker/embedded/vectors.py test/vectors/embedded     # again, with training from them
 
 Needs torch, transformers, peft, tokenizers. Everything is seeded; figures may differ in the last bits between versions.
 """
-import base64, json, os, sys
+import base64, json, math, os, sys
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
@@ -78,12 +80,11 @@ def examine(directory, base, tok, targets, rank, alpha, seed, block):
         {"tokens": [0] + tok.encode(TEXT[2], add_special_tokens=False)[:40] + [1], "from": 9},
         {"tokens": (tok.encode(TEXT[1], add_special_tokens=False) * 2)[:67], "from": 50},
     ]
-    result = {"examples": examples, "baseLogits": [], "baseLosses": [], "losses": [], "logits": [], "gradients": [], "block": block}
+    result = {"examples": examples, "baseLosses": [], "losses": [], "gradients": [], "block": block}
     nll = lambda m, e: torch.nn.functional.cross_entropy(
         m(torch.tensor([e["tokens"]])).logits[0, e["from"] - 1:-1], torch.tensor(e["tokens"][e["from"]:]), reduction="sum")
     with torch.no_grad():
         for e in examples:
-            result["baseLogits"].append(floats(base(torch.tensor([e["tokens"]])).logits[0, -1]))
             result["baseLosses"].append((nll(base, e) / (len(e["tokens"]) - e["from"])).item())
         g = base.generate(torch.tensor([examples[1]["tokens"][:9]]), max_new_tokens=24, do_sample=False, pad_token_id=1)
         result["baseGreedy"] = g[0, 9:].tolist()
@@ -125,9 +126,7 @@ def examine(directory, base, tok, targets, rank, alpha, seed, block):
     with torch.no_grad():
         g = m.generate(input_ids=torch.tensor([examples[1]["tokens"][:9]]), max_new_tokens=24, do_sample=False, pad_token_id=1)
         result["greedy"] = g[0, 9:].tolist()
-        for e in examples:
-            result["logits"].append(floats(m(torch.tensor([e["tokens"]])).logits[0, -1]))
-    # Training from the factors that the engine itself starts with (train.ts writes them): AdamW, warm-up, cosine, clipping.
+    # Training from the factors that the engine itself starts with (start.ts writes them): AdamW, warm-up, cosine, clipping.
     start = os.path.join(directory, "start")
     if os.path.exists(start):
         spec = json.load(open(os.path.join(start, "settings.json")))
@@ -135,7 +134,10 @@ def examine(directory, base, tok, targets, rank, alpha, seed, block):
         t = PeftModel.from_pretrained(plain, start, is_trainable=True)
         params = [p for n, p in t.named_parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(params, lr=1.0, betas=tuple(spec["betas"]), eps=1e-8, weight_decay=spec["weightDecay"])
-        result["training"] = {"losses": []}
+        result["training"] = {"losses": [], **spec}
+        rising = math.ceil(spec["warmup"] * spec["steps"])
+        rate = lambda i: spec["learningRate"] * ((i + 1) / rising if i < rising
+            else (1 + math.cos(math.pi * (i - rising) / (spec["steps"] - rising))) / 2)
         for step in range(spec["steps"]):
             optimizer.zero_grad()
             summed, count = 0.0, 0
@@ -147,7 +149,7 @@ def examine(directory, base, tok, targets, rank, alpha, seed, block):
             if spec["clip"] > 0:
                 torch.nn.utils.clip_grad_norm_(params, spec["clip"])
             for group in optimizer.param_groups:
-                group["lr"] = spec["rates"][step]
+                group["lr"] = rate(step)
             optimizer.step()
             result["training"]["losses"].append(summed / count)
         result["training"]["parameters"] = {n.replace(".default", ""): floats(p) for n, p in t.named_parameters() if p.requires_grad}

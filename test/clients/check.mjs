@@ -1,0 +1,76 @@
+/** What every client's script has in common: named checks, and nothing printed that the client should not have said. */
+
+import { Keyring } from '@polkadot/keyring';
+import { cryptoWaitReady } from '@polkadot/util-crypto';
+
+/**
+ * Printed by @polkadot/api whatever a node does: it does not know the groups of the new specification, and it prints what it
+ * rejects, which is what a script that sends bad transactions is after.
+ */
+const UNAVOIDABLE = /RPC methods not decorated|RPC-CORE: submitExtrinsic/;
+
+export const UNIT = 10n ** 18n;
+export const url = process.argv[2];
+
+/** A script may have to keep its client from ending the process. */
+const exit = process.exit.bind(process);
+
+const results = [];
+const warnings = [];
+for (const name of ['warn', 'error']) {
+  const print = console[name].bind(console);
+  console[name] = (...args) => {
+    const text = args.map(String).join(' ');
+    if (!UNAVOIDABLE.test(text)) {
+      warnings.push(text);
+      print(...args);
+    }
+  };
+}
+
+export function check(name, condition, detail) {
+  results.push({ name, ok: condition === true });
+  if (condition !== true) print(`  failed: ${name}${detail === undefined ? '' : ` (${detail})`}`);
+}
+const print = (text) => process.stdout.write(`${text}\n`);
+
+export async function rejects(name, promise, expected) {
+  try {
+    await promise;
+    check(name, false, 'it was accepted');
+  } catch (problem) {
+    check(name, expected.test(`${problem?.code ?? ''} ${problem?.message ?? problem}`), problem?.message ?? problem);
+  }
+}
+
+/** Alice, and an account of each scheme that belongs to the script alone. */
+export async function people(label) {
+  await cryptoWaitReady();
+  const pair = (type, uri) => new Keyring({ type, ss58Format: 42 }).addFromUri(uri);
+  return {
+    alice: pair('sr25519', '//Alice'),
+    own: ['sr25519', 'ed25519', 'ecdsa'].map((type) => ({ type, pair: pair(type, `//${label}`) })),
+  };
+}
+
+export function within(promise, ms, what) {
+  return Promise.race([
+    promise,
+    new Promise((_, reject) => setTimeout(() => reject(new Error(`${what} took more than ${ms} ms`)), ms).unref()),
+  ]);
+}
+
+/** Runs a script and ends the process with its verdict on the last line. */
+export async function main(run) {
+  let crash;
+  try {
+    await within(run(), 240_000, 'the script');
+  } catch (problem) {
+    crash = problem;
+    print(`  crashed: ${problem?.stack ?? problem}`);
+  }
+  check('no warning and no error is printed', warnings.length === 0, warnings.join('; '));
+  const failed = results.filter(({ ok }) => !ok).length;
+  print(JSON.stringify({ checks: results.length, failed: failed + (crash === undefined ? 0 : 1) }));
+  exit(failed === 0 && crash === undefined ? 0 : 1);
+}

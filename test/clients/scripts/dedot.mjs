@@ -1,0 +1,119 @@
+import { DedotClient, LegacyClient, WsProvider } from 'dedot';
+import { check, main, people, rejects, UNIT, url, within } from '../check.mjs';
+
+async function exercise(client, label) {
+  const name = (what) => `${label}: ${what}`;
+  const { alice, own } = await people(`dedot-${label}`);
+  const version = await client.getRuntimeVersion();
+  check(
+    name('chain data'),
+    version.specName === 'openledger' && client.metadata.version === 'V15',
+    `${version.specName} ${client.metadata.version}`,
+  );
+  const blocks = await within(
+    new Promise((resolve) => {
+      const seen = [];
+      const stop = client.block.best((block) => {
+        seen.push(block.number);
+        if (seen.length === 3) {
+          // Not within its own callback.
+          setTimeout(stop, 0);
+          resolve(seen);
+        }
+      });
+    }),
+    30_000,
+    'best blocks',
+  );
+  check(name('follows best blocks'), blocks[2] > blocks[0]);
+  const final = await within(
+    new Promise((resolve) => {
+      const seen = [];
+      const stop = client.block.finalized((block) => {
+        seen.push(block.number);
+        if (seen.length === 3) {
+          // Not within its own callback.
+          setTimeout(stop, 0);
+          resolve(seen);
+        }
+      });
+    }),
+    30_000,
+    'finalized blocks',
+  );
+  check(name('follows finalized blocks'), final[2] > final[0]);
+  const send = (call, pair, options = {}) =>
+    within(
+      new Promise((resolve, reject) => {
+        call
+          .signAndSend(pair, options, ({ status, events, dispatchError }) => {
+            if (dispatchError !== undefined) reject(new Error(JSON.stringify(dispatchError)));
+            if (status.type === 'Invalid' || status.type === 'Drop') reject(new Error(status.value.error));
+            if (status.type !== 'Finalized') return;
+            const paid = events.find(({ event }) => client.events.transactionPayment.TransactionFeePaid.is(event));
+            resolve(paid.event.palletEvent.data);
+          })
+          .catch(reject);
+      }),
+      60_000,
+      'a transaction',
+    );
+  for (const { type, pair } of own) {
+    const call = client.tx.balances.transferKeepAlive(pair.address, 20n * UNIT);
+    const { partialFee } = await call.paymentInfo(alice);
+    const { actualFee } = await send(call, alice);
+    check(
+      name(`the fee estimated is charged (to an ${type} account)`),
+      actualFee === partialFee,
+      `${actualFee} ${partialFee}`,
+    );
+  }
+  for (const { type, pair } of own) {
+    const { tip } = await send(client.tx.balances.transferKeepAlive(alice.address, UNIT), pair, { tip: 77n });
+    check(name(`${type}, with a tip`), tip === 77n);
+  }
+  const [{ pair: first }] = own;
+  const remarks = ['0x01', '0x02'].map((each) => client.tx.system.remark(each).call);
+  const batch = await send(client.tx.utility.batchAll(remarks), first);
+  check(name('a batch'), batch.actualFee > 0n);
+  const account = await client.query.system.account(first.address);
+  check(name('reads an account'), account.nonce === 2 && account.data.free > 10n * UNIT, account.nonce);
+  const entries = await client.query.system.account.entries();
+  const sum = entries.reduce((total, [, { data }]) => total + data.free + data.reserved, 0n);
+  check(name('all balances are the total issuance'), sum === (await client.query.balances.totalIssuance()));
+  const nonce = await client.call.accountNonceApi.accountNonce(first.address);
+  check(name('calls a runtime API'), nonce === 2);
+  await rejects(
+    name('a stale nonce'),
+    send(client.tx.system.remark('0x00'), first, { nonce: 1 }),
+    /Stale|outdated|1010/i,
+  );
+  const events = await client.query.system.events();
+  check(name('decodes events'), events.length > 0);
+}
+
+await main(async () => {
+  const client = await DedotClient.new(new WsProvider(url));
+  await exercise(client, 'v2');
+  await client.disconnect();
+  const legacy = await LegacyClient.new(new WsProvider(url));
+  await exercise(legacy, 'legacy');
+  const last = (await legacy.rpc.chain_getHeader()).number;
+  let events = 0;
+  let extrinsics = 0;
+  for (let number = Math.max(1, last - 99); number <= last; number++) {
+    const hash = await legacy.rpc.chain_getBlockHash(number);
+    const { block } = await legacy.rpc.chain_getBlock(hash);
+    for (const bytes of block.extrinsics) {
+      legacy.registry.$Extrinsic.tryDecode(bytes);
+      extrinsics++;
+    }
+    const at = await legacy.at(hash);
+    events += (await at.query.system.events()).length;
+  }
+  check(
+    'decodes every extrinsic and event of the last blocks',
+    extrinsics >= Math.min(100, last) && events > extrinsics,
+  );
+  await legacy.disconnect();
+});

@@ -1,0 +1,116 @@
+import { createClient, Enum } from 'polkadot-api';
+import { getPolkadotSigner } from 'polkadot-api/signer';
+import { getWsProvider } from 'polkadot-api/ws';
+import { check, main, people, rejects, UNIT, url, within } from '../check.mjs';
+
+const SCHEME = { sr25519: 'Sr25519', ed25519: 'Ed25519', ecdsa: 'Ecdsa' };
+const signerOf = ({ type, pair }) => getPolkadotSigner(pair.addressRaw, SCHEME[type], (data) => pair.sign(data));
+
+const take = (observable, count, what) =>
+  within(
+    new Promise((resolve, reject) => {
+      const seen = [];
+      const subscription = observable.subscribe({
+        next(value) {
+          seen.push(value);
+          if (seen.length < count) return;
+          setTimeout(() => subscription.unsubscribe(), 0);
+          resolve(seen);
+        },
+        error: reject,
+      });
+    }),
+    40_000,
+    what,
+  );
+
+await main(async () => {
+  const client = createClient(getWsProvider(url));
+  const api = client.getUnsafeApi();
+  const { alice, own } = await people(process.argv[3] ?? 'papi');
+  const spec = await client.getChainSpecData();
+  check('chain data', spec.genesisHash.length === 66 && spec.name.length > 0 && spec.properties.ss58Format === 42);
+  const version = await api.constants.System.Version();
+  check('reads constants', version.spec_name === 'openledger');
+  const finalized = await take(client.finalizedBlock$, 3, 'finalized blocks');
+  check('follows finalized blocks', finalized[2].number > finalized[0].number);
+  const best = await take(client.bestBlocks$, 3, 'best blocks');
+  check(
+    'follows best blocks',
+    best.every((blocks) => blocks.length > 0),
+  );
+
+  const root = signerOf({ type: 'sr25519', pair: alice });
+  const transfer = (to, value) => api.tx.Balances.transfer_keep_alive({ dest: Enum('Id', to), value });
+  const paid = (result) =>
+    result.events.find(({ type, value }) => type === 'TransactionPayment' && value.type === 'TransactionFeePaid').value
+      .value;
+  for (const { type, pair } of own) {
+    const call = transfer(pair.address, 20n * UNIT);
+    const estimated = await call.getEstimatedFees(alice.address);
+    const result = await within(call.signAndSubmit(root), 60_000, 'a transaction');
+    check(
+      `the fee estimated is charged (to an ${type} account)`,
+      result.ok && paid(result).actual_fee === estimated,
+      `${estimated}`,
+    );
+  }
+  for (const each of own) {
+    const call = transfer(alice.address, UNIT);
+    const immortal = await within(
+      call.signAndSubmit(signerOf(each), { mortality: { mortal: false }, tip: 77n }),
+      60_000,
+      'a transaction',
+    );
+    check(`${each.type}, immortal, with a tip`, immortal.ok && paid(immortal).tip === 77n);
+    const mortal = await within(
+      call.signAndSubmit(signerOf(each), { mortality: { mortal: true, period: 16 } }),
+      60_000,
+      'a transaction',
+    );
+    check(`${each.type}, mortal`, mortal.ok);
+  }
+  const calls = [1, 2].map((n) => api.tx.System.remark({ remark: Uint8Array.of(n) }).decodedCall);
+  const batch = await within(api.tx.Utility.batch_all({ calls }).signAndSubmit(signerOf(own[0])), 60_000, 'a batch');
+  check('a batch', batch.ok && batch.events.some(({ value }) => value.type === 'BatchCompleted'));
+
+  const account = await api.query.System.Account.getValue(own[0].pair.address, { at: 'best' });
+  check('reads an account', account.nonce === 3, account.nonce);
+  const entries = await api.query.System.Account.getEntries({ at: 'finalized' });
+  const issuance = await api.query.Balances.TotalIssuance.getValue({ at: 'finalized' });
+  const sum = entries.reduce((total, { value }) => total + value.data.free + value.data.reserved, 0n);
+  check('all balances are the total issuance', sum === issuance, `${sum} ${issuance}`);
+  const watched = await take(api.query.Timestamp.Now.watchValue({ at: 'best' }), 3, 'a storage value');
+  check('follows storage', watched.length === 3);
+  const nonce = await api.apis.AccountNonceApi.account_nonce(own[0].pair.address);
+  check('calls a runtime API', nonce === 3);
+
+  const { number } = await client.getFinalizedBlock();
+  let events = 0;
+  let extrinsics = 0;
+  for (let height = Math.max(1, number - 99); height <= number; height++) {
+    const hash = await client._request('chain_getBlockHash', [height]);
+    const body = await client.getBlockBody(hash);
+    for (const bytes of body) if ((await api.txFromCallData) === undefined || bytes.length > 0) extrinsics++;
+    events += (await api.query.System.Events.getValue({ at: hash })).length;
+  }
+  check(
+    'decodes the events of the last blocks',
+    events > extrinsics && extrinsics >= Math.min(100, number),
+    `${events} ${extrinsics}`,
+  );
+
+  await rejects(
+    'a stale nonce',
+    within(transfer(alice.address, UNIT).signAndSubmit(signerOf(own[0]), { nonce: 0 }), 30_000, 'an answer'),
+    /Stale/,
+  );
+  const { own: strangers } = await people('papi-nobody');
+  await rejects(
+    'nobody to pay',
+    within(transfer(alice.address, UNIT).signAndSubmit(signerOf(strangers[0])), 30_000, 'an answer'),
+    /Payment/,
+  );
+  check('the connection lives on', (await api.query.System.Number.getValue()) > 0);
+  client.destroy();
+});
