@@ -284,7 +284,6 @@ export const mapWithDefault = <K, V>(
   docs = '',
 ): MapItem<K, V, V> => new MapItem<K, V, V>([key as KeyPart<unknown>], true, codec, fallback, docs);
 
-// biome-ignore lint/suspicious/noExplicitAny: key parts of all types stand side by side
 type KeyParts = readonly KeyPart<any>[];
 type Keys<P extends KeyParts> = {
   -readonly [I in keyof P]: P[I] extends KeyPart<infer K> ? K : never;

@@ -35,7 +35,10 @@ const BUDGET: Reason = { pallet: 21, reason: 1 };
 
 // ---- types ---------------------------------------------------------------------------------------------------
 
-export const baseModel = part('BaseModel', struct({ owner: accountId, manifest: baseModelManifest, hash, deposit: balance }));
+export const baseModel = part(
+  'BaseModel',
+  struct({ owner: accountId, manifest: baseModelManifest, hash, deposit: balance }),
+);
 export type BaseModel = Infer<typeof baseModel>;
 
 const orderStatus = part('OrderStatus', variants({ Active: null, Done: adapterId, Cancelled: null }));

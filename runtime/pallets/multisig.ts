@@ -96,6 +96,11 @@ const events = {
     { cancelling: accountId, timepoint, multisig: accountId, callHash },
     'A multisig operation has been cancelled.',
   ),
+  DepositPoked: event(
+    4,
+    { who: accountId, callHash, oldDeposit: balance, newDeposit: balance },
+    'The deposit for a multisig operation has been updated/poked.',
+  ),
 };
 
 const errors = {
@@ -307,6 +312,27 @@ export const multisig = ({ codec }: OuterCalls) =>
           balances.unreserve(context, open.depositor, open.deposit);
           store.Multisigs.remove(host, [id, hash]);
           emit(events.MultisigCancelled, { cancelling: who, timepoint: when, multisig: id, callHash: hash });
+        },
+      }),
+      pokeDeposit: call({
+        index: 4,
+        args: { threshold: u16, otherSignatories: vec(accountId), callHash },
+        weight: ({ otherSignatories }) => baseWeight(otherSignatories.length + 1),
+        docs: 'Poke the deposit reserved for an existing multisig operation: brings it to what the runtime asks for today. Free if that changes anything.',
+        run(context, { threshold, otherSignatories, callHash: hash }) {
+          const { host, emit } = context;
+          const who = ensureSigned(context.origin);
+          ensure(threshold >= 2, errors.MinimumThreshold);
+          const id = multisigAccount(host, withSender(otherSignatories, who), threshold);
+          const open = store.Multisigs.get(host, [id, hash]) ?? fail(errors.NotFound);
+          ensure(sameAccount(open.depositor, who), errors.NotOwner);
+          const deposit = depositFor(threshold);
+          if (deposit === open.deposit) return undefined;
+          if (deposit > open.deposit) balances.reserve(context, who, deposit - open.deposit);
+          else balances.unreserve(context, who, open.deposit - deposit);
+          store.Multisigs.insert(host, [id, hash], { ...open, deposit });
+          emit(events.DepositPoked, { who, callHash: hash, oldDeposit: open.deposit, newDeposit: deposit });
+          return { paysFee: false };
         },
       }),
     },

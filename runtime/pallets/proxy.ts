@@ -33,6 +33,7 @@ import {
   tuple,
   u16,
   u32,
+  variants,
   vec,
 } from '../primitives/scale/codec.ts';
 import {
@@ -88,6 +89,8 @@ const announcement = named(
 );
 type Announcement = Infer<typeof announcement>;
 
+const depositKind = named('pallet_proxy::DepositKind', variants({ Proxies: null, Announcements: null }));
+
 const store = storage('Proxy', {
   Proxies: mapWithDefault(
     twox64Concat(accountId),
@@ -125,6 +128,11 @@ const events = {
     { delegator: accountId, delegatee: accountId, proxyType, delay: blockNumber },
     'A proxy was removed.',
   ),
+  DepositPoked: event(
+    5,
+    { who: accountId, kind: depositKind, oldDeposit: balance, newDeposit: balance },
+    'A deposit stored for proxies or announcements was poked / updated.',
+  ),
 };
 
 const errors = {
@@ -161,11 +169,13 @@ function adjustReserve(env: Env, who: AccountId, before: Balance, after: Balance
 const depositFor = (count: number, base: Balance, factor: Balance): Balance =>
   count === 0 ? 0n : base + factor * BigInt(count);
 
-function putProxies(env: Env, who: AccountId, definitions: Definition[], before: Balance): void {
+/** Returns the deposit. */
+function putProxies(env: Env, who: AccountId, definitions: Definition[], before: Balance): Balance {
   const deposit = depositFor(definitions.length, PROXY_DEPOSIT_BASE, PROXY_DEPOSIT_FACTOR);
   adjustReserve(env, who, before, deposit);
   if (definitions.length === 0) store.Proxies.remove(env.host, who);
   else store.Proxies.insert(env.host, who, [definitions, deposit]);
+  return deposit;
 }
 
 function addProxy(env: Env, delegator: AccountId, added: Definition): void {
@@ -204,11 +214,13 @@ export const pureAccount = (
 
 // ---- announcements -------------------------------------------------------------------------------------------
 
-function putAnnouncements(env: Env, who: AccountId, pending: Announcement[], before: Balance): void {
+/** Returns the deposit. */
+function putAnnouncements(env: Env, who: AccountId, pending: Announcement[], before: Balance): Balance {
   const deposit = depositFor(pending.length, ANNOUNCEMENT_DEPOSIT_BASE, ANNOUNCEMENT_DEPOSIT_FACTOR);
   adjustReserve(env, who, before, deposit);
   if (pending.length === 0) store.Announcements.remove(env.host, who);
   else store.Announcements.insert(env.host, who, [pending, deposit]);
+  return deposit;
 }
 
 /** Takes announcements back; fails with `otherwise` if there is none. */
@@ -427,6 +439,28 @@ export const proxy = ({ codec }: OuterCalls) =>
           const ripe = system.blockNumber(host) - found.delay;
           dropAnnouncements(context, by, (each) => announced(each) && each.height <= ripe, errors.Unannounced);
           act(context, found, account, inner);
+        },
+      }),
+      pokeDeposit: call({
+        index: 10,
+        args: {},
+        weight: cost(40_000_000n, 3, 3),
+        docs: 'Poke / Adjust deposits made for proxies and announcements: brings them to what the runtime asks for today. Free if that changes anything.',
+        run(context) {
+          const { host, emit } = context;
+          const who = ensureSigned(context.origin);
+          let changed = false;
+          const poke = (kind: 'Proxies' | 'Announcements', before: Balance, put: () => Balance): void => {
+            const after = put();
+            if (after === before) return;
+            changed = true;
+            emit(events.DepositPoked, { who, kind: { type: kind }, oldDeposit: before, newDeposit: after });
+          };
+          const [definitions, forProxies] = store.Proxies.get(host, who);
+          poke('Proxies', forProxies, () => putProxies(context, who, definitions, forProxies));
+          const [pending, forPending] = store.Announcements.get(host, who);
+          poke('Announcements', forPending, () => putAnnouncements(context, who, pending, forPending));
+          return changed ? { paysFee: false } : undefined;
         },
       }),
     },

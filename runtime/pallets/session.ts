@@ -23,7 +23,7 @@ import {
   vec,
 } from '../primitives/scale/codec.ts';
 import { ScaleError } from '../primitives/scale/io.ts';
-import { type AccountId, accountId, sameAccount, type Weight } from '../primitives/types.ts';
+import { type AccountId, accountId, PERBILL, perbill, sameAccount, type Weight } from '../primitives/types.ts';
 import * as aura from './aura.ts';
 import * as grandpa from './grandpa.ts';
 import * as system from './system.ts';
@@ -48,6 +48,8 @@ const KEY_TYPES = { aura: utf8('aura'), grandpa: utf8('gran') } as const satisfi
 type KeyName = keyof SessionKeys;
 const KEY_NAMES: readonly KeyName[] = ['aura', 'grandpa'];
 
+const offenceSeverity = named('sp_staking::offence::OffenceSeverity', perbill);
+
 const typedKey = tuple(keyTypeId, bytes());
 const queuedKeys = vec(tuple(accountId, sessionKeys));
 type QueuedKeys = Infer<typeof queuedKeys>;
@@ -67,7 +69,11 @@ const store = storage('Session', {
     [],
     "The queued keys for the next session. When the next session begins, these keys will be used to determine the validator's session keys.",
   ),
-  DisabledValidators: value(vec(u32), [], 'Indices of disabled validators; cleared when the set changes.'),
+  DisabledValidators: value(
+    vec(tuple(u32, offenceSeverity)),
+    [],
+    'Indices of disabled validators, in order, and how bad what they did is; cleared when the set changes.',
+  ),
   NextKeys: map(twox64Concat(accountId), sessionKeys, 'The next session keys for a validator.'),
   KeyOwner: map(twox64Concat(typedKey), accountId, 'The owner of a key. The key is the `KeyTypeId` + the encoded key.'),
   Length: value(u32, DEFAULT_SESSION_LENGTH, 'Blocks of a session, set by the chain spec for good.'),
@@ -79,6 +85,8 @@ const events = {
     { sessionIndex: u32 },
     'New session has happened. Note that the argument is the session index, not the block number as the type might suggest.',
   ),
+  ValidatorDisabled: event(1, { validator: accountId }, 'Validator has been disabled.'),
+  ValidatorReenabled: event(2, { validator: accountId }, 'Validator has been re-enabled.'),
 };
 
 const errors = {
@@ -131,19 +139,40 @@ export interface SessionManager {
 /** A set that changes by the keys of its validators only. */
 export const SAME_VALIDATORS: SessionManager = { newSession: () => undefined };
 
-/** Takes a validator out of the current session's duties, as after an equivocation. False if it is none or out already. */
-export function disable({ host }: Env, who: AccountId): boolean {
+/**
+ * Takes a validator out of the current session's duties, as after an equivocation. False if it is none or out already; the
+ * worse severity stays.
+ */
+export function disable(env: Env, who: AccountId, severity = PERBILL): boolean {
+  const { host } = env;
   const index = validators(host).findIndex((each) => sameAccount(each, who));
+  if (index < 0) return false;
   const disabled = store.DisabledValidators.get(host);
-  if (index < 0 || disabled.includes(index)) return false;
+  const before = disabled.find(([at]) => at === index);
+  const others = disabled.filter((each) => each !== before);
+  const entry: [number, number] = [index, Math.max(severity, before?.[1] ?? 0)];
   store.DisabledValidators.put(
     host,
-    [...disabled, index].sort((a, b) => a - b),
+    [...others, entry].sort(([a], [b]) => a - b),
   );
+  if (before === undefined) env.emit(events.ValidatorDisabled, { validator: who });
+  return before === undefined;
+}
+
+/** Lets a validator back in that was taken out by mistake. False if it is not out. */
+export function reenable(env: Env, who: AccountId): boolean {
+  const index = validators(env.host).findIndex((each) => sameAccount(each, who));
+  const disabled = store.DisabledValidators.get(env.host);
+  const left = disabled.filter(([at]) => at !== index);
+  if (left.length === disabled.length) return false;
+  store.DisabledValidators.put(env.host, left);
+  env.emit(events.ValidatorReenabled, { validator: who });
   return true;
 }
 
-export const disabledValidators = (host: Host): readonly number[] => store.DisabledValidators.get(host);
+/** Positions among the validators. */
+export const disabledValidators = (host: Host): readonly number[] =>
+  store.DisabledValidators.get(host).map(([index]) => index);
 
 /** Ends a session and begins the next: the queued set works, the one after it is queued. */
 function rotate(env: Env, manager: SessionManager): void {

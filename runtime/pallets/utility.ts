@@ -47,6 +47,8 @@ const events = {
     'A single item within a Batch of dispatches has completed with error.',
   ),
   DispatchedAs: event(5, { result: dispatchResult }, 'A call was dispatched.'),
+  IfElseMainSuccess: event(6, 'Main call was dispatched.'),
+  IfElseFallbackCalled: event(7, { mainError: dispatchError }, 'The fallback call was dispatched.'),
 };
 
 const errors = {
@@ -236,6 +238,38 @@ export const utility = ({ codec }: OuterCalls) => {
           ensureRoot(context.origin);
           const outcome = context.dispatch(inner, ROOT);
           if (!outcome.ok) throw new DispatchFailure(outcome.error);
+        },
+      }),
+      ifElse: call({
+        index: 6,
+        args: { main: codec, fallback: codec },
+        weight: ({ main, fallback }, infoOf) => batchInfo([main, fallback], infoOf),
+        docs: 'Dispatch a fallback call in the event the main call fails to execute.',
+        run(context, { main, fallback }) {
+          ensure(context.origin.type !== 'None', BAD_ORIGIN);
+          const first = context.dispatch(main, context.origin);
+          const afterMain = addWeight(batchWeight(2), usedBy(context, main, first));
+          if (first.ok) {
+            context.emit(events.IfElseMainSuccess);
+            return { actualWeight: afterMain };
+          }
+          const second = context.dispatch(fallback, context.origin);
+          const post = { actualWeight: addWeight(afterMain, usedBy(context, fallback, second)) };
+          if (!second.ok) throw new DispatchFailure(second.error, post);
+          context.emit(events.IfElseFallbackCalled, { mainError: first.error });
+          return post;
+        },
+      }),
+      dispatchAsFallible: call({
+        index: 7,
+        args: { asOrigin: originCaller, call: codec },
+        weight: ({ call: inner }, infoOf) => DISPATCH_AS(inner, infoOf),
+        docs: 'As `dispatch_as`, but fails where the call does. Root only.',
+        run(context, { asOrigin, call: inner }) {
+          ensureRoot(context.origin);
+          const outcome = context.dispatch(inner, originOf(asOrigin));
+          if (!outcome.ok) throw new DispatchFailure(outcome.error);
+          context.emit(events.DispatchedAs, { result: resultOf(outcome) });
         },
       }),
     },

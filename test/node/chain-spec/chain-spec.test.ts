@@ -187,14 +187,15 @@ t.test('whatever is wrong is named', async (t) => {
     'BAD_FIELD',
     /at least one authority/,
   );
+  const others = (spec: ReturnType<typeof good>) => {
+    const { genesis } = parseChainSpec(JSON.stringify(spec));
+    return genesis.type === 'config' && genesis.config.others;
+  };
+  const extended = good();
+  extended.genesis.runtimeGenesis.patch.datanets = { fee: '1' };
   t.strictSame(
-    (() => {
-      const spec = good();
-      spec.genesis.runtimeGenesis.patch.datanets = { fee: '1' };
-      const { genesis } = parseChainSpec(JSON.stringify(spec));
-      return genesis.type === 'config' && genesis.config.others;
-    })(),
-    { datanets: { fee: '1' } },
+    others(extended),
+    { ...others(good()), datanets: { fee: '1' } },
     'what other modules want is kept for them',
   );
 });
