@@ -1,0 +1,33 @@
+/** Flags that several commands share, and how their words are read. */
+import { readFileSync } from 'node:fs';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+
+export const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  readonly version: string;
+};
+
+export function port(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0 || value > 65_535) throw new InvalidArgumentError('a port is 0 to 65535');
+  return value;
+}
+
+/** Final blocks or states that are kept. */
+export function pruning(text: string): number | 'archive' {
+  if (text === 'archive') return text;
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('a number of blocks, or "archive"');
+  return value;
+}
+
+export const withLogFlag = (command: Command): Command =>
+  command.addOption(
+    new Option('--log <level>', 'how much is told').choices(['error', 'warn', 'info', 'debug']).default('info'),
+  );
+
+/** Aborted by Ctrl-C or a service manager's stop. */
+export function stopSignal(): AbortSignal {
+  const stop = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
+  return stop.signal;
+}
