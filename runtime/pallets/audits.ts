@@ -99,7 +99,7 @@ const store = storage('Audits', {
 
 const events = {
   Drawn: event(0, { audit: u32, subject, item: u32, auditors: vec(accountId, MAX_AUDITORS) }, 'Auditors were drawn.'),
-  NoAuditors: event(1, { subject }, 'An audit was drawn, but there is nobody beside the worker to do it.'),
+  NoAuditors: event(1, { subject }, 'An audit was drawn, but nobody beside the worker is free to do it.'),
   Committed: event(2, { audit: u32, auditor: accountId }, 'An auditor has made up its mind.'),
   Revealed: event(3, { audit: u32, auditor: accountId, faulty: bool }, 'An auditor’s verdict.'),
   Concluded: event(4, { audit: u32, subject, faulty: bool, votes: u8, against: u8 }, 'The audit is over.'),
@@ -157,14 +157,15 @@ export function draw(env: Env, now: number): number {
   const { rate, auditors: wanted, commitBlocks, revealBlocks } = store.Parameters.get(host);
   for (const { subject: of, accused, items } of requested) {
     if (chance(host, of, 0).getUint32(0, true) % PERBILL >= rate) continue;
-    const drawn = drawAuditors(host, of, accused, wanted);
+    const [commitUntil, revealUntil] = [now + commitBlocks, now + commitBlocks + revealBlocks];
+    const due = store.Due.get(host, revealUntil);
+    const drawn = due.length < MAX_DUE ? drawAuditors(host, of, accused, wanted) : [];
     if (drawn.length === 0) {
       env.emit(events.NoAuditors, { subject: of });
       continue;
     }
     const id = store.NextId.get(host);
     const item = chance(host, of, 1).getUint32(0, true) % Math.max(1, items);
-    const [commitUntil, revealUntil] = [now + commitBlocks, now + commitBlocks + revealBlocks];
     store.NextId.put(host, id + 1);
     store.Audits.insert(host, id, {
       subject: of,
@@ -174,7 +175,7 @@ export function draw(env: Env, now: number): number {
       commitUntil,
       revealUntil,
     });
-    store.Due.mutate(host, revealUntil, (due) => (due.length < MAX_DUE ? [...due, id] : due));
+    store.Due.insert(host, revealUntil, [...due, id]);
     for (const each of drawn) compute.oblige(host, each, 1);
     env.emit(events.Drawn, { audit: id, subject: of, item, auditors: drawn });
   }
