@@ -1,9 +1,29 @@
-/** What a worker must not forget: receipts that are not settled yet, and artifacts that are not handed in yet. */
+/**
+ * What a worker must not forget, on its own disk: receipts that are not settled, what was said for them, results and files
+ * that are not handed in, checkpoints, verdicts that are committed to but not revealed.
+ */
 import { Level } from 'level';
-import { type SignedInferenceReceipt, signedInferenceReceipt } from '../runtime/primitives/attribution/receipts.ts';
+import {
+  type SignedInferenceReceipt,
+  type SignedTrainingReceipt,
+  signedInferenceReceipt,
+  signedTrainingReceipt,
+} from '../runtime/primitives/attribution/receipts.ts';
+import { artifactSizes } from '../runtime/primitives/attribution/training.ts';
 import { fromHex, toHex } from '../runtime/primitives/bytes.ts';
-import { decode, encode } from '../runtime/primitives/scale/codec.ts';
+import {
+  bool,
+  bytes,
+  type Codec,
+  decode,
+  encode,
+  fixedBytes,
+  type Infer,
+  struct,
+  u64,
+} from '../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../runtime/primitives/types.ts';
+import type { TrainingCheckpoint } from './training.ts';
 
 /** Receipts of one session and adapter, by ascending nonce. */
 export interface UnsettledGroup {
@@ -12,8 +32,24 @@ export interface UnsettledGroup {
   readonly receipts: readonly SignedInferenceReceipt[];
 }
 
+/** A training that is over but not handed in. */
+const result = struct({ receipt: signedTrainingReceipt, sizes: artifactSizes });
+export type TrainingResult = Infer<typeof result>;
+
+/** A settled batch whose window is open: what was said for its receipts may be asked for. */
+const settledBatch = struct({ session: u64, adapter: u64, firstNonce: u64, lastNonce: u64 });
+export type SettledBatch = Infer<typeof settledBatch>;
+
+const verdict = struct({ faulty: bool, salt: fixedBytes(32) });
+export type JournaledVerdict = Infer<typeof verdict>;
+
+const storedCheckpoint = struct({ losses: bytes(), state: bytes() });
+
+type File = { readonly hash: Hash; readonly bytes: Uint8Array };
+
 const width = (value: bigint | number): string => BigInt(value).toString(16).padStart(16, '0');
-const groupOf = (session: bigint, adapter: number): string => `receipt/${width(session)}/${width(adapter)}/`;
+const groupOf = (kind: 'receipt' | 'said', session: bigint, adapter: number | bigint): string =>
+  `${kind}/${width(session)}/${width(adapter)}/`;
 
 export class WorkerJournal {
   readonly #database: Level<string, Uint8Array>;
@@ -29,15 +65,38 @@ export class WorkerJournal {
     return new WorkerJournal(database);
   }
 
-  /** Before the answer leaves: what was answered will be settled. */
-  async keep(receipt: SignedInferenceReceipt): Promise<void> {
-    const { session, adapter, nonce } = receipt.payload.voucher.payload;
-    const key = groupOf(session, adapter) + width(nonce);
-    await this.#database.put(key, encode(signedInferenceReceipt, receipt), { sync: true });
+  async #read<T>(key: string, codec: Codec<T>): Promise<T | undefined> {
+    const stored = await this.#database.get(key);
+    return stored === undefined ? undefined : decode(codec, stored);
   }
 
-  async settled(session: bigint, adapter: number, upTo: bigint): Promise<void> {
-    const prefix = groupOf(session, adapter);
+  async #list<T>(kind: string, codec: Codec<T>): Promise<Map<bigint, T>> {
+    const found = new Map<bigint, T>();
+    for await (const [key, value] of this.#database.iterator({ gte: `${kind}/`, lt: `${kind}0` })) {
+      found.set(BigInt(`0x${key.slice(kind.length + 1)}`), decode(codec, value));
+    }
+    return found;
+  }
+
+  // ---- receipts ----------------------------------------------------------------------------------------------
+
+  /**
+   * Before the answer leaves: what was answered will be settled. `transcript` is kept beside it until the batch's window is
+   * over, since an audit may ask for it.
+   */
+  async keep(receipt: SignedInferenceReceipt, transcript: Uint8Array): Promise<void> {
+    const { session, adapter, nonce } = receipt.payload.voucher.payload;
+    const [key, said] = (['receipt', 'said'] as const).map((kind) => groupOf(kind, session, adapter) + width(nonce));
+    const puts = [
+      { type: 'put' as const, key: key!, value: encode(signedInferenceReceipt, receipt) },
+      { type: 'put' as const, key: said!, value: transcript },
+    ];
+    await this.#database.batch(puts, { sync: true });
+  }
+
+  /** Receipts up to that nonce are settled, or never will be. */
+  async forgetReceipts(session: bigint, adapter: number, upTo: bigint): Promise<void> {
+    const prefix = groupOf('receipt', session, adapter);
     await this.#database.clear({ gte: prefix, lte: prefix + width(upTo) });
   }
 
@@ -57,36 +116,117 @@ export class WorkerJournal {
     return [...groups.values()];
   }
 
-  /** Files of a training that is about to be handed in: they survive a crash between receipt and upload. */
-  async keepFiles(files: readonly { readonly hash: Hash; readonly bytes: Uint8Array }[]): Promise<void> {
-    const puts = files.map(({ hash, bytes }) => ({ type: 'put' as const, key: `file/${toHex(hash)}`, value: bytes }));
-    await this.#database.batch(puts, { sync: true });
+  keepBatch(id: bigint, batch: SettledBatch): Promise<void> {
+    return this.#database.put(`batch/${width(id)}`, encode(settledBatch, batch), { sync: true });
   }
 
-  async *files(): AsyncGenerator<{ readonly hash: Uint8Array; readonly bytes: Uint8Array }> {
-    for await (const [key, bytes] of this.#database.iterator({ gte: 'file/', lt: 'file0' })) {
-      yield { hash: fromHex(key.slice('file/'.length)), bytes };
+  batches(): Promise<Map<bigint, SettledBatch>> {
+    return this.#list('batch', settledBatch);
+  }
+
+  /** The batch's window is over: nobody can ask any more. */
+  async forgetBatch(id: bigint, { session, adapter, firstNonce, lastNonce }: SettledBatch): Promise<void> {
+    const prefix = groupOf('said', session, adapter);
+    await this.#database.clear({ gte: prefix + width(firstNonce), lte: prefix + width(lastNonce) });
+    await this.#database.del(`batch/${width(id)}`);
+  }
+
+  /** Those that neither a waiting receipt nor a batch with an open window stands for. */
+  async forgetTranscripts(): Promise<void> {
+    const batches = [...(await this.batches()).values()];
+    for await (const key of this.#database.keys({ gte: 'said/', lt: 'said0' })) {
+      const [session, adapter, nonce] = key
+        .split('/')
+        .slice(1)
+        .map((each) => BigInt(`0x${each}`)) as [bigint, bigint, bigint];
+      const open = batches.some(
+        (each) =>
+          each.session === session && each.adapter === adapter && each.firstNonce <= nonce && nonce <= each.lastNonce,
+      );
+      const waiting = await this.#database.get(groupOf('receipt', session, adapter) + width(nonce));
+      if (!open && waiting === undefined) await this.#database.del(key);
     }
+  }
+
+  transcript(session: bigint, adapter: number, nonce: bigint): Promise<Uint8Array | undefined> {
+    return this.#database.get(groupOf('said', session, adapter) + width(nonce));
+  }
+
+  // ---- files -------------------------------------------------------------------------------------------------
+
+  /** Files that the chain is about to be told of: they survive a crash between that and the upload. */
+  async keepFiles(files: readonly File[]): Promise<void> {
+    await this.#database.batch(files.map(filePut), { sync: true });
+  }
+
+  async fileNames(): Promise<Uint8Array[]> {
+    const keys = await this.#database.keys({ gte: 'file/', lt: 'file0' }).all();
+    return keys.map((key) => fromHex(key.slice('file/'.length)));
+  }
+
+  file(hash: Uint8Array): Promise<Uint8Array | undefined> {
+    return this.#database.get(`file/${toHex(hash)}`);
   }
 
   async forgetFile(hash: Uint8Array): Promise<void> {
     await this.#database.del(`file/${toHex(hash)}`);
   }
 
-  /** The state that training goes on from, by lease: one at a time. */
-  async keepCheckpoint(lease: bigint, state: Uint8Array): Promise<void> {
-    await this.#database.put(`checkpoint/${width(lease)}`, state, { sync: true });
+  // ---- training, by lease ------------------------------------------------------------------------------------
+
+  /** What training goes on from. */
+  async keepCheckpoint(lease: bigint, checkpoint: TrainingCheckpoint): Promise<void> {
+    const losses = new Uint8Array(Float64Array.from(checkpoint.losses).buffer);
+    const stored = encode(storedCheckpoint, { losses, state: checkpoint.state });
+    await this.#database.put(`checkpoint/${width(lease)}`, stored, { sync: true });
   }
 
-  async checkpoint(lease: bigint): Promise<Uint8Array | undefined> {
-    return await this.#database.get(`checkpoint/${width(lease)}`);
+  async checkpoint(lease: bigint): Promise<TrainingCheckpoint | undefined> {
+    const stored = await this.#read(`checkpoint/${width(lease)}`, storedCheckpoint);
+    return stored && { state: stored.state, losses: [...new Float64Array(stored.losses.slice().buffer)] };
   }
 
-  async forgetCheckpoints(): Promise<void> {
-    await this.#database.clear({ gte: 'checkpoint/', lt: 'checkpoint0' });
+  /** The work is done: from here on it is only handed in, whatever happens to the process. */
+  async keepResult(receipt: SignedTrainingReceipt, sizes: TrainingResult['sizes'], files: readonly File[]) {
+    const { lease } = receipt.payload;
+    const puts = [
+      ...files.map(filePut),
+      { type: 'put' as const, key: `result/${width(lease)}`, value: encode(result, { receipt, sizes }) },
+    ];
+    await this.#database.batch(puts, { sync: true });
+  }
+
+  result(lease: bigint): Promise<TrainingResult | undefined> {
+    return this.#read(`result/${width(lease)}`, result);
+  }
+
+  /** Nothing is leased: what is left of earlier leases has no use. */
+  async forgetLeases(): Promise<void> {
+    for (const kind of ['checkpoint', 'result']) await this.#database.clear({ gte: `${kind}/`, lt: `${kind}0` });
+  }
+
+  // ---- audits ------------------------------------------------------------------------------------------------
+
+  /** Before the commitment is sent: a verdict that cannot be revealed costs as much as silence. */
+  keepVerdict(audit: number, value: JournaledVerdict): Promise<void> {
+    return this.#database.put(`verdict/${width(audit)}`, encode(verdict, value), { sync: true });
+  }
+
+  verdict(audit: number): Promise<JournaledVerdict | undefined> {
+    return this.#read(`verdict/${width(audit)}`, verdict);
+  }
+
+  verdicts(): Promise<Map<bigint, JournaledVerdict>> {
+    return this.#list('verdict', verdict);
+  }
+
+  forgetVerdict(audit: number): Promise<void> {
+    return this.#database.del(`verdict/${width(audit)}`);
   }
 
   close(): Promise<void> {
     return this.#database.close();
   }
 }
+
+const filePut = ({ hash, bytes }: File) => ({ type: 'put' as const, key: `file/${toHex(hash)}`, value: bytes });

@@ -15,7 +15,7 @@ import {
 import { tokenSequence } from '../runtime/primitives/attribution/spans.ts';
 import { type AttributionModel, attribute, type ReceiptRules } from '../runtime/primitives/attribution/verify.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
-import type { AccountId, Hash } from '../runtime/primitives/types.ts';
+import { type AccountId, type Hash, PERBILL } from '../runtime/primitives/types.ts';
 import { readEigenbases, readProjection } from './attribution/basis-files.ts';
 import { type FeatureExtractor, featureExtractor } from './attribution/extractor.ts';
 import { type SuffixIndex, suffixIndex } from './attribution/suffix-index.ts';
@@ -39,6 +39,7 @@ export interface AnswerRequest {
   /** What the model reads: the template is applied by whoever asks. */
   readonly prompt: string;
   readonly maxTokens: number;
+  /** In parts of 10^9 of 1, as requests have them. */
   readonly temperature: number;
   readonly topP: number;
   readonly seed: bigint;
@@ -48,6 +49,8 @@ export interface AnswerRequest {
 export interface Answer {
   readonly receipt: InferenceReceipt;
   readonly text: string;
+  /** Everything that was sampled, end tokens and stop sequences included. */
+  readonly tokens: readonly number[];
   readonly finish: Generation['finish'];
   /** Of the time from request to receipt, what generation and what attribution took. */
   readonly generationMs: number;
@@ -124,8 +127,8 @@ export class ServedAdapter {
         adapter: this.#adapter,
         prompt,
         maxTokens: request.maxTokens,
-        temperature: request.temperature,
-        topP: request.topP,
+        temperature: request.temperature / 1e9,
+        topP: request.topP / PERBILL,
         seed: request.seed,
         stop: request.stop,
       },
@@ -169,6 +172,7 @@ export class ServedAdapter {
     return {
       receipt,
       text: made.text,
+      tokens: made.tokens,
       finish: made.finish,
       generationMs: generated - started,
       attributionMs: performance.now() - generated,

@@ -46,14 +46,24 @@ export interface TrainingAssignment {
 
 export type TrainingPhase = 'novelty' | 'training' | 'gradients' | 'bases' | 'features';
 
+/** Where training can go on from: the engine's own state, and the losses of the steps before. */
+export interface TrainingCheckpoint {
+  readonly state: Uint8Array;
+  readonly losses: readonly number[];
+}
+
 export interface TrainingWatch {
   readonly signal?: AbortSignal;
   /** `done`: 0 … 1 of the phase. */
   phase?(phase: TrainingPhase, done: number): void;
   progress?(progress: TrainingProgress): void;
-  /** A checkpoint to go on from after a crash, and the one to go on from now. */
-  readonly resume?: Uint8Array;
-  checkpoint?(state: Uint8Array, step: number): Promise<void> | void;
+  /** What to go on from after a crash: the result is the same to the last bit. */
+  readonly resume?: TrainingCheckpoint;
+  /** Hears what to go on from, every so many steps. */
+  readonly checkpoints?: {
+    readonly every: number;
+    keep(checkpoint: TrainingCheckpoint): Promise<void>;
+  };
 }
 
 export interface TrainedOrder {
@@ -69,7 +79,7 @@ export const loraOf = (config: TrainingConfig): LoraSettings => ({
   targets: LORA_MODULES.filter((_, bit) => config.targets & (1 << bit)),
 });
 
-export const settingsOf = (config: TrainingConfig, seed: bigint): TrainingSettings => ({
+export const settingsOf = (config: TrainingConfig, seed: bigint, checkpointEvery?: number): TrainingSettings => ({
   lora: loraOf(config),
   learningRate: config.learningRate / 1e9,
   epochs: config.epochs,
@@ -79,6 +89,7 @@ export const settingsOf = (config: TrainingConfig, seed: bigint): TrainingSettin
   warmup: config.warmup / PERBILL,
   weightDecay: config.weightDecay / 1e9,
   seed,
+  ...(checkpointEvery !== undefined && { checkpointEvery }),
 });
 
 /** Losses travel in units of 2^−16 nats. */
@@ -104,14 +115,15 @@ export async function trainOrder(
     return index.add(text);
   });
 
-  const losses: number[] = [];
+  const { resume, checkpoints } = watch;
+  const losses: number[] = [...(resume?.losses ?? [])];
   const outcome = await model.train(
     {
-      settings: settingsOf(config, assignment.trainingSeed),
+      settings: settingsOf(config, assignment.trainingSeed, checkpoints?.every),
       examples: examples.map(({ example }) => example),
       weights: novelties.map(({ novelty }) => novelty / NOVELTY_ONE),
       baseName: assignment.baseName,
-      ...(watch.resume !== undefined && { resume: watch.resume }),
+      ...(resume !== undefined && { resume: resume.state }),
     },
     {
       ...(watch.signal !== undefined && { signal: watch.signal }),
@@ -120,7 +132,9 @@ export async function trainOrder(
         watch.progress?.(each);
         watch.phase?.('training', each.step / each.total);
       },
-      ...(watch.checkpoint !== undefined && { checkpoint: watch.checkpoint }),
+      ...(checkpoints !== undefined && {
+        checkpoint: (state, step) => checkpoints.keep({ state, losses: losses.slice(0, step) }),
+      }),
     },
   );
 

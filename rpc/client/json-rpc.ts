@@ -12,6 +12,13 @@ export class JsonRpcError extends Error {
   }
 }
 
+/** The connection went before the answer came, or was gone before. */
+export class ConnectionLost extends Error {
+  constructor() {
+    super('the connection to the node is gone');
+  }
+}
+
 interface Pending {
   resolve(result: unknown): void;
   reject(problem: Error): void;
@@ -49,7 +56,7 @@ export class JsonRpcClient {
     this.closed = new Promise((resolve) =>
       socket.on('close', () => {
         clearInterval(pings);
-        for (const { reject } of this.#pending.values()) reject(new Error('the connection to the node is gone'));
+        for (const { reject } of this.#pending.values()) reject(new ConnectionLost());
         this.#pending.clear();
         resolve();
       }),
@@ -90,8 +97,7 @@ export class JsonRpcClient {
 
   /** Rejects with {@link JsonRpcError}, or when the connection goes. */
   call<T = unknown>(method: string, ...params: readonly unknown[]): Promise<T> {
-    if (this.#socket.readyState !== WebSocket.OPEN)
-      return Promise.reject(new Error('the connection to the node is gone'));
+    if (this.#socket.readyState !== WebSocket.OPEN) return Promise.reject(new ConnectionLost());
     const id = this.#next++;
     return new Promise<T>((resolve, reject) => {
       this.#pending.set(id, { resolve: resolve as (result: unknown) => void, reject });

@@ -37,8 +37,8 @@ export class Ledger {
   readonly url: string;
   readonly genesisHash: Hash;
   readonly #http: string;
-  /** Transactions of one account go out one after the other: their nonces must follow each other. */
-  readonly #queues = new Map<string, Promise<unknown>>();
+  /** Transactions of one account go out one after the other, each when the pool has the one before: their nonces follow. */
+  readonly #queues = new Map<string, Promise<void>>();
 
   private constructor(url: string, api: ApiPromise, rpc: JsonRpcClient) {
     this.url = url;
@@ -46,6 +46,8 @@ export class Ledger {
     this.rpc = rpc;
     this.#http = url.replace(/^ws/, 'http').replace(/\/$/, '');
     this.genesisHash = asHash(api.genesisHash.toU8a());
+    const cut = new Promise<void>((resolve) => api.on('disconnected', () => resolve()));
+    this.closed = Promise.race([rpc.closed, cut]);
   }
 
   /** Rejects when no node answers. */
@@ -70,6 +72,9 @@ export class Ledger {
       throw problem;
     }
   }
+
+  /** Settles when one of the two connections is gone, for whatever reason. */
+  readonly closed: Promise<void>;
 
   async close(): Promise<void> {
     this.rpc.close();
@@ -103,6 +108,11 @@ export class Ledger {
     }
   }
 
+  /** Number of the best block. */
+  async bestNumber(): Promise<number> {
+    return Number((await this.rpc.call<{ number: string }>('chain_getHeader')).number);
+  }
+
   #entry(pallet: string, item: string) {
     const found = this.api.query[pallet]?.[item];
     if (found === undefined) throw new LedgerError('UNKNOWN_ITEM', `the chain has no ${pallet}.${item}`);
@@ -119,30 +129,34 @@ export class Ledger {
   /** Signs, sends, waits for a block. Rejects with {@link LedgerError}. Returns the transaction's events. */
   submit(pair: KeyringPair, call: SubmittableExtrinsic<'promise', ISubmittableResult>): Promise<LedgerEvent[]> {
     const before = this.#queues.get(pair.address) ?? Promise.resolve();
-    const sent = before.then(() => this.#send(pair, call));
-    this.#queues.set(
-      pair.address,
-      sent.catch(() => {}),
-    );
-    return sent;
+    let taken: () => void = () => {};
+    this.#queues.set(pair.address, new Promise((resolve) => (taken = resolve)));
+    return before.then(() => this.#send(pair, call, taken)).finally(taken);
   }
 
-  #send(pair: KeyringPair, call: SubmittableExtrinsic<'promise', ISubmittableResult>): Promise<LedgerEvent[]> {
+  /** `taken` is called when the pool has it. */
+  #send(
+    pair: KeyringPair,
+    call: SubmittableExtrinsic<'promise', ISubmittableResult>,
+    taken: () => void,
+  ): Promise<LedgerEvent[]> {
     return new Promise((resolve, reject) => {
       let stop: (() => void) | undefined;
-      const timer = setTimeout(
-        () => done(() => reject(new LedgerError('NOT_INCLUDED', 'no block took the transaction'))),
-        INCLUSION_MS,
-      );
+      let settled = false;
       const done = (settle: () => void): void => {
+        settled = true;
         clearTimeout(timer);
         stop?.();
         settle();
       };
+      const lost = (message: string): void => done(() => reject(new LedgerError('NOT_INCLUDED', message)));
+      const timer = setTimeout(() => lost('no block took the transaction'), INCLUSION_MS);
+      void this.closed.then(() => lost('the connection is gone: whether a block took the transaction is not known'));
       call
         .signAndSend(pair, { nonce: -1 }, ({ status, events, dispatchError }) => {
+          taken();
           if (status.isDropped || status.isInvalid || status.isUsurped) {
-            done(() => reject(new LedgerError('NOT_INCLUDED', `the transaction was ${status.type.toLowerCase()}`)));
+            lost(`the transaction was ${status.type.toLowerCase()}`);
           }
           if (!status.isInBlock) return;
           if (dispatchError !== undefined) {
@@ -157,6 +171,7 @@ export class Ledger {
         })
         .then((unsubscribe) => {
           stop = unsubscribe;
+          if (settled) unsubscribe();
         })
         .catch((problem: Error) => done(() => reject(new LedgerError('NOT_INCLUDED', problem.message))));
     });

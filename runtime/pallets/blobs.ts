@@ -14,12 +14,10 @@ export const MAX_BLOB_BYTES = 1n << 30n;
 /** OPEN held a byte while somebody's blob is kept: 0.1 OPEN a megabyte. */
 export const BYTE_DEPOSIT = 10n ** 11n;
 
+export const committedBlob = struct({ bytes: u64, references: u32 });
+
 const store = storage('Blobs', {
-  Blobs: map(
-    identity(hash),
-    struct({ bytes: u64, references: u32 }),
-    'Committed blobs: size, and how many refer to it.',
-  ),
+  Blobs: map(identity(hash), committedBlob, 'Committed blobs: size, and how many refer to it.'),
 });
 
 const errors = {

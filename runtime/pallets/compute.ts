@@ -71,7 +71,7 @@ const taskStatus = part(
 export const task = part('Task', struct({ baseModel: baseModelId, status: taskStatus, attempts: u32 }));
 export type Task = Infer<typeof task>;
 
-const parameters = part(
+export const parameters = part(
   'ComputeParameters',
   struct({
     minBond: balance,
@@ -85,7 +85,7 @@ const parameters = part(
   }),
 );
 export type ComputeParameters = Infer<typeof parameters>;
-const DEFAULT_PARAMETERS: ComputeParameters = {
+export const DEFAULT_PARAMETERS: ComputeParameters = {
   minBond: 1_000n * 10n ** 18n,
   leaseBlocks: 40,
   maxLeaseBlocks: 28_800,

@@ -18,6 +18,8 @@ export const MAX_MATCHES = 8;
 
 /** Tokens of a record or an output that a dispute may reveal. */
 export const MAX_RECORD_TOKENS = 4096;
+/** Tokens that one answer is sampled from, at most. */
+export const MAX_TRANSCRIPT_TOKENS = 65_536;
 /** Bytes of one record (one line of canonical JSONL, without its line feed). */
 export const MAX_RECORD_BYTES = 65_536;
 /** Receipts that are settled together. */

@@ -89,6 +89,7 @@ export const trainingReceipt = canonical(
 );
 export type TrainingReceipt = Infer<typeof trainingReceipt>;
 export const signedTrainingReceipt = signed(trainingReceipt);
+export type SignedTrainingReceipt = Infer<typeof signedTrainingReceipt>;
 
 // ---- inference -----------------------------------------------------------------------------------------------
 
