@@ -19,9 +19,9 @@ import { balance } from '../runtime/primitives/types.ts';
 import type { WorkerJournal } from './journal.ts';
 import { lastU32, type NodeLink } from './link.ts';
 import { adapterMaterial } from './materials.ts';
+import type { Standing, WorkerOptions } from './options.ts';
 import { ServedAdapter } from './serving.ts';
 import { transcript } from './transcript.ts';
-import type { Standing, WorkerOptions } from './worker.ts';
 
 interface Serving {
   readonly adapter: ServedAdapter;

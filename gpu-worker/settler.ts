@@ -14,10 +14,10 @@ import { decode, encode, u64 } from '../runtime/primitives/scale/codec.ts';
 import { sameAccount } from '../runtime/primitives/types.ts';
 import type { WorkerJournal } from './journal.ts';
 import type { NodeLink } from './link.ts';
+import type { WorkerOptions } from './options.ts';
 import type { AdapterServer } from './server.ts';
 import { receiptsBatch } from './settlement.ts';
 import type { Uploads } from './uploads.ts';
-import type { WorkerOptions } from './worker.ts';
 
 /** Receipts that make the worker settle before the time is up. */
 const SETTLE_RECEIPTS = 256;

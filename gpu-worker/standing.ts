@@ -12,7 +12,7 @@ import { equalBytes, fromHex, toHex } from '../runtime/primitives/bytes.ts';
 import { encode } from '../runtime/primitives/scale/codec.ts';
 import { multiSignature } from '../runtime/primitives/types.ts';
 import { lastU32, type NodeLink } from './link.ts';
-import type { WorkerOptions } from './worker.ts';
+import type { WorkerOptions } from './options.ts';
 
 /** The ledger's base model whose files are those that were loaded; registered by this worker if nobody has. */
 export async function findBaseModel(link: NodeLink, options: WorkerOptions): Promise<BaseModelId> {

@@ -15,9 +15,9 @@ import { sameAccount } from '../runtime/primitives/types.ts';
 import type { WorkerJournal } from './journal.ts';
 import { lastU32, type NodeLink, pause } from './link.ts';
 import { orderTerms, snapshotRecords } from './materials.ts';
+import type { Standing, WorkerOptions } from './options.ts';
 import { trainOrder } from './training.ts';
 import type { Uploads } from './uploads.ts';
-import type { Standing, WorkerOptions } from './worker.ts';
 
 const PROGRESS_MS = 400;
 const RETRY_MS = 1_000;

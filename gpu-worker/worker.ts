@@ -3,52 +3,15 @@
  * settles receipts, audits others. Everything it must not forget is in its journal, so that it may die at any point.
  */
 import { join } from 'node:path';
-import type { KeyringPair } from '@polkadot/keyring/types';
-import type { Log } from '../consensus/ports.ts';
 import type { Ledger } from '../rpc/client/ledger.ts';
-import type { Hashing } from '../runtime/host.ts';
-import type { BaseModelId } from '../runtime/primitives/attribution/ids.ts';
-import type { LoadedModel } from './engines/engine.ts';
 import { WorkerJournal } from './journal.ts';
 import { NodeLink, pause } from './link.ts';
+import type { Standing, WorkerOptions } from './options.ts';
 import { AdapterServer } from './server.ts';
 import { Settler } from './settler.ts';
 import { attach, findBaseModel, register } from './standing.ts';
 import { OrderTrainer } from './trainer.ts';
 import { Uploads } from './uploads.ts';
-
-export interface WorkerOptions {
-  /** `ws://…` of the node. */
-  readonly node: string;
-  readonly pair: KeyringPair;
-  /** For the journal. */
-  readonly directory: string;
-  readonly model: LoadedModel;
-  /** Where the model was loaded from: its files say which base model of the ledger it is. */
-  readonly modelDirectory: string;
-  /** SPDX identifier or URL, if this worker is the one that registers the base model. */
-  readonly licence: string;
-  /** For people: `embedded`, `torch cuda`, … */
-  readonly engine: string;
-  /** Bond to register with, if the account is no worker yet. */
-  readonly bond: bigint;
-  readonly training: boolean;
-  readonly serving: boolean;
-  readonly auditing: boolean;
-  /** Adapters served at most. */
-  readonly maxAdapters: number;
-  /** Receipts wait so long at most before they are settled. */
-  readonly settleMs: number;
-  /** Steps between two checkpoints of a training. */
-  readonly checkpointSteps: number;
-  readonly hashing: Hashing;
-  readonly log: Log;
-}
-
-/** What the ledger knows this worker as. */
-export interface Standing {
-  readonly baseModel: BaseModelId;
-}
 
 const TICK_MS = 1_000;
 

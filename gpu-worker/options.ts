@@ -1,0 +1,39 @@
+/** What a worker is started with, and what the ledger then knows it as. */
+import type { KeyringPair } from '@polkadot/keyring/types';
+import type { Log } from '../consensus/ports.ts';
+import type { Hashing } from '../runtime/host.ts';
+import type { BaseModelId } from '../runtime/primitives/attribution/ids.ts';
+import type { LoadedModel } from './engines/engine.ts';
+
+export interface WorkerOptions {
+  /** `ws://…` of the node. */
+  readonly node: string;
+  readonly pair: KeyringPair;
+  /** For the journal. */
+  readonly directory: string;
+  readonly model: LoadedModel;
+  /** Where the model was loaded from: its files say which base model of the ledger it is. */
+  readonly modelDirectory: string;
+  /** SPDX identifier or URL, if this worker is the one that registers the base model. */
+  readonly licence: string;
+  /** For people: `embedded`, `torch cuda`, … */
+  readonly engine: string;
+  /** Bond to register with, if the account is no worker yet. */
+  readonly bond: bigint;
+  readonly training: boolean;
+  readonly serving: boolean;
+  readonly auditing: boolean;
+  /** Adapters served at most. */
+  readonly maxAdapters: number;
+  /** Receipts wait so long at most before they are settled. */
+  readonly settleMs: number;
+  /** Steps between two checkpoints of a training. */
+  readonly checkpointSteps: number;
+  readonly hashing: Hashing;
+  readonly log: Log;
+}
+
+/** What the ledger knows this worker as. */
+export interface Standing {
+  readonly baseModel: BaseModelId;
+}
