@@ -63,6 +63,8 @@ export interface ChainPorts {
 
 export interface ChainOptions {
   readonly pruning: number | 'archive';
+  /** Default: all bodies are kept. */
+  readonly blocksPruning?: number | 'archive' | undefined;
   readonly genesis: Genesis;
 }
 
@@ -124,7 +126,7 @@ export class Chain implements States, RuntimeCalls, BlockImport {
       await batch.commit({ sync: true });
       committed();
     }
-    const blocks = await BlockStore.open(database);
+    const blocks = await BlockStore.open(database, { pruning: options.blocksPruning ?? 'archive' });
     if (blocks === undefined) throw new DatabaseError('CORRUPT', 'the database lacks its best or finalized block');
     return new Chain(ports, blocks, states);
   }

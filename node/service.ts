@@ -8,9 +8,12 @@ import { AuraWorker } from '../consensus/aura/worker.ts';
 import { GrandpaVoter, noNetwork } from '../consensus/grandpa/driver.ts';
 import { type Journal, type Log, systemClock } from '../consensus/ports.ts';
 import type { Network } from '../p2p/network.ts';
+import type { Cors, MethodPolicy } from '../rpc/access.ts';
 import { ledgerGroup } from '../rpc/groups/ledger.ts';
+import { health } from '../rpc/groups/system.ts';
 import { standardGroups } from '../rpc/groups.ts';
 import { type RpcAddress, rpcServer } from '../rpc/server.ts';
+import type { Hashing } from '../runtime/host.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
 import { decode, option, u64 } from '../runtime/primitives/scale/codec.ts';
 import { createRuntime } from '../runtime/runtime.ts';
@@ -26,6 +29,7 @@ import { createSignatures, SignatureCache } from './crypto/signatures.ts';
 import { Verifier } from './crypto/verifier.ts';
 import { COLUMN, Database, DatabaseError } from './database/database.ts';
 import { informant } from './informant.ts';
+import { FileKeystore } from './keystore/files.ts';
 import { MemoryKeystore } from './keystore/memory.ts';
 import { TransactionPool } from './pool/pool.ts';
 import { orderedTrieRoot } from './state/trie.ts';
@@ -37,9 +41,21 @@ export interface NodeOptions {
   /** Undefined: a temporary directory, removed when the node stops. */
   readonly basePath: string | undefined;
   readonly statePruning: number | 'archive';
-  /** Authors and votes with the keys of this secret URI; undefined: only follows. */
+  /** Final blocks whose bodies are kept (default: all). */
+  readonly blocksPruning?: number | 'archive';
+  /** Authors and votes with the keys of its keystore (default: when there is an `authority`). */
+  readonly validator?: boolean;
+  /** A secret URI whose keys are held for this run, beside those of the keystore. */
   readonly authority: string | undefined;
-  readonly rpc: { readonly host: string; readonly port: number; readonly methods: 'auto' | 'safe' | 'unsafe' };
+  /** Keys are kept on disk under this password, with the chain's data. Undefined, or without a base path: in memory. */
+  readonly keystorePassword?: string;
+  readonly rpc: {
+    readonly host: string;
+    readonly port: number;
+    readonly methods: MethodPolicy;
+    readonly cors?: Cors;
+    readonly maxConnections?: number;
+  };
   /** Bytes of blobs that are kept, at most (default 8 GiB). */
   readonly blobBytes?: number;
   /** Undefined: the node runs alone. */
@@ -67,8 +83,20 @@ export interface Node {
   readonly rpc: RpcAddress;
   readonly network: NetworkStatus;
   readonly directory: string;
+  /** Takes up keys that another process put into the keystore. Throws `KeystoreError`. */
+  reloadKeys(): void;
   /** Settles when the node has stopped: at the signal, or rejecting when a part of it failed. */
   readonly stopped: Promise<void>;
+}
+
+/** In the order of the runtime's `SessionKeys`. */
+const SESSION_KEYS = ['aura', 'gran'] as const;
+
+/** A keystore as this node opens it. */
+interface OwnKeystore extends Keystore {
+  hold(keyType: string, secretUri: string): void;
+  refresh?(): void;
+  close?(): void;
 }
 
 const BLOB_BYTES = 8 * 2 ** 30;
@@ -107,6 +135,11 @@ async function directoryOf({ basePath, spec }: NodeOptions): Promise<string> {
   }
 }
 
+function keystoreOf({ basePath, keystorePassword }: NodeOptions, directory: string, hashing: Hashing): OwnKeystore {
+  if (basePath === undefined || keystorePassword === undefined) return new MemoryKeystore(hashing);
+  return new FileKeystore({ directory: join(directory, 'keystore'), password: keystorePassword, hashing });
+}
+
 /** Resolves when blocks are made or followed and RPC is served. Rejects with a typed error when it cannot start. */
 export async function startNode(options: NodeOptions, signal: AbortSignal): Promise<Node> {
   const { spec, log } = options;
@@ -119,27 +152,34 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
   const database = await Database.open(join(directory, 'db'));
   const verifier = new Verifier({ signatures, hashing });
   let network: Network | undefined;
+  let closeKeys: () => void = () => {};
   const close = async () => {
     await network?.close();
     await verifier.close();
     await database.close();
+    closeKeys();
     await cleanUp();
   };
   try {
     const runtime = createRuntime({ blake2_64: (data) => blake2b(data, { dkLen: 8 }) });
     const ports = { database, runtime, hashing, signatures, verifier, clock: systemClock, log };
-    const chain = await Chain.open(ports, { pruning: options.statePruning, genesis: spec.genesis });
+    const chain = await Chain.open(ports, {
+      pruning: options.statePruning,
+      blocksPruning: options.blocksPruning,
+      genesis: spec.genesis,
+    });
     const { blocks } = chain;
-    const keystore = new MemoryKeystore(hashing);
-    const { authority } = options;
-    if (authority !== undefined) for (const type of ['aura', 'gran']) keystore.insertUri(type, authority);
+    const keystore = keystoreOf(options, directory, hashing);
+    closeKeys = () => keystore.close?.();
+    const { authority, validator = authority !== undefined } = options;
+    if (authority !== undefined) for (const type of SESSION_KEYS) keystore.hold(type, authority);
 
     const pool = new TransactionPool({
       blocks,
       events: blocks,
       validate: (block, source, extrinsic) => chain.validate(block, source, extrinsic),
       preverify: (extrinsics) => chain.preverify(extrinsics),
-      isAuthority: () => authority !== undefined,
+      isAuthority: () => validator,
       hashing,
       clock: systemClock,
       log,
@@ -170,7 +210,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         hashing,
         clock: systemClock,
         log,
-        role: authority === undefined ? 'FULL' : 'AUTHORITY',
+        role: validator ? 'AUTHORITY' : 'FULL',
         forkId: spec.forkId,
         agent: `openledger/${options.version}`,
         privateAddresses: spec.chainType !== 'Live',
@@ -188,19 +228,25 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     });
     const checks = new ReceiptVerifier({ blocks, states: chain, hashing, signatures, blobs });
 
+    const shouldHavePeers = network !== undefined && spec.chainType !== 'Development';
+    let voter: GrandpaVoter | undefined;
     const standard = standardGroups({
       client,
       network: status,
       keystore,
       hashing,
       chain: { name: spec.name, type: spec.chainType, properties: { ...spec.properties } },
-      node: { name: options.name, version: options.version, roles: [authority === undefined ? 'Full' : 'Authority'] },
-      sessionKeyTypes: ['aura', 'gran'],
+      node: { name: options.name, version: options.version, roles: [validator ? 'Authority' : 'Full'] },
+      sessionKeyTypes: SESSION_KEYS,
       startingBlock: blocks.info().best.number,
+      roundStates: () => voter?.roundState(),
+      shouldHavePeers,
       log,
     });
+    const { maxConnections, ...listening } = options.rpc;
     const rpc = rpcServer({
-      ...options.rpc,
+      ...listening,
+      ...(maxConnections !== undefined && { limits: { connections: maxConnections } }),
       groups: [
         ...standard,
         ledgerGroup({
@@ -211,13 +257,17 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         }),
       ],
       routes: [blobHandler(blobs)],
+      health: () => {
+        const report = health({ network: status, shouldHavePeers });
+        return { report, ready: !report.isSyncing && (report.peers > 0 || !shouldHavePeers) };
+      },
       log,
     });
     const address = await rpc.listen();
 
     const journal = journalIn(database);
     const services: Service[] = [{ name: 'pool', run: (until) => pool.run(until) }, rpc, informant(client, log)];
-    if (authority !== undefined) {
+    if (validator) {
       services.push(
         new AuraWorker(
           {
@@ -239,7 +289,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         ),
       );
     }
-    const voter = new GrandpaVoter(
+    voter = new GrandpaVoter(
       {
         blocks,
         events: blocks,
@@ -254,14 +304,22 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         random: () => randomInt(2 ** 32) / 2 ** 32,
         log,
       },
-      { voting: authority !== undefined },
+      { voting: validator },
     );
     services.push(voter);
     if (network !== undefined) {
       network.attachVoter(voter);
       services.push(network);
     }
-    return { client, network: status, keystore, rpc: address, directory, stopped: runAll(services, signal, close) };
+    return {
+      client,
+      network: status,
+      keystore,
+      rpc: address,
+      directory,
+      reloadKeys: () => keystore.refresh?.(),
+      stopped: runAll(services, signal, close),
+    };
   } catch (problem) {
     await close();
     throw problem;

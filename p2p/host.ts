@@ -14,6 +14,7 @@ import type { Hashing } from '../runtime/host.ts';
 import { concatBytes, utf8 } from '../runtime/primitives/bytes.ts';
 import { NetworkError } from './errors.ts';
 import type { PeerLedger } from './ledger.ts';
+import { Pinger } from './ping.ts';
 
 export interface HostOptions {
   readonly identity: PrivateKey;
@@ -102,6 +103,7 @@ export async function createHost(
             hashing.blake2_256(concatBytes(MESSAGE_ID, utf8(message.topic), message.data)).subarray(0, 20),
         }),
         ...(options.kad && {
+          ping: (components: ConstructorParameters<typeof Pinger>[0]) => new Pinger(components),
           kad: kadDHT({
             protocol: `${prefix}/kad`,
             clientMode: false,

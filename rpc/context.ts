@@ -41,6 +41,8 @@ export interface RpcContext {
   readonly sessionKeyTypes: readonly string[];
   /** Undefined while no voter runs. */
   readonly roundStates?: () => RoundStates | undefined;
+  /** Whether a node without peers is cut off (default: it is not). */
+  readonly shouldHavePeers?: boolean;
   /** Number of the first block of the run, for `system_syncState`. */
   readonly startingBlock?: number;
   readonly log: Log;

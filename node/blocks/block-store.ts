@@ -1,5 +1,6 @@
 /** Blocks by hash and height, the best and the finalized one, and the forks between them. */
 import { bestHead, overtakes, routeBetween } from '../../consensus/fork-choice.ts';
+import { announcesChange } from '../../consensus/grandpa/authorities.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import {
   type Block,
@@ -15,6 +16,10 @@ import { type Batch, COLUMN, type Database } from '../database/database.ts';
 
 const BEST = new Uint8Array([2]);
 const FINALIZED = new Uint8Array([3]);
+/** The lowest height above the genesis block whose body is kept. */
+const BODIES_FROM = new Uint8Array([4]);
+/** Bodies that one finalization removes beside those that leave the window by it: nodes may come from keeping all. */
+const MAX_OVERDUE = 256;
 const body = vec(bytes());
 
 const numberKey = (number: number): Uint8Array => {
@@ -22,6 +27,13 @@ const numberKey = (number: number): Uint8Array => {
   new DataView(out.buffer).setUint32(0, number);
   return out;
 };
+
+export interface BlockOptions {
+  /** Final blocks whose bodies and justifications are kept; headers always are. */
+  readonly pruning: number | 'archive';
+}
+
+const numberIn = (key: Uint8Array): number => new DataView(key.buffer, key.byteOffset).getUint32(0);
 
 /** What a change of the chain comes to, once it is written. */
 export interface Pending {
@@ -31,6 +43,7 @@ export interface Pending {
 
 export class BlockStore implements Blocks, ChainEvents {
   readonly #database: Database;
+  readonly #pruning: number | 'archive';
   readonly #listeners = new Set<(event: ChainEvent) => void>();
   /** Headers above the finalized block, and the latest of those below. */
   readonly #headers = new Map<string, Header>();
@@ -40,14 +53,23 @@ export class BlockStore implements Blocks, ChainEvents {
   #best: BlockRef;
   #finalized: BlockRef;
 
-  private constructor(database: Database, genesis: Hash, best: BlockRef, finalized: BlockRef) {
+  #bodiesFrom = 1;
+
+  private constructor(
+    database: Database,
+    { pruning }: BlockOptions,
+    genesis: Hash,
+    best: BlockRef,
+    finalized: BlockRef,
+  ) {
     this.#database = database;
+    this.#pruning = pruning;
     this.#genesis = genesis;
     this.#best = best;
     this.#finalized = finalized;
   }
 
-  static async open(database: Database): Promise<BlockStore | undefined> {
+  static async open(database: Database, options: BlockOptions): Promise<BlockStore | undefined> {
     const [genesis, best, finalized] = [
       database.genesis(),
       database.get(COLUMN.meta, BEST),
@@ -58,7 +80,9 @@ export class BlockStore implements Blocks, ChainEvents {
       hash: asHash(hash),
       number: decode(header, database.get(COLUMN.headers, hash)!).number,
     });
-    const store = new BlockStore(database, asHash(genesis), refOf(best), refOf(finalized));
+    const store = new BlockStore(database, options, asHash(genesis), refOf(best), refOf(finalized));
+    const bodiesFrom = database.get(COLUMN.meta, BODIES_FROM);
+    if (bodiesFrom !== undefined) store.#bodiesFrom = numberIn(bodiesFrom);
     for await (const [hash, encoded] of database.entries(COLUMN.headers)) {
       const { number } = decode(header, encoded);
       if (number > store.#finalized.number) store.#note(asHash(hash), number);
@@ -198,6 +222,24 @@ export class BlockStore implements Blocks, ChainEvents {
     return at !== undefined && equalBytes(at.hash, this.#finalized.hash);
   }
 
+  /** Removes bodies that leave the window. Returns the lowest height that keeps its body. */
+  #prune(batch: Batch, finalized: readonly BlockRef[]): number {
+    const last = finalized.at(-1);
+    if (this.#pruning === 'archive' || last === undefined) return this.#bodiesFrom;
+    const upTo = Math.min(last.number - this.#pruning, this.#bodiesFrom + finalized.length + MAX_OVERDUE);
+    if (upTo < this.#bodiesFrom) return this.#bodiesFrom;
+    for (let number = this.#bodiesFrom; number <= upTo; number++) {
+      const hash = finalized.find((each) => each.number === number)?.hash ?? this.hashOf(number);
+      if (hash === undefined) continue;
+      batch.delete(COLUMN.bodies, hash);
+      // Warp sync begins with the proofs of those blocks that changed the set.
+      const known = this.header(hash);
+      if (known !== undefined && !announcesChange(known.digest)) batch.delete(COLUMN.justifications, hash);
+    }
+    batch.put(COLUMN.meta, BODIES_FROM, numberKey(upTo + 1));
+    return upTo + 1;
+  }
+
   /** Makes a block that extends the finalized one final. Also says which blocks become final and which are abandoned. */
   finalize(
     batch: Batch,
@@ -221,6 +263,7 @@ export class BlockStore implements Blocks, ChainEvents {
     }
     batch.put(COLUMN.justifications, target.hash, encode(justifications, proof));
     batch.put(COLUMN.meta, FINALIZED, target.hash);
+    const bodiesFrom = this.#prune(batch, finalized);
     const best = bestHead(this.#heads().filter(descends), target, () => true);
     const leaves = descends(this.#best) ? undefined : this.#route(this.#best, best);
     if (leaves !== undefined) {
@@ -239,6 +282,7 @@ export class BlockStore implements Blocks, ChainEvents {
           else this.#above.set(number, left);
         }
         this.#finalized = target;
+        this.#bodiesFrom = bodiesFrom;
         if (leaves !== undefined) {
           this.#best = best;
           const known = this.header(best.hash)!;

@@ -12,6 +12,12 @@ export function port(text: string): number {
   return value;
 }
 
+export function count(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('a whole number from 1 on');
+  return value;
+}
+
 /** Final blocks or states that are kept. */
 export function pruning(text: string): number | 'archive' {
   if (text === 'archive') return text;

@@ -99,6 +99,12 @@ export class FileKeystore implements Keystore {
     return pair.publicKey.slice();
   }
 
+  /** Adds the key of a URI for the life of this process: nothing is written. */
+  hold(keyType: string, secretUri: string): void {
+    this.#checkOpen();
+    this.#memory.hold(keyType, secretUri);
+  }
+
   generate(keyType: string): Uint8Array {
     return this.insertUri(keyType, toHex(randomBytes(32)));
   }

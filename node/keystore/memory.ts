@@ -41,6 +41,11 @@ export class MemoryKeystore implements Keystore {
     return pair.publicKey.slice();
   }
 
+  /** As {@link insertUri}, for the life of this process. */
+  hold(keyType: string, secretUri: string): void {
+    this.insertUri(keyType, secretUri);
+  }
+
   generate(keyType: string): Uint8Array {
     return this.insertUri(keyType, toHex(randomBytes(32)));
   }

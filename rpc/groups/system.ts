@@ -16,9 +16,9 @@ export interface SystemContext extends RpcContext {
 
 const { method } = definitions<SystemContext>();
 
-export const health = ({ network }: Pick<RpcContext, 'network'>) => {
+export const health = ({ network, shouldHavePeers = false }: Pick<RpcContext, 'network' | 'shouldHavePeers'>) => {
   const peers = network.peers().length;
-  return { peers, isSyncing: network.isMajorSyncing(), shouldHavePeers: false };
+  return { peers, isSyncing: network.isMajorSyncing(), shouldHavePeers };
 };
 
 function accountOf(address: string): Uint8Array {
