@@ -8,6 +8,7 @@ import type { KeyringPair } from '@polkadot/keyring/types';
 import type { ISubmittableResult } from '@polkadot/types/types';
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { type Codec, decode } from '../../runtime/primitives/scale/codec.ts';
+import { Source } from '../../runtime/primitives/scale/io.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
 import { JsonRpcClient } from './json-rpc.ts';
 
@@ -27,11 +28,31 @@ export interface LedgerEvent {
   readonly data: Uint8Array;
 }
 
+/** First field of one of a transaction's events, by its name: the id of what was made. Throws a LedgerError without one. */
+export function firstField<T>(events: readonly LedgerEvent[], name: string, codec: Codec<T>): T {
+  const found = events.find((event) => event.name === name);
+  if (found === undefined) throw new LedgerError('NO_EVENT', `the transaction told of no ${name}`);
+  return codec.decodeFrom(new Source(found.data));
+}
+
+/** Storage by the pallets' own codecs. */
+export interface LedgerReads {
+  /** A storage item by its pallet's codec; undefined where nothing is stored. */
+  read<T>(pallet: string, item: string, codec: Codec<T>, ...keys: readonly unknown[]): Promise<T | undefined>;
+  /** All entries of a map (under leading keys), with their raw storage keys. */
+  entries<T>(pallet: string, item: string, codec: Codec<T>, ...under: readonly unknown[]): Promise<LedgerEntry<T>[]>;
+}
+
+export interface LedgerEntry<T> {
+  readonly key: Uint8Array;
+  readonly value: T;
+}
+
 const CONNECT_MS = 20_000;
 const INCLUSION_MS = 90_000;
 const PAGE = 512;
 
-export class Ledger {
+export class Ledger implements LedgerReads {
   readonly api: ApiPromise;
   readonly rpc: JsonRpcClient;
   readonly url: string;
@@ -81,26 +102,53 @@ export class Ledger {
     await this.api.disconnect();
   }
 
-  /** A storage item by its pallet's codec; undefined where nothing is stored. */
-  async read<T>(pallet: string, item: string, codec: Codec<T>, ...keys: readonly unknown[]): Promise<T | undefined> {
-    const key = this.#entry(pallet, item).key(...keys);
-    const stored = await this.rpc.call<string | null>('state_getStorage', key);
-    return stored === null ? undefined : decode(codec, fromHex(stored));
+  /** Of the best block. */
+  read<T>(pallet: string, item: string, codec: Codec<T>, ...keys: readonly unknown[]): Promise<T | undefined> {
+    return this.#read([], pallet, item, codec, keys);
   }
 
-  /** All entries of a map (under leading keys), with their raw storage keys. */
-  async entries<T>(
+  /** Of the best block; of one and the same only as long as no new one comes, see {@link at}. */
+  entries<T>(pallet: string, item: string, codec: Codec<T>, ...under: readonly unknown[]): Promise<LedgerEntry<T>[]> {
+    return this.#entries([], pallet, item, codec, under);
+  }
+
+  /** Storage as it was after a block, by its hash. */
+  at(block: string): LedgerReads {
+    return {
+      read: (pallet, item, codec, ...keys) => this.#read([block], pallet, item, codec, keys),
+      entries: (pallet, item, codec, ...under) => this.#entries([block], pallet, item, codec, under),
+    };
+  }
+
+  async #read<T>(
+    at: readonly string[],
     pallet: string,
     item: string,
     codec: Codec<T>,
-    ...under: readonly unknown[]
-  ): Promise<{ readonly key: Uint8Array; readonly value: T }[]> {
+    keys: readonly unknown[],
+  ): Promise<T | undefined> {
+    const key = this.#entry(pallet, item).key(...keys);
+    const stored = await this.rpc.call<string | null>('state_getStorage', key, ...at);
+    return stored === null ? undefined : decode(codec, fromHex(stored));
+  }
+
+  async #entries<T>(
+    at: readonly string[],
+    pallet: string,
+    item: string,
+    codec: Codec<T>,
+    under: readonly unknown[],
+  ): Promise<LedgerEntry<T>[]> {
     const prefix = this.#entry(pallet, item).keyPrefix(...under);
-    const found: { key: Uint8Array; value: T }[] = [];
+    const found: LedgerEntry<T>[] = [];
     for (let from: string | null = null; ; ) {
-      const keys: string[] = await this.rpc.call('state_getKeysPaged', prefix, PAGE, from);
+      const keys: string[] = await this.rpc.call('state_getKeysPaged', prefix, PAGE, from, ...at);
       if (keys.length === 0) return found;
-      const [changes] = await this.rpc.call<[{ changes: [string, string | null][] }]>('state_queryStorageAt', keys);
+      const [changes] = await this.rpc.call<[{ changes: [string, string | null][] }]>(
+        'state_queryStorageAt',
+        keys,
+        ...at,
+      );
       for (const [key, value] of changes.changes) {
         if (value !== null) found.push({ key: fromHex(key), value: decode(codec, fromHex(value)) });
       }

@@ -22,15 +22,18 @@ import { JsonRpcError } from '../client/json-rpc.ts';
 import { Ledger } from '../client/ledger.ts';
 import { generationRequest } from '../inference-codecs.ts';
 import { ApiError, type CompletionRequest, parseCompletion } from './openai.ts';
-import { Purse } from './purse.ts';
+import { type Funding, Purse } from './purse.ts';
 
 export interface GatewayOptions {
   readonly node: string;
   readonly host: string;
   readonly port: number;
-  readonly session: SessionId;
+  /** Undefined: the one that the state file remembers, or a new one that `funding` pays. */
+  readonly session: SessionId | undefined;
   /** Signs the session's vouchers. */
   readonly key: KeyringPair;
+  /** Opens the session, tops it up and replaces it when needed; undefined: requests end with the deposit. */
+  readonly funding: Funding | undefined;
   /** Applications must send it as a bearer token; undefined: nobody is asked. */
   readonly apiKey: string | undefined;
   readonly stateFile: string | undefined;
@@ -194,11 +197,11 @@ class Service {
     const tokensIn =
       Buffer.byteLength(JSON.stringify(input.value)) + 16 * (input.type === 'Chat' ? input.value.length + 1 : 1);
     const most = feeOf(price, tokensIn, request.maxTokens);
-    const voucher = await this.#purse.promise(worker, adapter, price, most);
+    const promised = await this.#purse.promise(worker, adapter, price, most);
     let fee = 0n;
     try {
       const encoded = encode(generationRequest, {
-        voucher,
+        voucher: promised.voucher,
         input,
         maxTokens: request.maxTokens,
         temperature: Math.round(request.temperature * 1e9),
@@ -210,7 +213,7 @@ class Service {
       fee = answered.receipt.payload.fee;
       return answered;
     } finally {
-      await this.#purse.spend(most, fee);
+      await promised.spend(fee);
     }
   }
 
@@ -349,11 +352,11 @@ function refuse(response: ServerResponse, problem: unknown, log: Log): void {
 
 /** Rejects when there is no node, no session, or the port is taken. */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const { node, session, key, hashing, stateFile, log } = options;
+  const { node, session, key, funding, hashing, stateFile: file, log } = options;
   const ledger = await Ledger.connect(node);
   let service: Service | undefined;
   try {
-    const purse = await Purse.open(() => service?.ledger ?? ledger, session, key, hashing, stateFile);
+    const purse = await Purse.open({ ledger: () => service?.ledger ?? ledger, session, key, funding, file, hashing });
     service = new Service(options, ledger, purse);
   } catch (problem) {
     await ledger.close();

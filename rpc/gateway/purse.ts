@@ -1,97 +1,180 @@
-/** A session's money as its key holder sees it: what was spent, what is promised, and the vouchers for more. */
+/**
+ * A session's money as its key holder sees it: what was spent, what is promised, and the vouchers for more. With a payer
+ * behind it, the session is opened, topped up and replaced as needed.
+ */
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import type { KeyringPair } from '@polkadot/keyring/types';
 import type { Hashing } from '../../runtime/host.ts';
-import * as inference from '../../runtime/pallets/inference.ts';
+import type * as inference from '../../runtime/pallets/inference.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
 import { type Price, type SignedVoucher, voucher } from '../../runtime/primitives/attribution/receipts.ts';
-import type { AccountId } from '../../runtime/primitives/types.ts';
-import type { Ledger } from '../client/ledger.ts';
+import { equalBytes } from '../../runtime/primitives/bytes.ts';
+import type { AccountId, Balance } from '../../runtime/primitives/types.ts';
+import { type Ledger, LedgerError } from '../client/ledger.ts';
+import { openSession, sessionOf, topUp } from '../client/sessions.ts';
 import { ApiError } from './openai.ts';
 
-export class Purse {
+/** Who pays for a session, and how much is put down at a time. */
+export interface Funding {
+  readonly payer: KeyringPair;
+  readonly deposit: Balance;
+}
+
+export interface PurseOptions {
+  readonly ledger: () => Ledger;
+  /** Signs the vouchers. */
+  readonly key: KeyringPair;
+  /** Undefined: the one remembered in the file, or a new one of the payer's. */
+  readonly session: SessionId | undefined;
+  readonly funding: Funding | undefined;
+  /** Where spending is remembered between runs; without it only what is settled is known at the start. */
+  readonly file: string | undefined;
+  readonly hashing: Hashing;
+}
+
+/** One session: fees of all answers so far, in this and earlier runs, and what requests under way may cost. */
+interface Tab {
   readonly session: SessionId;
-  readonly #ledger: () => Ledger;
-  readonly #key: KeyringPair;
-  readonly #hashing: Hashing;
-  readonly #file: string | undefined;
-  /** Fees of all answers so far, in this and earlier runs. */
-  #spent: bigint;
-  #promised = 0n;
+  spent: Balance;
+  promised: Balance;
+}
+
+/** A signed promise; `spend` tells what it came to. */
+export interface Promised {
+  readonly voucher: SignedVoucher;
+  spend(fee: Balance): Promise<void>;
+}
+
+const refused = (message: string): ApiError =>
+  new ApiError(402, 'insufficient_quota', 'insufficient_quota', message);
+const room = ({ deposit, settled }: inference.Session, { spent, promised }: Tab): Balance =>
+  deposit + settled - spent - promised;
+
+export class Purse {
+  readonly #options: PurseOptions;
+  #tab: Tab;
   #nonce: bigint;
+  #funding: Promise<void> | undefined;
 
-  private constructor(
-    session: SessionId,
-    ledger: () => Ledger,
-    key: KeyringPair,
-    hashing: Hashing,
-    file: string | undefined,
-    spent: bigint,
-    nonce: bigint,
-  ) {
-    this.session = session;
-    this.#ledger = ledger;
-    this.#key = key;
-    this.#hashing = hashing;
-    this.#file = file;
-    this.#spent = spent;
-    this.#nonce = nonce;
-  }
-
-  /** `file`: where spending is remembered between runs; without it only what is settled is known at the start. */
-  static async open(
-    ledger: () => Ledger,
-    session: SessionId,
-    key: KeyringPair,
-    hashing: Hashing,
-    file?: string,
-  ): Promise<Purse> {
-    const state = await ledger().read('inference', 'sessions', inference.session, session);
-    if (state === undefined)
-      throw new ApiError(402, 'insufficient_quota', 'no_session', `there is no session ${session}`);
-    const kept = file === undefined ? undefined : await readState(file);
-    const spent = kept?.session === session.toString() ? BigInt(kept.spent) : 0n;
+  private constructor(options: PurseOptions, tab: Tab) {
+    this.#options = options;
+    this.#tab = tab;
     // Nonces must rise from run to run: the clock sees to that.
-    const nonce = BigInt(Date.now()) * 1_000_000n;
-    return new Purse(session, ledger, key, hashing, file, spent > state.settled ? spent : state.settled, nonce);
+    this.#nonce = BigInt(Date.now()) * 1_000_000n;
   }
 
-  get spent(): bigint {
-    return this.#spent;
-  }
-
-  /** Promises up to `most`. Throws a 402 when the deposit does not cover it. */
-  async promise(worker: AccountId, adapter: AdapterId, price: Price, most: bigint): Promise<SignedVoucher> {
-    const state = await this.#ledger().read('inference', 'sessions', inference.session, this.session);
-    const cumulative = this.#spent + this.#promised + most;
-    if (state === undefined || state.closing !== undefined || cumulative > state.deposit + state.settled) {
-      throw new ApiError(402, 'insufficient_quota', 'insufficient_quota', 'the session’s deposit is spent: top it up');
+  /** Throws a 402 when there is no session and nobody to open one. */
+  static async open(options: PurseOptions): Promise<Purse> {
+    const { ledger, file, funding, key } = options;
+    const kept = file === undefined ? undefined : await readState(file);
+    const session = options.session ?? (kept === undefined ? undefined : (BigInt(kept.session) as SessionId));
+    const state = session === undefined ? undefined : await sessionOf(ledger(), session);
+    if (session !== undefined && state !== undefined && equalBytes(state.key, key.publicKey)) {
+      const spent = kept?.session === session.toString() ? BigInt(kept.spent) : 0n;
+      return new Purse(options, { session, spent: spent > state.settled ? spent : state.settled, promised: 0n });
     }
-    this.#promised += most;
+    if (options.session !== undefined) {
+      throw state === undefined
+        ? new ApiError(402, 'insufficient_quota', 'no_session', `there is no session ${options.session}`)
+        : new ApiError(402, 'insufficient_quota', 'other_key', `session ${options.session} has another key`);
+    }
+    if (funding === undefined) throw new ApiError(402, 'insufficient_quota', 'no_session', 'no session is given');
+    const purse = new Purse(options, await begin(ledger(), funding, key));
+    await purse.#remember(purse.#tab);
+    return purse;
+  }
+
+  get session(): SessionId {
+    return this.#tab.session;
+  }
+
+  get spent(): Balance {
+    return this.#tab.spent;
+  }
+
+  /** Promises up to `most`. Throws a 402 when the deposit does not cover it and nobody adds to it. */
+  async promise(worker: AccountId, adapter: AdapterId, price: Price, most: Balance): Promise<Promised> {
+    const { ledger, funding } = this.#options;
+    for (let tries = 0; ; tries++) {
+      const tab = this.#tab;
+      const state = await sessionOf(ledger(), tab.session);
+      const open = state !== undefined && state.closing === undefined;
+      if (open && room(state, tab) >= most) {
+        if (funding !== undefined && room(state, tab) - most < funding.deposit / 4n) {
+          // Early enough that nobody waits for the block.
+          this.#fund(funding, 0n).catch(() => {});
+        }
+        return this.#sign(tab, worker, adapter, price, most);
+      }
+      if (funding === undefined || tries > 2) {
+        throw refused(open ? 'the session’s deposit is spent: top it up' : 'the session is closed: open another one');
+      }
+      await this.#fund(funding, most);
+    }
+  }
+
+  #sign(tab: Tab, worker: AccountId, adapter: AdapterId, price: Price, most: Balance): Promised {
+    const { ledger, key, hashing } = this.#options;
+    tab.promised += most;
     const payload = {
-      chain: this.#ledger().genesisHash,
-      session: this.session,
+      chain: ledger().genesisHash,
+      session: tab.session,
       worker,
       nonce: ++this.#nonce,
-      cumulative,
+      cumulative: tab.spent + tab.promised,
       adapter,
       price,
     };
-    const value = this.#key.sign(hashOf(this.#hashing, voucher, payload));
-    return { payload, signature: { type: 'Sr25519', value } };
+    const value = key.sign(hashOf(hashing, voucher, payload));
+    return {
+      voucher: { payload, signature: { type: 'Sr25519', value } },
+      spend: async (fee) => {
+        tab.promised -= most;
+        if (fee === 0n) return;
+        tab.spent += fee;
+        await this.#remember(tab);
+      },
+    };
   }
 
-  /** What a promise of `most` came to. */
-  async spend(most: bigint, fee: bigint): Promise<void> {
-    this.#promised -= most;
-    if (fee === 0n) return;
-    this.#spent += fee;
-    if (this.#file === undefined) return;
-    const state = JSON.stringify({ session: this.session.toString(), spent: this.#spent.toString() });
-    await writeFile(`${this.#file}.new`, state, { mode: 0o600 });
-    await rename(`${this.#file}.new`, this.#file);
+  async #remember({ session, spent }: Tab): Promise<void> {
+    const { file } = this.#options;
+    if (file === undefined || session !== this.#tab.session) return;
+    await writeFile(`${file}.new`, JSON.stringify({ session: session.toString(), spent: spent.toString() }), {
+      mode: 0o600,
+    });
+    await rename(`${file}.new`, file);
   }
+
+  /** Adds a deposit, or opens another session where this one is closed; one at a time, whoever asks. */
+  #fund(funding: Funding, least: Balance): Promise<void> {
+    this.#funding ??= this.#addDeposit(funding, least).finally(() => {
+      this.#funding = undefined;
+    });
+    return this.#funding;
+  }
+
+  async #addDeposit({ payer, deposit }: Funding, least: Balance): Promise<void> {
+    const { ledger, key } = this.#options;
+    const amount = least > deposit ? least : deposit;
+    try {
+      const { session } = this.#tab;
+      const state = await sessionOf(ledger(), session);
+      if (state !== undefined && state.closing === undefined) await topUp(ledger(), payer, session, amount);
+      else {
+        this.#tab = await begin(ledger(), { payer, deposit: amount }, key);
+        await this.#remember(this.#tab);
+      }
+    } catch (problem) {
+      if (!(problem instanceof LedgerError)) throw problem;
+      throw refused(`the payer cannot add to the deposit: ${problem.message} (${problem.code})`);
+    }
+  }
+}
+
+async function begin(ledger: Ledger, { payer, deposit }: Funding, key: KeyringPair): Promise<Tab> {
+  return { session: await openSession(ledger, payer, key.publicKey, deposit), spent: 0n, promised: 0n };
 }
 
 async function readState(file: string): Promise<{ session: string; spent: string } | undefined> {

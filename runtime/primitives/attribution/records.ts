@@ -123,6 +123,7 @@ export type RecordErrorCode =
   | 'RECORD_EMPTY'
   | 'RECORD_TOO_LONG'
   | 'RECORD_TOO_DEEP'
+  | 'RECORD_REPEATED'
   | 'RECORDS_UNTERMINATED';
 
 export class RecordError extends Error {
