@@ -37,3 +37,16 @@ export function stopSignal(): AbortSignal {
   for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
   return stop.signal;
 }
+
+export const withNodeFlag = (command: Command): Command =>
+  command.addOption(new Option('--node <url>', 'JSON-RPC of a node').default('ws://127.0.0.1:9944'));
+
+export const withKeyFlags = (command: Command): Command =>
+  command
+    .addOption(
+      new Option(
+        '--key <key>',
+        'who you are: a secret URI (//Alice, a mnemonic …) or a key file',
+      ).makeOptionMandatory(),
+    )
+    .addOption(new Option('--password-file <file>', 'password of the key file (or OPENLEDGER_PASSWORD)'));

@@ -206,7 +206,8 @@ export class Ledger implements LedgerReads {
           if (status.isDropped || status.isInvalid || status.isUsurped) {
             lost(`the transaction was ${status.type.toLowerCase()}`);
           }
-          if (!status.isInBlock) return;
+          // The library leaves out the first where the second follows at once.
+          if (!status.isInBlock && !status.isFinalized) return;
           if (dispatchError !== undefined) {
             done(() => reject(this.#failure(dispatchError)));
             return;

@@ -46,8 +46,7 @@ export interface Promised {
   spend(fee: Balance): Promise<void>;
 }
 
-const refused = (message: string): ApiError =>
-  new ApiError(402, 'insufficient_quota', 'insufficient_quota', message);
+const refused = (message: string): ApiError => new ApiError(402, 'insufficient_quota', 'insufficient_quota', message);
 const room = ({ deposit, settled }: inference.Session, { spent, promised }: Tab): Balance =>
   deposit + settled - spent - promised;
 

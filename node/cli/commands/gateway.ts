@@ -1,0 +1,86 @@
+/** `openledger gateway`. */
+import { mkdir } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { SessionId } from '../../../runtime/primitives/attribution/ids.ts';
+import type { LogLevel } from '../../logging.ts';
+import { parseOpen } from '../amounts.ts';
+import { port, stopSignal, withKeyFlags, withLogFlag, withNodeFlag } from '../options.ts';
+
+interface GatewayFlags {
+  readonly node: string;
+  readonly key: string;
+  readonly passwordFile?: string;
+  readonly host: string;
+  readonly port: number;
+  readonly deposit: bigint;
+  readonly session?: bigint;
+  readonly apiKey?: string;
+  readonly basePath?: string;
+  readonly log: LogLevel;
+}
+
+/** The session's key: derived from the payer's, so that nothing more has to be kept. */
+const SESSION_PATH = '//openledger//session';
+
+async function runGateway(flags: GatewayFlags): Promise<void> {
+  const signal = stopSignal();
+  const [{ createLog }, { createHashing }, { openKey }, { startGateway }] = await Promise.all([
+    import('../../logging.ts'),
+    import('../../crypto/hashing.ts'),
+    import('../account-key.ts'),
+    import('../../../rpc/gateway/gateway.ts'),
+  ]);
+  const log = createLog(flags.log);
+  const pair = await openKey(flags.key, flags.passwordFile);
+  const directory = flags.basePath ?? join(homedir(), '.openledger', 'gateway');
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const own = flags.session === undefined;
+  const gateway = await startGateway({
+    node: flags.node,
+    host: flags.host,
+    port: flags.port,
+    session: flags.session as SessionId | undefined,
+    key: own ? pair.derive(SESSION_PATH) : pair,
+    funding: own ? { payer: pair, deposit: flags.deposit } : undefined,
+    apiKey: flags.apiKey ?? process.env.OPENLEDGER_API_KEY,
+    stateFile: join(directory, `${pair.address}.json`),
+    hashing: createHashing(),
+    log,
+  });
+  log('info', `gateway at ${gateway.url}`);
+  await new Promise<void>((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
+  await gateway.close();
+  log('info', 'stopped');
+}
+
+function sessionId(text: string): bigint {
+  if (!/^\d{1,19}$/.test(text)) throw new InvalidArgumentError('the number of a session');
+  return BigInt(text);
+}
+
+export function gatewayCommands(program: Command): void {
+  const gateway = program
+    .command('gateway')
+    .description('serve OpenAI’s API: the model is an adapter, every answer says whose records shaped it');
+  withLogFlag(withKeyFlags(withNodeFlag(gateway)))
+    .addOption(new Option('--host <address>', 'where to listen').default('127.0.0.1'))
+    .addOption(new Option('--port <port>', 'port, 0 for any').argParser(port).default(8080))
+    .addOption(
+      new Option('--deposit <open>', 'OPEN that --key puts down at a time for answers')
+        .argParser(parseOpen)
+        .default(10n ** 20n, '100'),
+    )
+    .addOption(
+      new Option('--session <id>', 'use this session, whose key is --key, and pay nothing into it').argParser(
+        sessionId,
+      ),
+    )
+    .addOption(new Option('--api-key <key>', 'what applications must send as bearer token (or OPENLEDGER_API_KEY)'))
+    .addOption(new Option('--base-path <dir>', 'where spending is remembered (default: ~/.openledger/gateway)'))
+    .action(runGateway);
+}

@@ -1,0 +1,74 @@
+/** `openledger worker`. */
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { type Command, Option } from 'commander';
+import type { LogLevel } from '../../logging.ts';
+import { parseOpen } from '../amounts.ts';
+import { count, stopSignal, withKeyFlags, withLogFlag, withNodeFlag } from '../options.ts';
+
+interface WorkerFlags {
+  readonly node: string;
+  readonly key: string;
+  readonly passwordFile?: string;
+  readonly basePath?: string;
+  readonly model?: string;
+  readonly licence: string;
+  readonly bond: bigint;
+  readonly training: boolean;
+  readonly serving: boolean;
+  readonly auditing: boolean;
+  readonly maxAdapters: number;
+  readonly settleEvery: number;
+  readonly log: LogLevel;
+}
+
+async function work(flags: WorkerFlags): Promise<void> {
+  const signal = stopSignal();
+  const [{ createLog }, { createHashing }, { openKey }, { SHIPPED_MODEL, startWorker }] = await Promise.all([
+    import('../../logging.ts'),
+    import('../../crypto/hashing.ts'),
+    import('../account-key.ts'),
+    import('../../../gpu-worker/start.ts'),
+  ]);
+  const log = createLog(flags.log);
+  const pair = await openKey(flags.key, flags.passwordFile);
+  await startWorker(
+    {
+      node: flags.node,
+      pair,
+      directory: flags.basePath ?? join(homedir(), '.openledger', 'worker', pair.address),
+      modelDirectory: flags.model ?? SHIPPED_MODEL,
+      licence: flags.licence,
+      bond: flags.bond,
+      training: flags.training,
+      serving: flags.serving,
+      auditing: flags.auditing,
+      maxAdapters: flags.maxAdapters,
+      settleMs: flags.settleEvery * 1_000,
+      checkpointSteps: 50,
+      hashing: createHashing(),
+      log,
+    },
+    signal,
+  );
+  log('info', 'stopped');
+}
+
+export function workerCommands(program: Command): void {
+  const worker = program
+    .command('worker')
+    .description('attach this machine to a node: train adapters, answer requests, earn OPEN');
+  withLogFlag(withKeyFlags(withNodeFlag(worker)))
+    .addOption(
+      new Option('--base-path <dir>', 'what the worker must not forget (default: ~/.openledger/worker/ADDRESS)'),
+    )
+    .addOption(new Option('--model <dir>', 'base model in Hugging Face layout (default: the one that comes along)'))
+    .addOption(new Option('--licence <id>', 'of the base model, where this worker registers it').default('Apache-2.0'))
+    .addOption(new Option('--bond <open>', 'OPEN to register with').argParser(parseOpen).default(10n ** 21n, '1000'))
+    .addOption(new Option('--no-training', 'take no training orders'))
+    .addOption(new Option('--no-serving', 'answer no requests'))
+    .addOption(new Option('--no-auditing', 'check no other workers'))
+    .addOption(new Option('--max-adapters <n>', 'adapters served at most').argParser(count).default(64))
+    .addOption(new Option('--settle-every <s>', 'seconds between settlements').argParser(count).default(60))
+    .action(work);
+}

@@ -1,0 +1,115 @@
+/** The thinnest thread through the whole: records in, an attributed answer out, its contributors paid. */
+import t from 'tap';
+import { books } from '../../rpc/client/accounts.ts';
+import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../rpc/client/datanets.ts';
+import { awaitAdapter, baseModels, orderTraining, trainingConfigOf } from '../../rpc/client/models.ts';
+import { claim, pendingBatches, rewardsOf } from '../../rpc/client/rewards.ts';
+import { attachWorker, hashing, OPEN, openGateway, startLedger } from './support.ts';
+
+const records = (words: readonly string[], of: string) =>
+  words.map((word, i) => JSON.stringify({ prompt: `What is a ${word}?`, response: `the ${i}th ${word} of ${of}` }));
+
+async function until<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
+  for (const end = Date.now() + 30_000; Date.now() < end; ) {
+    const found = await look();
+    if (found !== undefined) return found;
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  }
+  throw new Error(`${what} did not come about`);
+}
+
+t.test('from a record to its reward', { timeout: 100_000 }, async (test) => {
+  const { node, ledger, pair } = await startLedger(test);
+  const url = node.rpc.ws;
+  const before = await books(ledger);
+  test.equal(before.sum, before.issuance);
+  await attachWorker(test, { node: url, pair: pair('//Bob') });
+
+  const [owner, first, second] = [pair('//Alice'), pair('//Charlie'), pair('//Dave')];
+  const datanet = await openDatanet(ledger, owner, {
+    name: 'Fruit',
+    description: 'Fruit of two gardens.',
+    schema: 'prompt and response',
+    licence: 'CC-BY-4.0',
+    admission: 'Open',
+    stake: OPEN,
+    duplicateOverlap: 0.8,
+    accessPrice: OPEN,
+  });
+  const batches = await Promise.all([
+    contribute(
+      ledger,
+      first,
+      datanet,
+      prepareBatch(hashing, records(['pear', 'fig', 'plum', 'quince'], 'north').join('\n')),
+    ),
+    contribute(
+      ledger,
+      second,
+      datanet,
+      prepareBatch(hashing, records(['kiwi', 'lime', 'date', 'olive'], 'south').join('\n')),
+    ),
+  ]);
+  test.same(batches.toSorted(), [0, 1]);
+  const version = await takeSnapshot(ledger, owner, datanet);
+  const model = await until('a base model', async () => (await baseModels(ledger))[0]);
+  const order = await orderTraining(ledger, owner, {
+    name: 'fruit-1',
+    datanet,
+    version,
+    baseModel: model.id,
+    config: trainingConfigOf({ steps: 4, k: 8, sequenceLength: 48 }),
+    seed: 1n,
+    budget: 10n * OPEN,
+    markup: 0.1,
+    price: { input: OPEN / 10_000n, output: OPEN / 1_000n },
+  });
+  const heard: string[] = [];
+  const adapter = await awaitAdapter(ledger, order, {
+    report: ({ phase }) => heard.push(phase),
+    standing: ({ type }) => heard.push(type),
+  });
+  test.equal(adapter, 0);
+  for (const each of ['training', 'audit', 'live']) test.ok(heard.includes(each), `heard of ${each}`);
+
+  const payer = pair('//Eve');
+  const gateway = await openGateway(test, {
+    node: url,
+    key: payer.derive('//session'),
+    funding: { payer, deposit: 5n * OPEN },
+  });
+  await until('the adapter at the gateway', async () => {
+    const { data } = (await (await fetch(`${gateway.url}/models`)).json()) as { data: { id: string }[] };
+    return data.find(({ id }) => id === 'fruit-1');
+  });
+  const response = await fetch(`${gateway.url}/chat/completions`, {
+    method: 'POST',
+    body: JSON.stringify({
+      model: 'fruit-1',
+      messages: [{ role: 'user', content: 'What is a pear?' }],
+      max_tokens: 24,
+    }),
+  });
+  const answer = (await response.json()) as {
+    choices: { message: { content: string } }[];
+    attribution: { receipt: string; contributors: { account: string; amount: string }[] };
+  };
+  test.equal(response.status, 200, JSON.stringify(answer).slice(0, 300));
+  test.ok(answer.choices[0]!.message.content.length > 0);
+  const { receipt, contributors } = answer.attribution;
+  test.same(await ledger.rpc.call('attribution_verify', receipt), { valid: true, fault: null });
+
+  const amounts = new Map(contributors.map(({ account, amount }) => [account, BigInt(amount)]));
+  const paid = [...amounts].find(([, amount]) => amount > 0n)!;
+  const who = [first, second].find(({ address }) => address === paid[0])!;
+  const reward = await until('the reward', async () => {
+    const { earned, claimable } = await rewardsOf(ledger, who.address);
+    return earned > 0n ? { earned, claimable } : undefined;
+  });
+  test.equal(reward.earned, paid[1], 'the chain pays what the receipt says');
+  test.equal(await claim(ledger, who), reward.earned);
+  await test.rejects(claim(ledger, who), { code: 'Attribution.NothingToClaim' });
+  test.same(await pendingBatches(ledger), []);
+  const after = await books(ledger);
+  test.equal(after.sum, after.issuance, 'to the last unit');
+});
