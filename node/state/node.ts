@@ -3,7 +3,7 @@
  * node is never changed once made; tries of different blocks share what they have in common.
  */
 import { concatBytes } from '../../runtime/primitives/bytes.ts';
-import { Sink } from '../../runtime/primitives/scale/io.ts';
+import { ScaleError, Sink, Source } from '../../runtime/primitives/scale/io.ts';
 
 /** Hashes what the parent refers to. */
 export type Hash256 = (data: Uint8Array) => Uint8Array;
@@ -99,6 +99,66 @@ export function encodeNode(node: TrieNode, merkleOf: (child: Ref) => Uint8Array,
     sink.bytes(merkle);
   }
   return sink.finish();
+}
+
+/** A node as others send it. The value of one that stands by its hash is elsewhere. */
+export interface EncodedNode {
+  readonly partial: Nibbles;
+  readonly value: { readonly inline: Uint8Array } | { readonly hash: Uint8Array } | undefined;
+  /** What stands for each child: a hash of 32 bytes, or the encoding of a node that is shorter. Undefined for leaves. */
+  readonly children: readonly (Uint8Array | undefined)[] | undefined;
+}
+
+const KINDS = Object.values(KIND);
+/** Nibbles of one node (`sp_trie::NIBBLE_SIZE_BOUND`). */
+const MAX_PARTIAL = 65_535;
+const HASH_LENGTH = 32;
+
+const malformed = (why: string): ScaleError => new ScaleError('NON_CANONICAL', `trie node: ${why}`);
+
+function readPartial(source: Source, first: number, room: number): Nibbles {
+  let length = first & room;
+  if (length === room) {
+    for (let more = 255; more === 255; ) {
+      more = source.u8();
+      length += more;
+      if (length > MAX_PARTIAL) throw malformed('the partial key is too long');
+    }
+  }
+  const odd = length & 1;
+  const bytes = source.bytes((length + odd) >> 1);
+  if (odd === 1 && bytes[0]! > 15) throw malformed('padding of the partial key');
+  return nibblesOf(bytes).subarray(odd);
+}
+
+/**
+ * Reads what {@link encodeNode} writes, and only that: a node has one encoding. Byte strings are views of the input.
+ * Throws {@link ScaleError}.
+ */
+export function decodeNode(encoded: Uint8Array): EncodedNode {
+  const source = new Source(encoded);
+  const first = source.u8();
+  const kind = KINDS.find(({ bits, room }) => (first & ~room) === bits);
+  if (kind === undefined) throw malformed(`header 0x${first.toString(16)} is not known`);
+  const partial = readPartial(source, first, kind.room);
+  const isLeaf = kind === KIND.leaf || kind === KIND.leafHashed;
+  const bitmap = isLeaf ? 0 : source.u16();
+  if (!isLeaf && bitmap === 0) throw malformed('a branch without children');
+  let value: EncodedNode['value'];
+  if (kind === KIND.leafHashed || kind === KIND.branchHashed) value = { hash: source.bytes(HASH_LENGTH) };
+  else if (kind !== KIND.branch) value = { inline: source.bytes(source.compact(0xffffffff)) };
+  let children: (Uint8Array | undefined)[] | undefined;
+  if (!isLeaf) {
+    children = new Array(16).fill(undefined);
+    for (let nibble = 0; nibble < 16; nibble++) {
+      if ((bitmap & (1 << nibble)) === 0) continue;
+      const length = source.compact(HASH_LENGTH);
+      if (length === 0) throw malformed('an empty child');
+      children[nibble] = source.bytes(length);
+    }
+  }
+  if (source.remaining > 0) throw new ScaleError('TRAILING_BYTES', `${source.remaining} bytes after a trie node`);
+  return { partial, value, children };
 }
 
 // ---- as stored -----------------------------------------------------------------------------------------------

@@ -59,7 +59,7 @@ export class Overlay implements Storage {
   }
 
   #below(key: Uint8Array): Uint8Array | undefined {
-    return this.#trie.get(this.#parent, key, this.#recorder?.visit);
+    return this.#trie.get(this.#parent, key, this.#recorder);
   }
 
   get(key: Uint8Array): Uint8Array | undefined {
@@ -133,8 +133,10 @@ export class Overlay implements Storage {
       return entry !== undefined && (entry.value !== undefined || entry.appended !== undefined);
     };
     while (low < order.length && !holds(low)) low++;
-    let below = this.#trie.nextKey(this.#parent, key);
-    while (below !== undefined && this.#entries.has(text(below))) below = this.#trie.nextKey(this.#parent, below);
+    let below = this.#trie.nextKey(this.#parent, key, this.#recorder);
+    while (below !== undefined && this.#entries.has(text(below))) {
+      below = this.#trie.nextKey(this.#parent, below, this.#recorder);
+    }
     if (low === order.length) return below;
     const own = bytes(order[low]!);
     return below === undefined || compareBytes(own, below) < 0 ? own : below;

@@ -33,6 +33,12 @@ export const inMemory: Load = (_path, { node }) => {
   return node;
 };
 
+/** Told of what is read: every node on the way, the root first, and the nodes whose values were looked at. */
+export interface Visitor {
+  node(node: TrieNode, ref: Ref): void;
+  value(node: TrieNode): void;
+}
+
 const fresh = (node: TrieNode): Ref => ({ merkle: undefined, version: 0, node });
 const EMPTY: Nibbles = new Uint8Array();
 
@@ -54,8 +60,7 @@ export class Trie {
 
   // ---- reading -----------------------------------------------------------------------------------------------
 
-  /** `visit` sees every node on the way, the root first. */
-  get(root: Ref | undefined, key: Uint8Array, visit?: (node: TrieNode, ref: Ref) => void): Uint8Array | undefined {
+  get(root: Ref | undefined, key: Uint8Array, visitor?: Visitor): Uint8Array | undefined {
     let ref = root;
     const end = key.length * 2;
     let depth = 0;
@@ -66,14 +71,17 @@ export class Trie {
         path = nibblesOf(key).subarray(0, depth);
         node = this.#load(path, ref);
       }
-      visit?.(node, ref);
+      visitor?.node(node, ref);
       const { partial } = node;
       if (depth + partial.length > end) return undefined;
       for (let i = 0; i < partial.length; i++, depth++) {
         const byte = key[depth >> 1]!;
         if (partial[i] !== ((depth & 1) === 0 ? byte >> 4 : byte & 15)) return undefined;
       }
-      if (depth === end) return node.value;
+      if (depth === end) {
+        visitor?.value(node);
+        return node.value;
+      }
       const byte = key[depth >> 1]!;
       ref = node.children?.[(depth & 1) === 0 ? byte >> 4 : byte & 15];
       depth++;
@@ -82,42 +90,52 @@ export class Trie {
   }
 
   /** The next key after `key` in lexicographic order. */
-  nextKey(root: Ref | undefined, key: Uint8Array): Uint8Array | undefined {
-    const found = root && this.#after(root, EMPTY, nibblesOf(key), 0);
+  nextKey(root: Ref | undefined, key: Uint8Array, visitor?: Visitor): Uint8Array | undefined {
+    const found = root && this.#after(root, EMPTY, nibblesOf(key), 0, visitor);
     return found && bytesOf(found);
   }
 
   /** The least key under `ref` that is greater than `key`, of which the first `depth` nibbles are `path`. */
-  #after(ref: Ref, path: Nibbles, key: Nibbles, depth: number): Nibbles | undefined {
-    const node = ref.node ?? this.#load(path, ref);
+  #after(ref: Ref, path: Nibbles, key: Nibbles, depth: number, visitor: Visitor | undefined): Nibbles | undefined {
+    const node = this.#at(path, ref, visitor);
     const { partial, children } = node;
     const same = commonPrefix(partial, 0, key, depth);
     const here = depth + partial.length;
     if (same < partial.length) {
       // Either the key ends within the partial, or they part ways in it.
       const before = depth + same < key.length && partial[same]! < key[depth + same]!;
-      return before ? undefined : this.#first(node, path);
+      return before ? undefined : this.#first(node, path, visitor);
     }
-    if (here === key.length) return this.#firstChild(node, path, 0);
+    if (here === key.length) return this.#firstChild(node, path, 0, visitor);
     if (children === undefined) return undefined;
     const nibble = key[here]!;
     const child = children[nibble];
-    const inside = child && this.#after(child, joinPath(path, partial, nibble), key, here + 1);
-    return inside ?? this.#firstChild(node, path, nibble + 1);
+    const inside = child && this.#after(child, joinPath(path, partial, nibble), key, here + 1, visitor);
+    return inside ?? this.#firstChild(node, path, nibble + 1, visitor);
   }
 
-  #first(node: TrieNode, path: Nibbles): Nibbles | undefined {
-    return node.value !== undefined ? concatBytes(path, node.partial) : this.#firstChild(node, path, 0);
+  #at(path: Nibbles, ref: Ref, visitor: Visitor | undefined): TrieNode {
+    const node = ref.node ?? this.#load(path, ref);
+    visitor?.node(node, ref);
+    return node;
   }
 
-  #firstChild(node: TrieNode, path: Nibbles, from: number): Nibbles | undefined {
-    for (let nibble = from; nibble < 16; nibble++) {
-      const child = node.children?.[nibble];
-      if (child === undefined) continue;
-      const below = joinPath(path, node.partial, nibble);
-      return this.#first(child.node ?? this.#load(below, child), below);
+  /** The least key at or under a node. */
+  #first(node: TrieNode, path: Nibbles, visitor: Visitor | undefined): Nibbles | undefined {
+    // Asked this way round because a proof may show that there is a value without showing the value.
+    const holds = node.hashed || node.value !== undefined;
+    return holds ? concatBytes(path, node.partial) : this.#firstChild(node, path, 0, visitor);
+  }
+
+  /** The least key under a node's children from one on. Goes down in a loop, since a proof may be made to go deep. */
+  #firstChild(node: TrieNode, path: Nibbles, from: number, visitor: Visitor | undefined): Nibbles | undefined {
+    for (let start = from; ; start = 0) {
+      const nibble = node.children?.findIndex((child, at) => at >= start && child !== undefined) ?? -1;
+      if (nibble < 0) return undefined;
+      path = joinPath(path, node.partial, nibble);
+      node = this.#at(path, node.children![nibble]!, visitor);
+      if (node.hashed || node.value !== undefined) return concatBytes(path, node.partial);
     }
-    return undefined;
   }
 
   /** Merkle value of the topmost node whose key begins with `key`. */
@@ -287,15 +305,15 @@ export class Trie {
   /** The encoded nodes (and hashed values) that show what `keys` are, each once. */
   prove(root: Ref | undefined, keys: readonly Uint8Array[]): Uint8Array[] {
     const proof = new ProofRecorder(this);
-    for (const key of keys) this.get(root, key, proof.visit);
+    for (const key of keys) this.get(root, key, proof);
     return proof.nodes();
   }
 }
 
 /** Collects what was read of a trie. */
-export class ProofRecorder {
+export class ProofRecorder implements Visitor {
   readonly #found = new Map<Ref, Uint8Array>();
-  readonly #values: Uint8Array[] = [];
+  readonly #values = new Set<Uint8Array>();
   readonly #trie: Trie;
   #isRoot = true;
 
@@ -303,14 +321,17 @@ export class ProofRecorder {
     this.#trie = trie;
   }
 
-  readonly visit = (node: TrieNode, ref: Ref): void => {
+  node(node: TrieNode, ref: Ref): void {
     if (this.#found.has(ref)) return;
     const encoded = this.#trie.encoded(node);
     // Nodes shorter than a hash stand in their parents; the root stands for itself.
     if (encoded.length >= 32 || this.#isRoot) this.#found.set(ref, encoded);
     this.#isRoot = false;
-    if (node.hashed && node.value !== undefined) this.#values.push(node.value);
-  };
+  }
+
+  value(node: TrieNode): void {
+    if (node.hashed && node.value !== undefined) this.#values.add(node.value);
+  }
 
   nodes(): Uint8Array[] {
     const seen = new Set<string>();

@@ -29,7 +29,7 @@ await main(async () => {
     check('polkadot-js-api reads an account', query.code === 0 && /"nonce"/.test(query.output), query.output);
     const transfer = await run(
       'polkadot-js-api',
-      ['--ws', url, '--seed', '//Alice', 'tx.balances.transferKeepAlive', own[0].pair.address, '1000000000000000000'],
+      ['--ws', url, '--seed', '//Alice', 'tx.balances.transferKeepAlive', own[0].pair.address, '1000000000000000'],
       directory,
     );
     check(
@@ -48,7 +48,7 @@ await main(async () => {
       added.code === 0 && files.some((name) => /metadata.*openledger|openledger.*scale/.test(name)),
       added.output,
     );
-    const generated = await run('papi', ['generate', '--no-interactive'], directory);
+    const generated = await run('papi', ['generate'], directory);
     check('papi generates descriptors', /generat/i.test(generated.output), generated.output.slice(-500));
   } finally {
     await rm(directory, { recursive: true, force: true });

@@ -7,7 +7,7 @@ async function exercise(client, label) {
   const version = await client.getRuntimeVersion();
   check(
     name('chain data'),
-    version.specName === 'openledger' && client.metadata.version === 'V15',
+    version.specName === 'openledger' && client.metadata.version === 'V16',
     `${version.specName} ${client.metadata.version}`,
   );
   const blocks = await within(
