@@ -1,7 +1,7 @@
 /** What a worker is started with, and what the ledger then knows it as. */
 import type { KeyringPair } from '@polkadot/keyring/types';
 import type { Log } from '../consensus/ports.ts';
-import type { Hashing } from '../runtime/host.ts';
+import type { Hashing, Signatures } from '../runtime/host.ts';
 import type { BaseModelId } from '../runtime/primitives/attribution/ids.ts';
 import type { LoadedModel } from './engines/engine.ts';
 
@@ -18,6 +18,8 @@ export interface WorkerOptions {
   readonly licence: string;
   /** For people: `embedded`, `torch cuda`, … */
   readonly engine: string;
+  /** Whether every machine with this engine gets the same bits: audits then go by them, else by tolerance. */
+  readonly exact: boolean;
   /** Bond to register with, if the account is no worker yet. */
   readonly bond: bigint;
   readonly training: boolean;
@@ -30,6 +32,7 @@ export interface WorkerOptions {
   /** Steps between two checkpoints of a training. */
   readonly checkpointSteps: number;
   readonly hashing: Hashing;
+  readonly signatures: Signatures;
   readonly log: Log;
 }
 

@@ -12,14 +12,22 @@ import {
   textDigest,
   trainingReceipt,
 } from '../runtime/primitives/attribution/receipts.ts';
+import type { Blend } from '../runtime/primitives/attribution/shares.ts';
 import { tokenSequence } from '../runtime/primitives/attribution/spans.ts';
-import { type AttributionModel, attribute, type ReceiptRules } from '../runtime/primitives/attribution/verify.ts';
+import {
+  type Attribution,
+  type AttributionModel,
+  attribute,
+  type ReceiptFault,
+  type ReceiptRules,
+  verifyInferenceReceipt,
+} from '../runtime/primitives/attribution/verify.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
 import { type AccountId, type Hash, PERBILL } from '../runtime/primitives/types.ts';
 import { readEigenbases, readProjection } from './attribution/basis-files.ts';
 import { type FeatureExtractor, featureExtractor } from './attribution/extractor.ts';
 import { type SuffixIndex, suffixIndex } from './attribution/suffix-index.ts';
-import type { Adapter, Generation, LoadedModel } from './engines/engine.ts';
+import type { Adapter, Generation, GenerationHooks, LoadedModel } from './engines/engine.ts';
 import { recordExample, spoken } from './examples.ts';
 
 /** What serving needs of an adapter: its published files and the snapshot's lines. */
@@ -122,35 +130,17 @@ export class ServedAdapter {
     const { tokenizer } = this.#model;
     const prompt = tokenizer.encode(request.prompt);
     const started = performance.now();
-    const made = await this.#model.generate(
-      {
-        adapter: this.#adapter,
-        prompt,
-        maxTokens: request.maxTokens,
-        temperature: request.temperature / 1e9,
-        topP: request.topP / PERBILL,
-        seed: request.seed,
-        stop: request.stop,
-      },
-      {
-        ...(hooks.signal !== undefined && { signal: hooks.signal }),
-        token: ({ delta }) => hooks.token?.(delta),
-      },
-    );
+    const made = await this.generate(request, {
+      ...(hooks.signal !== undefined && { signal: hooks.signal }),
+      token: ({ delta }) => hooks.token?.(delta),
+    });
     const generated = performance.now();
-    const output = spoken(tokenizer, made.tokens).slice(0, MAX_RECORD_TOKENS);
     const { price } = request.voucher.payload;
+    const output = this.spoken(made.tokens);
     const [tokensIn, tokensOut] = [prompt.length, output.length];
     const fee = feeOf(price, tokensIn, tokensOut);
     const pool = by.rules.poolOf(fee);
-    const feature = await this.#feature(prompt, made.tokens, hooks.signal);
-    const split = attribute(
-      this.#attribution,
-      this.#attribution.influence(feature),
-      this.#index.spans(output),
-      pool,
-      by.rules.blend,
-    );
+    const { feature, split } = await this.attributed(prompt, made.tokens, pool, by.rules.blend, hooks.signal);
     const receipt: InferenceReceipt = {
       voucher: request.voucher,
       worker: by.worker,
@@ -177,6 +167,45 @@ export class ServedAdapter {
       generationMs: generated - started,
       attributionMs: performance.now() - generated,
     };
+  }
+
+  /** The tokens of an answer that are paid for and matched: without those that end a text. */
+  spoken(tokens: readonly number[]): number[] {
+    return spoken(this.#model.tokenizer, tokens).slice(0, MAX_RECORD_TOKENS);
+  }
+
+  /** Feature, spans and shares of an answer: what a receipt claims, and what an auditor makes again. */
+  async attributed(
+    prompt: readonly number[],
+    tokens: readonly number[],
+    pool: bigint,
+    blend: Blend,
+    signal?: AbortSignal,
+  ): Promise<{ readonly feature: Int8Array; readonly split: Attribution }> {
+    const feature = await this.#feature(prompt, tokens, signal);
+    const found = this.#index.spans(this.spoken(tokens));
+    return { feature, split: attribute(this.#attribution, this.#attribution.influence(feature), found, pool, blend) };
+  }
+
+  /** What the final adapter says to a prompt. */
+  generate(request: Omit<AnswerRequest, 'voucher'>, hooks: GenerationHooks = {}): Promise<Generation> {
+    return this.#model.generate(
+      {
+        adapter: this.#adapter,
+        prompt: this.#model.tokenizer.encode(request.prompt),
+        maxTokens: request.maxTokens,
+        temperature: request.temperature / 1e9,
+        topP: request.topP / PERBILL,
+        seed: request.seed,
+        stop: request.stop,
+      },
+      hooks,
+    );
+  }
+
+  /** What is wrong with a receipt's arithmetic over the adapter's rows (`undefined`: nothing). */
+  fault(receipt: InferenceReceipt, rules: ReceiptRules): ReceiptFault | undefined {
+    return verifyInferenceReceipt(receipt, this.#attribution, rules);
   }
 
   /** The feature of prompt and answer; zero where there is no answer to take a gradient of. */

@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path';
 import type { Ledger } from '../rpc/client/ledger.ts';
+import { Auditor } from './auditor.ts';
 import { WorkerJournal } from './journal.ts';
 import { NodeLink, pause } from './link.ts';
 import type { Standing, WorkerOptions } from './options.ts';
@@ -35,6 +36,7 @@ class Worker {
   readonly #settler: Settler;
   readonly #server: AdapterServer;
   readonly #trainer: OrderTrainer;
+  readonly #auditor: Auditor;
   #recovered = false;
 
   constructor(options: WorkerOptions, journal: WorkerJournal, link: NodeLink) {
@@ -44,6 +46,7 @@ class Worker {
     this.#settler = new Settler(link, journal, options, this.#uploads);
     this.#server = new AdapterServer(link, journal, options, () => this.#settler.kept());
     this.#trainer = new OrderTrainer(link, journal, options, this.#uploads);
+    this.#auditor = new Auditor(link, journal, options, this.#uploads);
   }
 
   /** One connection, until it or the whole worker (`signal`) is over. */
@@ -62,6 +65,7 @@ class Worker {
     log('info', `attached to ${node} as ${pair.address}`);
     const parts = [
       this.#repeat('uploads', over, () => this.#uploads.look()),
+      this.#repeat('audits', over, () => this.#auditor.look(signal)),
       this.#repeat('settlement', over, () => this.#settler.look(this.#server)),
     ];
     if (training) parts.push(this.#repeat('training', over, () => this.#trainer.look(standing, signal)));
@@ -89,7 +93,7 @@ class Worker {
 
   async close(): Promise<void> {
     this.#server.abandon();
-    await this.#trainer.idle();
+    await Promise.all([this.#trainer.idle(), this.#auditor.idle()]);
     await this.#server.close();
   }
 }

@@ -22,7 +22,7 @@ interface Preset {
 }
 
 /** Windows of half a minute in place of five: for people who try things out. */
-const SHORT_WINDOWS = { attribution: { windowBlocks: 10 }, audits: { commitBlocks: 5, revealBlocks: 4 } };
+const SHORT_WINDOWS = { attribution: { windowBlocks: 10 }, audits: { commitBlocks: 6, revealBlocks: 4 } };
 
 const ACCOUNTS = ['Alice', 'Bob', 'Charlie', 'Dave', 'Eve', 'Ferdie'];
 

@@ -430,7 +430,7 @@ const calls = {
       store.Ranges.insert(host, id, datanets.snapshotOf(host, datanet, version)?.ranges.length ?? 0);
       const of = { type: 'Training', value: id } as const;
       openWindow(host, of);
-      audits.enter(host, of, worker, payload.features.rows);
+      audits.enter(host, of, worker, payload.baseModel, payload.features.rows);
     },
   }),
   challengeTraining: call({
@@ -473,7 +473,7 @@ const calls = {
       ensure(batch.voucher.payload.nonce === batch.lastNonce, errors.BadVoucher);
       ensure(voucherHolds(host, batch, batch.voucher, session.key), errors.BadVoucher);
       ensure(batchFault(batch) === undefined && batch.pool <= batch.fees, errors.WrongSums);
-      const { markup } = models.adapterOf(host, batch.adapter);
+      const { markup, baseModel } = models.adapterOf(host, batch.adapter);
       const by = rulesBehind(host, batch, markup) ?? fail(errors.WrongPool);
       const already = inference.settledWith(host, batch.session, worker);
       ensure(already + batch.fees <= batch.voucher.payload.cumulative, errors.OverVoucher);
@@ -488,7 +488,7 @@ const calls = {
       const until = openWindow(host, of);
       store.Batches.insert(host, id, { batch, payer: session.owner, markup, rules: by, until });
       compute.oblige(host, worker, 1);
-      audits.enter(host, of, worker, batch.receipts);
+      audits.enter(host, of, worker, baseModel, batch.receipts);
       const { adapter, receipts, fees } = batch;
       env.emit(events.Settled, { batch: id, worker, adapter, receipts, fees });
     },
@@ -591,7 +591,7 @@ export const attribution = pallet<AttributionGenesis | undefined>({
       }
       const closed = closeAll(env, now);
       const busy = drawn + 4 * concluded.length + 10 * closed;
-      return cost(10_000_000n + 100_000_000n * BigInt(busy), 3 + 4 * busy, 4 * busy);
+      return cost(10_000_000n + 100_000_000n * BigInt(busy), 3 + 4 * busy + 64 * drawn, 4 * busy);
     },
   },
   genesis(env, config) {

@@ -5,14 +5,25 @@
  * giving up a block: the stake must outweigh that.
  */
 import { cost, ensure, ensureRoot, ensureSigned, error, fail } from '../framework/dispatch.ts';
-import { call, type Env, event, pallet } from '../framework/pallet.ts';
+import { call, constant, type Env, event, pallet } from '../framework/pallet.ts';
 import { map, mapWithDefault, storage, twox64Concat, value } from '../framework/storage.ts';
 import type { Host } from '../host.ts';
 import { canonical, hashOf, part } from '../primitives/attribution/canonical.ts';
-import { adapterId, receiptBatchId } from '../primitives/attribution/ids.ts';
+import { adapterId, type BaseModelId, baseModelId, blobHash, receiptBatchId } from '../primitives/attribution/ids.ts';
 import { equalBytes } from '../primitives/bytes.ts';
 import { TREASURY } from '../primitives/pallet-id.ts';
-import { bool, fixedBytes, type Infer, option, struct, u8, u32, variants, vec } from '../primitives/scale/codec.ts';
+import {
+  bool,
+  fixedBytes,
+  type Infer,
+  option,
+  struct,
+  u8,
+  u32,
+  u64,
+  variants,
+  vec,
+} from '../primitives/scale/codec.ts';
 import {
   type AccountId,
   accountId,
@@ -24,9 +35,14 @@ import {
   sameAccount,
 } from '../primitives/types.ts';
 import * as balances from './balances.ts';
+import * as blobs from './blobs.ts';
 import * as compute from './compute.ts';
 import * as system from './system.ts';
 
+/** Bytes of what a worker discloses of an answer: a prompt and an answer at their bounds, with room for what is beside them. */
+const MAX_DISCLOSURE = 1n << 20n;
+/** Picks from the list of auditors before a draw makes do with those it has. */
+const MAX_PICKS = 64;
 /** Commitments that one block can have drawn, and audits that end in one block. */
 const MAX_REQUESTS = 256;
 const MAX_DUE = 256;
@@ -37,9 +53,10 @@ const MAX_AUDITORS = 7;
 export const subject = part('AuditSubject', variants({ Training: adapterId, Batch: receiptBatchId }));
 export type Subject = Infer<typeof subject>;
 
-const request = part('AuditRequest', struct({ subject, accused: accountId, items: u32 }));
+const request = part('AuditRequest', struct({ subject, accused: accountId, baseModel: baseModelId, items: u32 }));
+type Request = Infer<typeof request>;
 const auditor = part('Auditor', struct({ account: accountId, commitment: option(hash), verdict: option(bool) }));
-const audit = part(
+export const audit = part(
   'Audit',
   struct({
     subject,
@@ -47,6 +64,9 @@ const audit = part(
     /** Which receipt of the batch, or where the sample of rows begins. */
     item: u32,
     auditors: vec(auditor, MAX_AUDITORS),
+    /** What was asked and said for the receipt, as a blob, once the accused has disclosed it. Training is public as it is. */
+    disclosed: option(blobHash),
+    discloseUntil: u32,
     commitUntil: u32,
     revealUntil: u32,
   }),
@@ -104,6 +124,7 @@ const events = {
   Revealed: event(3, { audit: u32, auditor: accountId, faulty: bool }, 'An auditor’s verdict.'),
   Concluded: event(4, { audit: u32, subject, faulty: bool, votes: u8, against: u8 }, 'The audit is over.'),
   ParametersChanged: event(5, { parameters }, 'Governance changed the parameters.'),
+  Disclosed: event(6, { audit: u32, blob: blobHash }, 'The accused has disclosed what was asked and said.'),
 };
 
 const errors = {
@@ -114,7 +135,11 @@ const errors = {
   AlreadyCommitted: error(4, 'The auditor has committed to a verdict already.'),
   AlreadyRevealed: error(5, 'The auditor has revealed its verdict already.'),
   OtherCommitment: error(6, 'The verdict is not the one that was committed to.'),
-  BadParameters: error(7, 'Between 1 and 7 auditors, at least one block for each step, a rate of at most 1.'),
+  BadParameters: error(7, 'Between 1 and 7 auditors, at least two blocks for each step, a rate of at most 1.'),
+  NotAccused: error(8, 'Only the worker whose answer is audited can disclose it.'),
+  NothingToDisclose: error(9, 'What a training was made of is public already.'),
+  AlreadyDisclosed: error(10, 'The answer has been disclosed already.'),
+  TooLarge: error(11, 'A disclosure has at most 2^20 bytes.'),
 };
 
 // ---- what the attribution pallet builds on ---------------------------------------------------------------------
@@ -126,10 +151,10 @@ export function span(host: Host): number {
 }
 
 /** Enters a commitment for the next block's draw; `items`: how many things in it can be looked at. */
-export function enter(host: Host, of: Subject, accused: AccountId, items: number): void {
+export function enter(host: Host, of: Subject, accused: AccountId, baseModel: BaseModelId, items: number): void {
   const listed = store.Requested.get(host);
   // Commitments beyond the bound escape the draw: so many in one block are paid for by their fees.
-  if (listed.length < MAX_REQUESTS) store.Requested.put(host, [...listed, { subject: of, accused, items }]);
+  if (listed.length < MAX_REQUESTS) store.Requested.put(host, [...listed, { subject: of, accused, baseModel, items }]);
 }
 
 const chance = (host: Host, of: Subject, purpose: number): DataView => {
@@ -137,15 +162,28 @@ const chance = (host: Host, of: Subject, purpose: number): DataView => {
   return new DataView(drawn.buffer, drawn.byteOffset, 32);
 };
 
-function drawAuditors(host: Host, of: Subject, accused: AccountId, wanted: number): AccountId[] {
-  const others = compute.auditors(host).filter((each) => !sameAccount(each, accused));
-  // An even number could end in a draw.
-  const count = Math.min(wanted, others.length % 2 === 1 ? others.length : others.length - 1);
-  for (let i = 0; i < count; i++) {
-    const pick = i + Number(chance(host, of, 2 + i).getBigUint64(0, true) % BigInt(others.length - i));
-    [others[i], others[pick]] = [others[pick]!, others[i]!];
+/** Whether an account can audit the work of `accused`: it has the base model, stands for what it says, and is another one. */
+function isAble(host: Host, who: AccountId, accused: AccountId, baseModel: BaseModelId): boolean {
+  const found = compute.workerOf(host, who);
+  return (
+    found !== undefined &&
+    !sameAccount(who, accused) &&
+    found.leaving === undefined &&
+    found.bond >= compute.parametersOf(host).minBond &&
+    found.capabilities.baseModels.includes(baseModel)
+  );
+}
+
+/** An odd number of auditors, since an even one could end in a draw; none where nobody is able. */
+function drawAuditors(host: Host, { subject: of, accused, baseModel }: Request, wanted: number): AccountId[] {
+  const listed = [...compute.auditors(host)];
+  const able: AccountId[] = [];
+  for (let i = 0; i < Math.min(listed.length, MAX_PICKS) && able.length < wanted; i++) {
+    const pick = i + Number(chance(host, of, 2 + i).getBigUint64(0, true) % BigInt(listed.length - i));
+    [listed[i], listed[pick]] = [listed[pick]!, listed[i]!];
+    if (isAble(host, listed[i]!, accused, baseModel)) able.push(listed[i]!);
   }
-  return others.slice(0, Math.max(0, count));
+  return able.length % 2 === 1 ? able : able.slice(1);
 }
 
 /** Draws among the last block's commitments. Returns how many there were. */
@@ -155,11 +193,12 @@ export function draw(env: Env, now: number): number {
   if (requested.length === 0) return 0;
   store.Requested.kill(host);
   const { rate, auditors: wanted, commitBlocks, revealBlocks } = store.Parameters.get(host);
-  for (const { subject: of, accused, items } of requested) {
+  for (const each of requested) {
+    const { subject: of, accused, items } = each;
     if (chance(host, of, 0).getUint32(0, true) % PERBILL >= rate) continue;
     const [commitUntil, revealUntil] = [now + commitBlocks, now + commitBlocks + revealBlocks];
     const due = store.Due.get(host, revealUntil);
-    const drawn = due.length < MAX_DUE ? drawAuditors(host, of, accused, wanted) : [];
+    const drawn = due.length < MAX_DUE ? drawAuditors(host, each, wanted) : [];
     if (drawn.length === 0) {
       env.emit(events.NoAuditors, { subject: of });
       continue;
@@ -172,11 +211,14 @@ export function draw(env: Env, now: number): number {
       accused,
       item,
       auditors: drawn.map((account) => ({ account, commitment: undefined, verdict: undefined })),
+      disclosed: undefined,
+      // Half of the time is the accused's, the other half the auditors' own.
+      discloseUntil: now + Math.floor(commitBlocks / 2),
       commitUntil,
       revealUntil,
     });
     store.Due.insert(host, revealUntil, [...due, id]);
-    for (const each of drawn) compute.oblige(host, each, 1);
+    for (const who of drawn) compute.oblige(host, who, 1);
     env.emit(events.Drawn, { audit: id, subject: of, item, auditors: drawn });
   }
   return requested.length;
@@ -199,6 +241,7 @@ export function conclude(env: Env, now: number): Conclusion[] {
   return due.flatMap((id) => {
     const ended = store.Audits.take(host, id);
     if (ended === undefined) return [];
+    if (ended.disclosed !== undefined) blobs.drop(env, ended.disclosed);
     const votes = ended.auditors.filter(({ verdict }) => verdict !== undefined);
     const against = votes.filter(({ verdict }) => verdict === true);
     const faulty = 2 * against.length > ended.auditors.length;
@@ -282,16 +325,36 @@ const calls = {
       ensureRoot(origin);
       const { rate, auditors, commitBlocks, revealBlocks } = next;
       const sound =
-        rate <= PERBILL && auditors >= 1 && auditors <= MAX_AUDITORS && commitBlocks >= 1 && revealBlocks >= 2;
+        rate <= PERBILL && auditors >= 1 && auditors <= MAX_AUDITORS && commitBlocks >= 2 && revealBlocks >= 2;
       ensure(sound, errors.BadParameters);
       store.Parameters.put(host, next);
       emit(events.ParametersChanged, { parameters: next });
+    },
+  }),
+  disclose: call({
+    index: 3,
+    args: { audit: u32, blob: blobHash, bytes: u64 },
+    weight: cost(40_000_000n, 2, 2),
+    docs: 'Disclose what was asked and said for an audited answer, as a blob. The accused only; who does not is at fault.',
+    run({ origin, ...env }, { audit: id, blob, bytes }) {
+      const { host } = env;
+      const who = ensureSigned(origin);
+      const found = store.Audits.get(host, id) ?? fail(errors.UnknownAudit);
+      ensure(sameAccount(found.accused, who), errors.NotAccused);
+      ensure(found.subject.type === 'Batch', errors.NothingToDisclose);
+      ensure(system.blockNumber(host) <= found.discloseUntil, errors.TooLate);
+      ensure(found.disclosed === undefined, errors.AlreadyDisclosed);
+      ensure(bytes <= MAX_DISCLOSURE, errors.TooLarge);
+      blobs.commit(env, blob, bytes);
+      store.Audits.insert(host, id, { ...found, disclosed: blob });
+      env.emit(events.Disclosed, { audit: id, blob });
     },
   }),
 };
 
 /** Part of the genesis configuration, for chains that cannot wait so long. */
 export interface AuditGenesis {
+  readonly rate?: number;
   readonly commitBlocks?: number;
   readonly revealBlocks?: number;
 }
@@ -304,6 +367,7 @@ export const audits = pallet<AuditGenesis | undefined>({
   calls,
   events,
   errors,
+  constants: { MaxDisclosure: constant(u64, MAX_DISCLOSURE, 'Bytes of a disclosed answer, at most.') },
   genesis({ host }, config) {
     if (config !== undefined) store.Parameters.put(host, { ...DEFAULT_PARAMETERS, ...config });
   },
