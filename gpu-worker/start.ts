@@ -8,7 +8,7 @@ import { runWorker } from './worker.ts';
 /** The base model that comes with the ledger. */
 export const SHIPPED_MODEL = fileURLToPath(new URL('./models/glossa-3m', import.meta.url));
 
-export type WorkerStart = Omit<WorkerOptions, 'model' | 'engine'>;
+export type WorkerStart = Omit<WorkerOptions, 'model' | 'engine' | 'exact'>;
 
 /** Runs until the signal; rejects when it cannot start. */
 export async function startWorker(options: WorkerStart, signal: AbortSignal): Promise<void> {
@@ -18,7 +18,7 @@ export async function startWorker(options: WorkerStart, signal: AbortSignal): Pr
     const model = await engine.load(options.modelDirectory);
     const { name, parameters } = model.info;
     options.log('info', `embedded engine with ${name} (${(parameters / 1e6).toFixed(1)} M parameters)`);
-    await runWorker({ ...options, model, engine: engine.kind }, signal);
+    await runWorker({ ...options, model, engine: engine.kind, exact: engine.exact }, signal);
   } finally {
     await engine.close();
   }

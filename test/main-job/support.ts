@@ -9,6 +9,7 @@ import type { Log } from '../../consensus/ports.ts';
 import { SHIPPED_MODEL, startWorker, type WorkerStart } from '../../gpu-worker/start.ts';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
+import { createSignatures } from '../../node/crypto/signatures.ts';
 import { type Node, startNode } from '../../node/service.ts';
 import { Ledger } from '../../rpc/client/ledger.ts';
 import { type GatewayOptions, startGateway } from '../../rpc/gateway/gateway.ts';
@@ -97,6 +98,7 @@ export async function attachWorker(
       settleMs: 2_000,
       checkpointSteps: 50,
       hashing,
+      signatures: await createSignatures(),
       log: listener('worker').log,
       ...options,
     },

@@ -24,12 +24,14 @@ interface WorkerFlags {
 
 async function work(flags: WorkerFlags): Promise<void> {
   const signal = stopSignal();
-  const [{ createLog }, { createHashing }, { openKey }, { SHIPPED_MODEL, startWorker }] = await Promise.all([
-    import('../../logging.ts'),
-    import('../../crypto/hashing.ts'),
-    import('../account-key.ts'),
-    import('../../../gpu-worker/start.ts'),
-  ]);
+  const [{ createLog }, { createHashing }, { createSignatures }, { openKey }, { SHIPPED_MODEL, startWorker }] =
+    await Promise.all([
+      import('../../logging.ts'),
+      import('../../crypto/hashing.ts'),
+      import('../../crypto/signatures.ts'),
+      import('../account-key.ts'),
+      import('../../../gpu-worker/start.ts'),
+    ]);
   const log = createLog(flags.log);
   const pair = await openKey(flags.key, flags.passwordFile);
   await startWorker(
@@ -47,6 +49,7 @@ async function work(flags: WorkerFlags): Promise<void> {
       settleMs: flags.settleEvery * 1_000,
       checkpointSteps: 50,
       hashing: createHashing(),
+      signatures: await createSignatures(),
       log,
     },
     signal,
