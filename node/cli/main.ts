@@ -1,5 +1,6 @@
 /** The command line: one file a group of commands under `commands/`, each loading what it needs when it runs. */
 import { Command } from 'commander';
+import { devCommands } from './commands/dev.ts';
 import { gatewayCommands } from './commands/gateway.ts';
 import { nodeCommands } from './commands/node.ts';
 import { workerCommands } from './commands/worker.ts';
@@ -8,6 +9,7 @@ import { version } from './options.ts';
 const program = new Command('openledger')
   .description('The OpenLedger node: a ledger that knows whose records shaped an answer.')
   .version(version);
+devCommands(program);
 nodeCommands(program);
 workerCommands(program);
 gatewayCommands(program);

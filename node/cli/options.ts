@@ -31,10 +31,11 @@ export const withLogFlag = (command: Command): Command =>
     new Option('--log <level>', 'how much is told').choices(['error', 'warn', 'info', 'debug']).default('info'),
   );
 
-/** Aborted by Ctrl-C or a service manager's stop. */
+/** Aborted by Ctrl-C, a service manager's stop, or the end of a parent process that started this one as its part. */
 export function stopSignal(): AbortSignal {
   const stop = new AbortController();
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort());
+  for (const name of ['SIGINT', 'SIGTERM', 'disconnect'] as const) process.once(name, () => stop.abort());
+  process.channel?.unref();
   return stop.signal;
 }
 

@@ -19,6 +19,11 @@ export class ConnectionLost extends Error {
   }
 }
 
+/** There is no node at the address. */
+export class NoNodeError extends Error {
+  readonly code = 'NO_NODE';
+}
+
 interface Pending {
   resolve(result: unknown): void;
   reject(problem: Error): void;
@@ -68,7 +73,7 @@ export class JsonRpcClient {
     const socket = new WebSocket(url, { handshakeTimeout: CONNECT_MS, maxPayload: 64 * 2 ** 20 });
     await new Promise<void>((resolve, reject) => {
       socket.once('open', resolve);
-      socket.once('error', (problem) => reject(new Error(`no node answers at ${url}: ${problem.message}`)));
+      socket.once('error', (problem) => reject(new NoNodeError(`no node answers at ${url}: ${problem.message}`)));
     });
     socket.removeAllListeners('error');
     return new JsonRpcClient(socket);

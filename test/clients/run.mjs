@@ -18,7 +18,7 @@ const SCRIPTS = [
 const { values, positionals } = parseArgs({ options: { url: { type: 'string' } }, allowPositionals: true });
 const node =
   values.url === undefined
-    ? await startNodeProcess(['dev', '--rpc-port', '0', '--state-pruning', 'archive'])
+    ? await startNodeProcess(['dev', '--no-worker', '--no-gateway', '--rpc-port', '0', '--state-pruning', 'archive'])
     : undefined;
 const url = values.url ?? node.ws;
 const proxy = await legacyProxy(url);

@@ -6,6 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { SessionId } from '../../../runtime/primitives/attribution/ids.ts';
 import type { LogLevel } from '../../logging.ts';
 import { parseOpen } from '../amounts.ts';
+import { announce } from '../child.ts';
 import { port, stopSignal, withKeyFlags, withLogFlag, withNodeFlag } from '../options.ts';
 
 interface GatewayFlags {
@@ -50,6 +51,7 @@ async function runGateway(flags: GatewayFlags): Promise<void> {
     log,
   });
   log('info', `gateway at ${gateway.url}`);
+  announce(gateway.url);
   await new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener('abort', () => resolve(), { once: true });

@@ -1,16 +1,8 @@
-/** `openledger dev` and `openledger node`. */
+/** `openledger node`. */
 import type { Command } from 'commander';
-import { loadChainSpec } from '../../chain-spec/built-in.ts';
 import { type NodeOptions, startNode } from '../../service.ts';
 import { applyConfigFile } from '../config-file.ts';
-import {
-  type CommonFlags,
-  commonOptions,
-  type NodeFlags,
-  nodeOptions,
-  withCommonFlags,
-  withNodeFlags,
-} from '../node-flags.ts';
+import { type NodeFlags, nodeOptions, withNodeFlags } from '../node-flags.ts';
 import { stopSignal } from '../options.ts';
 
 async function runNode(options: NodeOptions): Promise<void> {
@@ -29,17 +21,6 @@ async function runNode(options: NodeOptions): Promise<void> {
 }
 
 export function nodeCommands(program: Command): void {
-  withCommonFlags(program.command('dev'))
-    .description('run a development ledger: Alice authors and finalizes, everyone of the test family has OPEN')
-    .action((flags: CommonFlags) =>
-      runNode({
-        ...commonOptions(flags),
-        name: flags.name ?? 'Alice',
-        spec: loadChainSpec('dev'),
-        basePath: flags.basePath,
-        authority: '//Alice',
-      }),
-    );
   withNodeFlags(program.command('node'))
     .description('run a node')
     .action((flags: NodeFlags, command: Command) => {

@@ -1,0 +1,102 @@
+/** `openledger dev`: a development ledger with everything that belongs to it, each part in a process of its own. */
+import { join } from 'node:path';
+import { type Command, Option } from 'commander';
+import { loadChainSpec } from '../../chain-spec/built-in.ts';
+import { type Node, startNode } from '../../service.ts';
+import { keepRunning } from '../child.ts';
+import { type CommonFlags, commonOptions, withCommonFlags } from '../node-flags.ts';
+import { port, stopSignal } from '../options.ts';
+
+interface DevFlags extends CommonFlags {
+  readonly worker: boolean;
+  readonly gateway: boolean;
+  readonly gatewayPort: number;
+}
+
+/** Accounts of the development phrase that stand behind the parts: everybody knows their keys. */
+const AUTHOR = '//Alice';
+const WORKER = '//Bob';
+const PAYER = '//Ferdie';
+
+async function runDev(flags: DevFlags): Promise<void> {
+  const signal = stopSignal();
+  const nodeStop = new AbortController();
+  const options = {
+    ...commonOptions(flags),
+    name: flags.name ?? 'Alice',
+    spec: loadChainSpec('dev'),
+    basePath: flags.basePath,
+    authority: AUTHOR,
+  };
+  const { log } = options;
+  const node = await startNode(options, nodeStop.signal);
+  log('info', `${options.spec.name}: JSON-RPC at ${node.rpc.ws} and ${node.rpc.http}, data in ${node.directory}`);
+
+  const failed = new AbortController();
+  node.stopped.catch(() => failed.abort());
+  const until = AbortSignal.any([signal, failed.signal]);
+  const shared = ['--node', node.rpc.ws, '--log', flags.log];
+  const parts: Promise<void>[] = [];
+  if (flags.worker) {
+    const args = ['worker', ...shared, '--key', WORKER, '--base-path', join(node.directory, 'worker')];
+    parts.push(keepRunning({ name: 'worker', args: [...args, '--settle-every', '10'], log }, until));
+  }
+  if (flags.gateway) {
+    const args = ['gateway', ...shared, '--key', PAYER, '--base-path', join(node.directory, 'gateway')];
+    let told = false;
+    const ready = (url: string): void => {
+      if (!told) say(welcome(node, flags, url));
+      told = true;
+    };
+    parts.push(
+      keepRunning({ name: 'gateway', args: [...args, '--port', String(flags.gatewayPort)], log, ready }, until),
+    );
+  } else say(welcome(node, flags, undefined));
+
+  await new Promise<void>((resolve) => {
+    if (until.aborted) resolve();
+    else until.addEventListener('abort', () => resolve(), { once: true });
+  });
+  // The parts first: they may have something to settle.
+  await Promise.all(parts);
+  nodeStop.abort();
+  await node.stopped;
+  log('info', 'stopped');
+}
+
+/** Beside the log, not in it, where the log is read by a machine. */
+const say = (text: string): boolean => (process.stdout.isTTY ? process.stdout : process.stderr).write(text);
+
+function welcome({ rpc, directory }: Node, flags: DevFlags, gateway: string | undefined): string {
+  const at = rpc.ws === 'ws://127.0.0.1:9944' ? '' : ` --node ${rpc.ws}`;
+  const run = 'npm run -s openledger --';
+  const kept = flags.basePath === undefined ? ', removed at the end' : '';
+  const lines = [
+    '',
+    'OpenLedger development ledger',
+    '',
+    `JSON-RPC  ${rpc.ws} and ${rpc.http} (wallets, libraries, explorers)`,
+    `Blobs     ${rpc.http}/blobs/0x…`,
+    ...(gateway === undefined ? [] : [`Gateway   ${gateway} (OpenAI’s API; ${PAYER} pays)`]),
+    ...(flags.worker ? [`Worker    ${WORKER} trains and serves on this machine’s CPU`] : []),
+    `Data      ${directory}${kept}`,
+    '',
+    'First steps, in another terminal:',
+    `  npm run demo${at === '' ? '' : ` --${at}`}`,
+    `  ${run} model list${at}`,
+    ...(gateway === undefined ? [] : [`  curl ${gateway}/models`]),
+    '',
+    'Ctrl-C stops everything.',
+    '',
+  ];
+  return lines.map((line) => (line === '' ? '\n' : `  ${line}\n`)).join('');
+}
+
+export function devCommands(program: Command): void {
+  withCommonFlags(program.command('dev'))
+    .description('run a whole development ledger: Alice authors, a worker trains and serves, a gateway answers')
+    .option('--no-worker', 'without the worker')
+    .option('--no-gateway', 'without the gateway')
+    .addOption(new Option('--gateway-port <port>', 'port for OpenAI’s API, 0 for any').argParser(port).default(8080))
+    .action(runDev);
+}
