@@ -5,6 +5,7 @@ import { type KeyPair, signWith } from '../../../node/keystore/keys.ts';
 import { derive } from '../../../node/keystore/secret-uri.ts';
 import { POT, STAKERS } from '../../../runtime/pallets/attribution.ts';
 import { auditVerdict } from '../../../runtime/pallets/audits.ts';
+import * as blobs from '../../../runtime/pallets/blobs.ts';
 import * as compute from '../../../runtime/pallets/compute.ts';
 import * as inference from '../../../runtime/pallets/inference.ts';
 import * as models from '../../../runtime/pallets/models.ts';
@@ -632,5 +633,89 @@ t.test('audits: commit, reveal, two of three', async (test) => {
   test.equal(world.fails(second, 'Compute', 'withdraw'), 'Compute.NotLeaving');
   world.does(second, 'Compute', 'leave');
   test.equal(world.fails(second, 'Compute', 'take_lease', { order: 0 }), 'Compute.IsLeaving');
+  test.ok(world.balanced());
+});
+
+t.test('an audited answer: disclosed in time by its worker alone, or its auditors say what they must', async (test) => {
+  const world = await ledger();
+  test.teardown(world.close);
+  const parameters = {
+    rate: 1_000_000_000,
+    auditors: 3,
+    commitBlocks: 6,
+    revealBlocks: 3,
+    fee: 10n ** 17n,
+    silenceSlash: 10n * OPEN,
+  };
+  const set = (change: object) =>
+    world.dispatch(make('Audits', 'set_parameters', { parameters: { ...parameters, ...change } })).error;
+  for (const bad of [
+    { auditors: 0 },
+    { auditors: 8 },
+    { rate: 1_000_000_001 },
+    { commitBlocks: 1 },
+    { revealBlocks: 1 },
+  ])
+    test.equal(set(bad), 'Audits.BadParameters');
+  test.equal(world.fails(owner, 'Audits', 'set_parameters', { parameters }), 'BadOrigin', 'governance alone');
+  const training = world.serve();
+  test.equal(set({}), undefined);
+
+  const settle = (first: number) => {
+    const { batch } = world.batchOf(world.answers(training, first, 3));
+    world.does(worker, 'Attribution', 'settle', world.signedBatch(batch));
+    world.next();
+    return { batch, drawn: world.events().find(({ name }) => name === 'Audits.Drawn')?.value };
+  };
+  const fourth = account('Fourth');
+  world.does(owner, 'Balances', 'transfer_keep_alive', { dest: { type: 'Id', value: fourth }, value: 3_000n * OPEN });
+  const elsewhere = { ...CAPABILITIES, baseModels: [1] };
+  world.does(fourth, 'Compute', 'register', { bond: 2_000n * OPEN, capabilities: elsewhere });
+  const { batch, drawn } = settle(1);
+  test.equal(drawn.auditors.length, 1, 'two are able, and an even number could end in a draw');
+  const [auditor] = drawn.auditors as [AccountId];
+  const name = hashKey(auditor) === hashKey(second) ? 'Second' : 'Third';
+  test.notOk(
+    [worker, fourth].some((each) => hashKey(each) === hashKey(auditor)),
+    'able: another one, with the base model',
+  );
+  const blob = someHash('what was said');
+  const disclose = (who: AccountId, change: object = {}) =>
+    world.fails(who, 'Audits', 'disclose', { audit: 0, blob, bytes: 500n, ...change });
+  test.equal(disclose(worker, { audit: 1 }), 'Audits.UnknownAudit');
+  test.equal(disclose(auditor), 'Audits.NotAccused');
+  test.equal(disclose(worker, { bytes: (1n << 20n) + 1n }), 'Audits.TooLarge');
+  test.equal(disclose(worker, { bytes: 0n }), 'Blobs.Empty');
+  test.equal(disclose(worker), undefined);
+  test.equal(disclose(worker), 'Audits.AlreadyDisclosed');
+  test.equal(blobs.sizeOf(world.host, blob), 500n, 'nodes take it in');
+
+  const salt = new Uint8Array(32).fill(5);
+  const commitment = (audit: number, faulty: boolean) =>
+    hashOf(hashing, auditVerdict, { audit, auditor: account(name), faulty, salt });
+  world.does(auditor, 'Audits', 'commit', { audit: 0, commitment: commitment(0, false) });
+  world.wait(7);
+  world.does(auditor, 'Audits', 'reveal', { audit: 0, faulty: false, salt });
+  const [paid, deposit] = [world.free(auditor), inference.sessionOf(world.host, 0n as SessionId)!.deposit];
+  world.wait(2);
+  test.equal(world.free(auditor) - paid, parameters.fee, 'an audit is paid for');
+  test.equal(blobs.sizeOf(world.host, blob), undefined, 'what was said is nobody’s business any more');
+  world.wait(4);
+  test.ok(world.free(worker) > 0n && inference.sessionOf(world.host, 0n as SessionId)!.deposit === deposit);
+  test.equal(world.fails(batch.totals[0]!.contributor, 'Attribution', 'claim'), undefined, 'nothing was wrong');
+
+  const next = settle(10);
+  const judge = next.drawn.auditors[0] as AccountId;
+  const by = hashKey(judge) === hashKey(second) ? 'Second' : 'Third';
+  world.wait(4);
+  test.equal(disclose(worker, { audit: 1, blob: someHash('later') }), 'Audits.TooLate');
+  const made = hashOf(hashing, auditVerdict, { audit: 1, auditor: account(by), faulty: true, salt });
+  world.does(judge, 'Audits', 'commit', { audit: 1, commitment: made });
+  world.wait(3);
+  world.does(judge, 'Audits', 'reveal', { audit: 1, faulty: true, salt });
+  const bond = compute.workerOf(world.host, worker)!.bond;
+  world.wait(3);
+  test.equal(bond - compute.workerOf(world.host, worker)!.bond, 500n * OPEN, 'silence is a fault');
+  test.equal(inference.sessionOf(world.host, 0n as SessionId)!.deposit, deposit, 'the payer has everything back');
   test.ok(world.balanced());
 });
