@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { blake2b } from '@noble/hashes/blake2.js';
+import { blake3 } from '@noble/hashes/blake3.js';
 import { AuraWorker } from '../consensus/aura/worker.ts';
 import { GrandpaVoter, noNetwork } from '../consensus/grandpa/driver.ts';
 import { type Journal, type Log, systemClock } from '../consensus/ports.ts';
@@ -161,7 +162,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     await cleanUp();
   };
   try {
-    const runtime = createRuntime({ blake2_64: (data) => blake2b(data, { dkLen: 8 }) });
+    const runtime = createRuntime({ blake2_64: (data) => blake2b(data, { dkLen: 8 }), blake3 });
     const ports = { database, runtime, hashing, signatures, verifier, clock: systemClock, log };
     const chain = await Chain.open(ports, {
       pruning: options.statePruning,

@@ -1,6 +1,7 @@
 /** The standard transaction extensions, in the order in which transactions carry them. */
 import { addWeight, exceeds } from './framework/dispatch.ts';
 import { type AnyExtension, extension } from './framework/extension.ts';
+import type { Host } from './host.ts';
 import * as system from './pallets/system.ts';
 import { chargeTransactionPayment } from './pallets/transaction-payment.ts';
 import {
@@ -16,7 +17,7 @@ import {
   variants,
 } from './primitives/scale/codec.ts';
 import { type Era, era, eraBirth, eraDeath, hash, type Nonce, nonce } from './primitives/types.ts';
-import { invalid, TransactionRefused } from './primitives/validity.ts';
+import { invalid } from './primitives/validity.ts';
 
 const nothing = (path: string) => named(path, struct({}));
 
@@ -110,8 +111,8 @@ const metadataMode = named('frame_metadata_hash_extension::Mode', variants({ Dis
 export interface SignedChainFacts {
   readonly specVersion: number;
   readonly transactionVersion: number;
-  /** Digest of the metadata by RFC-78; undefined where nobody computed it: then nothing may be signed with it. */
-  readonly metadataHash: Uint8Array | undefined;
+  /** Digest of the metadata by RFC-78. */
+  metadataHash(host: Host): Uint8Array;
 }
 
 export function extensions(facts: SignedChainFacts): readonly AnyExtension[] {
@@ -138,11 +139,7 @@ export function extensions(facts: SignedChainFacts): readonly AnyExtension[] {
       name: 'CheckMetadataHash',
       extra: named('frame_metadata_hash_extension::CheckMetadataHash', struct({ mode: metadataMode })),
       implicit: option(fixedBytes(32)),
-      implicitOf(_env, { mode }) {
-        if (mode.type === 'Disabled') return undefined;
-        if (facts.metadataHash !== undefined) return facts.metadataHash;
-        throw new TransactionRefused({ type: 'Unknown', value: { type: 'CannotLookup' } });
-      },
+      implicitOf: ({ host }, { mode }) => (mode.type === 'Enabled' ? facts.metadataHash(host) : undefined),
     }),
   ];
 }

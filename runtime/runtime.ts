@@ -8,7 +8,8 @@ import { DispatchFailure } from './framework/dispatch.ts';
 import type { ConstantDef, RuntimeApi } from './framework/pallet.ts';
 import type { GenesisConfig } from './genesis.ts';
 import type { Host } from './host.ts';
-import { type MetadataVersion, metadata } from './metadata/metadata.ts';
+import { metadataDigest } from './metadata/digest.ts';
+import { describe, type MetadataVersion, metadata } from './metadata/metadata.ts';
 import { attribution } from './pallets/attribution.ts';
 import { audits } from './pallets/audits.ts';
 import { aura } from './pallets/aura.ts';
@@ -25,7 +26,7 @@ import { multisig } from './pallets/multisig.ts';
 import { proxy } from './pallets/proxy.ts';
 import { session } from './pallets/session.ts';
 import { sudo } from './pallets/sudo.ts';
-import { system } from './pallets/system.ts';
+import { SS58_PREFIX, system } from './pallets/system.ts';
 import { timestamp } from './pallets/timestamp.ts';
 import { transactionPayment } from './pallets/transaction-payment.ts';
 import { treasury } from './pallets/treasury.ts';
@@ -45,6 +46,9 @@ const VERSION = {
   transactionVersion: 1,
   systemVersion: 1,
 };
+
+/** What wallets call amounts; a chain spec that says otherwise does not fit transactions signed by hardware wallets. */
+const TOKEN = { decimals: 18, tokenSymbol: 'OPEN' };
 
 const CODE = utf8(':code');
 
@@ -68,11 +72,11 @@ export interface Runtime {
 export interface RuntimeOptions {
   /** Names runtime APIs: blake2b with eight bytes of output. */
   blake2_64(data: Uint8Array): Uint8Array;
-  /** Digest of the metadata by RFC-78, for hardware wallets; without it transactions that sign it are refused. */
-  readonly metadataHash?: Uint8Array;
+  /** Digests the metadata for hardware wallets: 32 bytes. */
+  blake3(data: Uint8Array): Uint8Array;
 }
 
-export function createRuntime({ blake2_64, metadataHash }: RuntimeOptions): Runtime {
+export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
   const nameless: RuntimeVersion = { ...VERSION, apis: [] };
   const calls = { codec: outerCall(() => assembly.call) };
   const pallets = [
@@ -99,7 +103,7 @@ export function createRuntime({ blake2_64, metadataHash }: RuntimeOptions): Runt
     governance(calls),
   ];
   const assembly: Assembly = assemble('openledger_runtime', pallets);
-  const chosen = extensions({ ...nameless, metadataHash });
+  const chosen = extensions({ ...nameless, metadataHash: (host) => cachedDigest(host) });
   const executive = new Executive(assembly, chosen, nameless);
   const metadataCache = new Map<string, Uint8Array>();
   const apis: RuntimeApi[] = [
@@ -132,6 +136,17 @@ export function createRuntime({ blake2_64, metadataHash }: RuntimeOptions): Runt
     const made = metadataCache.get(key) ?? metadata({ assembly, extensions: chosen, apis }, wanted, host);
     metadataCache.set(key, made);
     return made;
+  }
+
+  let digest: Uint8Array | undefined;
+  /** Only definitions go into it, no constants: it is the same in every state. */
+  function cachedDigest(host: Host): Uint8Array {
+    digest ??= metadataDigest(
+      describe({ assembly, extensions: chosen, apis }, 15, host),
+      { ...TOKEN, ...VERSION, base58Prefix: SS58_PREFIX },
+      blake3,
+    );
+    return digest;
   }
 
   return {

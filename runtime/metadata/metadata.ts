@@ -72,8 +72,11 @@ type StorageKind =
   | { readonly type: 'plain'; readonly value: number }
   | { readonly type: 'map'; readonly hashers: readonly Hasher[]; readonly key: number; readonly value: number };
 
-/** The encoded metadata, prefixed by its magic number and version. Constants are read from the host's state. */
-export function metadata(source: MetadataSource, version: MetadataVersion, host: Host): Uint8Array {
+/** What the metadata says, before it is written down in one version's words. Types are numbered provisionally. */
+export type Description = ReturnType<typeof describe>;
+
+/** Constants are read from the host's state. */
+export function describe(source: MetadataSource, version: MetadataVersion, host: Host) {
   const { assembly, extensions, apis } = source;
   const outer = outerTypes(source);
   const registry = new TypeRegistry(outer);
@@ -134,10 +137,12 @@ export function metadata(source: MetadataSource, version: MetadataVersion, host:
             output: registry.add(method.output.type),
           })),
         }));
-  const { types, idOf } = registry.close();
+  return { pallets, extrinsic, runtime, enums, described, ...registry.close() };
+}
 
-  // ---- writing -----------------------------------------------------------------------------------------------
-
+/** The encoded metadata, prefixed by its magic number and version. Constants are read from the host's state. */
+export function metadata(source: MetadataSource, version: MetadataVersion, host: Host): Uint8Array {
+  const { pallets, extrinsic, runtime, enums, described, types, idOf } = describe(source, version, host);
   const sink = new Sink(256 * 1024);
   const id = (provisional: number): void => sink.compact(idOf(provisional));
   const bytes = (value: Uint8Array): void => {

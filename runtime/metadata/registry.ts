@@ -3,7 +3,8 @@ import { utf8 } from '../primitives/bytes.ts';
 import type { Sink } from '../primitives/scale/io.ts';
 import type { FieldDef, PrimitiveName, TypeDef, TypeShape } from '../primitives/scale/type.ts';
 
-const PRIMITIVES: readonly PrimitiveName[] = [
+/** In the order of their indices. */
+export const PRIMITIVES: readonly PrimitiveName[] = [
   'bool',
   'char',
   'str',

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createContext, runInContext } from 'node:vm';
 import { blake2b } from '@noble/hashes/blake2.js';
+import { blake3 } from '@noble/hashes/blake3.js';
 import { build } from 'esbuild';
 import t from 'tap';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
@@ -50,6 +51,7 @@ t.test('the bundle holds nothing but the runtime, and runs without the world', a
   runInContext(code, context);
   const confined = (runInContext('made', context) as { createRuntime: typeof createRuntime }).createRuntime({
     blake2_64,
+    blake3,
   });
 
   const directory = await mkdtemp(join(tmpdir(), 'purity-'));
@@ -88,5 +90,5 @@ t.test('the bundle holds nothing but the runtime, and runs without the world', a
     }
     return { roots, metadata: toHex(hashing.blake2_256(runtime.call(host, 'Metadata_metadata', new Uint8Array()))) };
   };
-  test.same(run(confined), run(createRuntime({ blake2_64 })), 'the same roots and metadata, confined or not');
+  test.same(run(confined), run(createRuntime({ blake2_64, blake3 })), 'the same roots and metadata, confined or not');
 });

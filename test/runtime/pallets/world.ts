@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { blake2b } from '@noble/hashes/blake2.js';
+import { blake3 } from '@noble/hashes/blake3.js';
 import { createHashing } from '../../../node/crypto/hashing.ts';
 import { createSignatures } from '../../../node/crypto/signatures.ts';
 import { Database } from '../../../node/database/database.ts';
@@ -17,7 +18,7 @@ import * as system from '../../../runtime/pallets/system.ts';
 import { AURA_ENGINE, type Header } from '../../../runtime/primitives/header.ts';
 import { encode, tuple, u64, vec } from '../../../runtime/primitives/scale/codec.ts';
 import { Source } from '../../../runtime/primitives/scale/io.ts';
-import { type AccountId, asAccountId, hash, ZERO_HASH } from '../../../runtime/primitives/types.ts';
+import { type AccountId, asAccountId, type Hash, hash, ZERO_HASH } from '../../../runtime/primitives/types.ts';
 import { createRuntime } from '../../../runtime/runtime.ts';
 
 export const OPEN = 10n ** 18n;
@@ -58,14 +59,14 @@ export interface EventRecord {
   readonly value: any;
 }
 
-export async function createWorld(genesis: GenesisConfig = genesisOf()) {
+export async function createWorld(genesis: GenesisConfig = genesisOf(), genesisHash: Hash = ZERO_HASH) {
   const directory = await mkdtemp(join(tmpdir(), 'pallets-'));
   const database = await Database.open(directory);
   const hashing = createHashing();
   const signatures = await createSignatures();
   const states = await StateDatabase.open(database, hashing.blake2_256, { pruning: 'archive' });
   const host = runtimeHost(states.empty(), hashing, signatures, () => {});
-  const runtime = createRuntime({ blake2_64: (data) => blake2b(data, { dkLen: 8 }) });
+  const runtime = createRuntime({ blake2_64: (data) => blake2b(data, { dkLen: 8 }), blake3 });
   const { executive } = runtime;
   const { assembly } = executive;
   runtime.genesis(host, genesis);
@@ -96,7 +97,7 @@ export async function createWorld(genesis: GenesisConfig = genesisOf()) {
       open = true;
       const slot = encode(u64, BigInt(1_000 + number));
       executive.initializeBlock(host, {
-        parentHash: ZERO_HASH,
+        parentHash: number === 1 ? genesisHash : ZERO_HASH,
         number,
         stateRoot: ZERO_HASH,
         extrinsicsRoot: ZERO_HASH,
