@@ -241,6 +241,27 @@ export interface EngineMetrics {
   readonly generatedTokens: number;
   readonly promptTokens: number;
   readonly memoryBytes: number;
+  /** How many adapters each tier holds, where an engine has tiers: what is in device memory is in the others too, as a rule. */
+  readonly tiers?: { readonly device: number; readonly host: number; readonly disk: number };
+  /** Engine processes that took over from one that died. */
+  readonly restarts?: number;
+}
+
+/** What one adapter did since the engine process began. Sums, not means. */
+export interface AdapterMetrics {
+  /** In the order in which they were opened, from 1. */
+  readonly adapter: number;
+  /** Where it lies now: the fastest tier that holds it. */
+  readonly tier: 'device' | 'host' | 'disk';
+  readonly requests: number;
+  readonly promptTokens: number;
+  readonly generatedTokens: number;
+  /** Where it lay when a request came. */
+  readonly hits: { readonly device: number; readonly host: number; readonly disk: number };
+  /** From request to a place in the batch. */
+  readonly waitedMilliseconds: number;
+  /** From request to first token. */
+  readonly firstTokenMilliseconds: number;
 }
 
 // ---- gradients -------------------------------------------------------------------------------------------------------
@@ -291,6 +312,8 @@ export interface LoadedModel {
     options?: GradientOptions & { readonly block?: number },
   ): Promise<MatrixCovariance[]>;
   metrics(): EngineMetrics;
+  /** Adapters that had requests; engines without tiers do not tell. */
+  adapterMetrics?(): Promise<AdapterMetrics[]>;
   /** Ends generations as aborted, rejects the rest with `ENGINE_CLOSED`, and frees the memory. */
   close(): Promise<void>;
 }

@@ -5,7 +5,10 @@ import type { LlamaShape } from './config.ts';
 import { readModelFile } from './model.ts';
 import { openTokenizer, type StreamingTokenizer } from './tokenizer.ts';
 
-export async function readTokenizer(directory: string, shape: LlamaShape): Promise<StreamingTokenizer> {
+export async function readTokenizer(
+  directory: string,
+  shape: Pick<LlamaShape, 'bos' | 'eos' | 'vocabulary'>,
+): Promise<StreamingTokenizer> {
   const optional = (name: string): Promise<string | undefined> =>
     readFile(join(directory, name), 'utf8').catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return undefined;

@@ -1,0 +1,407 @@
+/**
+ * One model of the torch engine. It outlives its Python process: when that dies, another takes over, knows the same adapters,
+ * and calls under way are made again: generations behind the tokens they had, trainings from their last checkpoint.
+ */
+import { type GradientLayout, gradientLayout, type LoraMatrix } from '../../attribution/layout.ts';
+import type { MatrixCovariance } from '../../attribution/precondition.ts';
+import { checkLora } from '../embedded/config.ts';
+import { TextStream } from '../embedded/text-stream.ts';
+import type { StreamingTokenizer } from '../embedded/tokenizer.ts';
+import {
+  type Adapter,
+  type AdapterFiles,
+  type AdapterMetrics,
+  EngineError,
+  type EngineMetrics,
+  type Example,
+  type ExampleGradient,
+  type FinishReason,
+  type Generation,
+  type GenerationHooks,
+  type GenerationRequest,
+  type GradientOptions,
+  type LoadedModel,
+  type LoraSettings,
+  type LoraTarget,
+  type ModelInfo,
+  type ModelTokenizer,
+  type TrainingHooks,
+  type TrainingJob,
+  type TrainingOutcome,
+} from '../engine.ts';
+import { CallCancelled, type CallResult } from './child.ts';
+import { doublesOf, examplesPart, floatsOf, jsonSettings, progressOf } from './codecs.ts';
+import type { Supervisor } from './supervisor.ts';
+
+/** A linear layer that LoRA can be put on. */
+export interface TorchSite {
+  readonly layer: number;
+  readonly target: LoraTarget;
+  readonly inputs: number;
+  readonly outputs: number;
+}
+
+/** Examples a call, and bytes of gradients that one answer carries at most. */
+const EXAMPLES_A_CALL = 32;
+const GRADIENT_BYTES = 32 << 20;
+/** Calls under way for one stream of gradients. */
+const AHEAD = 2;
+/** Steps between checkpoints that only serve a crash, when the job itself wants none. */
+const RECOVERY_STEPS = 50;
+
+export class TorchModel implements LoadedModel {
+  readonly info: ModelInfo;
+  readonly tokenizer: ModelTokenizer;
+  readonly #tokenizer: StreamingTokenizer;
+  readonly #supervisor: Supervisor;
+  readonly #sites: readonly TorchSite[];
+  readonly #gone: () => void;
+  #nextAdapter = 1;
+  #closing: Promise<void> | undefined;
+
+  constructor(
+    supervisor: Supervisor,
+    info: ModelInfo,
+    sites: readonly TorchSite[],
+    tokenizer: StreamingTokenizer,
+    gone: () => void,
+  ) {
+    this.#supervisor = supervisor;
+    this.info = info;
+    this.#sites = sites;
+    this.tokenizer = tokenizer;
+    this.#tokenizer = tokenizer;
+    this.#gone = gone;
+  }
+
+  // ---- adapters ------------------------------------------------------------------------------------------------------
+
+  async openAdapter(files: AdapterFiles): Promise<Adapter> {
+    this.#expectOpen();
+    const id = this.#nextAdapter++;
+    const { value } = await this.#supervisor.call('openAdapter', { adapter: id }, [files.config, files.weights]);
+    const lora = value.lora as LoraSettings;
+    checkLora(lora, 'BAD_ADAPTER');
+    this.#supervisor.adapters.add(id);
+    return new TorchAdapter(this, this.#supervisor, id, lora, Number(value.bytes));
+  }
+
+  /** What each adapter that had requests since the engine process began did. */
+  async adapterMetrics(): Promise<AdapterMetrics[]> {
+    this.#expectOpen();
+    const { value } = await this.#supervisor.call('adapterMetrics', {});
+    const rows = value.adapters as number[][];
+    return rows.map(([id, tier, requests, prompt, tokens, device, host, disk, waited, first]) => ({
+      adapter: id!,
+      tier: (['disk', 'host', 'device'] as const)[tier!]!,
+      requests: requests!,
+      promptTokens: prompt!,
+      generatedTokens: tokens!,
+      hits: { device: device!, host: host!, disk: disk! },
+      waitedMilliseconds: waited!,
+      firstTokenMilliseconds: first!,
+    }));
+  }
+
+  // ---- training ------------------------------------------------------------------------------------------------------
+
+  async train(job: TrainingJob, hooks: TrainingHooks = {}): Promise<TrainingOutcome> {
+    this.#expectOpen();
+    hooks.signal?.throwIfAborted();
+    const { checkpointEvery } = job.settings;
+    const settings = jsonSettings({ ...job.settings, checkpointEvery: checkpointEvery ?? RECOVERY_STEPS });
+    const examples = examplesPart(job.examples);
+    const weights =
+      job.weights === undefined ? new Uint8Array() : new Uint8Array(Float64Array.from(job.weights).buffer);
+    let resume = job.resume ?? new Uint8Array();
+    // Steps that a process before this one told of already.
+    let told = 0;
+    let stored = 0;
+    const params = { settings, ...(job.baseName !== undefined && { baseName: job.baseName }) };
+    const started = performance.now();
+    const { value, parts } = await this.#supervisor.retry(async (child, progressed) => {
+      let id = 0;
+      return child.call('train', params, [examples, weights, resume], {
+        ...(hooks.signal !== undefined && { signal: hooks.signal }),
+        begun: (given) => {
+          id = given;
+        },
+        event: ({ name, values, parts: [state] }) => {
+          if (name === 'progress') {
+            const progress = progressOf(values);
+            if (progress.step <= told) return;
+            told = progress.step;
+            hooks.progress?.(progress);
+          } else if (name === 'checkpoint' && state !== undefined) {
+            const step = Number(values.step);
+            const keep = async (): Promise<void> => {
+              if (checkpointEvery !== undefined && step > stored) await hooks.checkpoint?.(state, step);
+            };
+            keep().then(
+              () => {
+                stored = Math.max(stored, step);
+                resume = state;
+                progressed();
+                child.stored(id);
+              },
+              (error: unknown) => child.giveUp(id, error),
+            );
+          }
+        },
+      });
+    });
+    const [config, weightsFile, attribution] = parts;
+    if (config === undefined || weightsFile === undefined || attribution === undefined) throw strange('train');
+    return {
+      adapter: { config, weights: weightsFile },
+      attribution: { config, weights: attribution },
+      steps: Number(value.steps),
+      tokens: Number(value.tokens),
+      loss: Number(value.loss),
+      milliseconds: performance.now() - started,
+    };
+  }
+
+  // ---- serving -------------------------------------------------------------------------------------------------------
+
+  async generate(request: GenerationRequest, hooks: GenerationHooks = {}): Promise<Generation> {
+    this.#expectOpen();
+    const { adapter, prompt, maxTokens, temperature, topP, seed, stop = [] } = request;
+    if (stop.length > 16 || stop.some((text) => typeof text !== 'string' || text === '')) {
+      throw new EngineError('BAD_REQUEST', 'stop sequences');
+    }
+    const id = adapter === undefined ? undefined : TorchAdapter.idOf(adapter, this);
+    const limit = Math.min(maxTokens, this.info.maxPositions - prompt.length);
+    const started = performance.now();
+    const stream = new TextStream(this.#tokenizer, stop);
+    const tokens: number[] = [];
+    let text = '';
+    let first = 0;
+    let finish: FinishReason | undefined;
+    const ended = new AbortController();
+    const signal = hooks.signal === undefined ? ended.signal : AbortSignal.any([hooks.signal, ended.signal]);
+    const token = (token: number): void => {
+      // What was under way when a stop sequence was seen.
+      if (finish !== undefined) return;
+      if (token < 0 || token >= this.info.vocabulary) throw strange('generate');
+      const index = tokens.length;
+      if (index === 0) first = performance.now();
+      tokens.push(token);
+      const isEnd = this.tokenizer.eos.includes(token);
+      const full = tokens.length >= limit;
+      const { delta, stopped } = isEnd ? { delta: stream.flush(), stopped: false } : stream.push(token, full);
+      text += delta;
+      if (isEnd || stopped) finish = 'stop';
+      else if (full) finish = 'length';
+      hooks.token?.({ id: token, index, delta });
+      if (stopped) ended.abort();
+    };
+    const params = {
+      prompt,
+      maxTokens,
+      temperature,
+      topP,
+      seed: String(seed),
+      ...(id !== undefined && { adapter: id }),
+    };
+    if (hooks.signal?.aborted !== true) {
+      try {
+        await this.#supervisor.retry(async (child, progressed) => {
+          if (finish !== undefined) return;
+          const given = [...tokens];
+          await child.call('generate', { ...params, given }, [], {
+            signal,
+            token: (each) => {
+              token(each);
+              progressed();
+            },
+          });
+        });
+      } catch (error) {
+        const closed = error instanceof EngineError && error.code === 'ENGINE_CLOSED';
+        const cancelled = signal.aborted && (error === signal.reason || error instanceof CallCancelled);
+        if (!cancelled && !(closed && tokens.length > 0) && !(closed && this.#closing !== undefined)) throw error;
+      }
+    }
+    const now = performance.now();
+    return {
+      tokens,
+      text,
+      finish: finish ?? 'aborted',
+      promptTokens: prompt.length,
+      firstTokenMilliseconds: (first || now) - started,
+      milliseconds: now - started,
+    };
+  }
+
+  // ---- losses and gradients ------------------------------------------------------------------------------------------
+
+  async losses(examples: readonly Example[], adapter?: Adapter, signal?: AbortSignal): Promise<Float64Array> {
+    this.#expectOpen();
+    const id = adapter === undefined ? undefined : TorchAdapter.idOf(adapter, this);
+    const losses = new Float64Array(examples.length);
+    let at = 0;
+    for await (const { parts } of this.#chunked('losses', id === undefined ? {} : { adapter: id }, examples, signal)) {
+      const some = doublesOf(parts[0], Math.min(EXAMPLES_A_CALL, examples.length - at));
+      losses.set(some, at);
+      at += some.length;
+    }
+    return losses;
+  }
+
+  layout(lora: LoraSettings, options: { readonly block?: number; readonly fromLayer?: number } = {}): GradientLayout {
+    checkLora(lora, 'BAD_SETTINGS');
+    const { fromLayer = 0, block = 32 } = options;
+    if (!Number.isInteger(fromLayer) || fromLayer < 0 || fromLayer >= this.info.layers) {
+      throw new EngineError('BAD_REQUEST', `layer ${fromLayer} of ${this.info.layers}`);
+    }
+    const known = new Set(this.#sites.map(({ target }) => target));
+    for (const target of lora.targets) {
+      if (!known.has(target)) throw new EngineError('BAD_SETTINGS', `${this.info.architecture} has no ${target}`);
+    }
+    const matrices = this.#sites
+      .filter(({ layer, target }) => layer >= fromLayer && lora.targets.includes(target))
+      .flatMap((site): LoraMatrix[] => {
+        const path = `base_model.model.model.layers.${site.layer}.${/^[qkvo]_/.test(site.target) ? 'self_attn' : 'mlp'}.${site.target}`;
+        return [
+          { name: `${path}.lora_A.weight`, rank: lora.rank, hidden: site.inputs },
+          { name: `${path}.lora_B.weight`, rank: lora.rank, hidden: site.outputs },
+        ];
+      });
+    return gradientLayout(matrices, block);
+  }
+
+  async *gradients(
+    examples: readonly Example[],
+    adapter: Adapter,
+    options: GradientOptions = {},
+  ): AsyncGenerator<ExampleGradient> {
+    this.#expectOpen();
+    const id = TorchAdapter.idOf(adapter, this);
+    const { fromLayer = 0, signal } = options;
+    const { size } = this.layout(adapter.lora, { fromLayer });
+    const count = Math.max(1, Math.min(EXAMPLES_A_CALL, Math.floor(GRADIENT_BYTES / (size * 4))));
+    let index = 0;
+    for await (const { parts } of this.#chunked('gradients', { adapter: id, fromLayer }, examples, signal, count)) {
+      const some = Math.min(count, examples.length - index);
+      const losses = doublesOf(parts[0], some);
+      const gradients = parts.slice(1);
+      if (gradients.reduce((sum, part) => sum + part.length, 0) !== some * size * 4) throw strange('gradients');
+      let row = 0;
+      for (const part of gradients) {
+        const rows = floatsOf(part);
+        for (let at = 0; at < rows.length; at += size) {
+          const { tokens, from } = examples[index]!;
+          const gradient = rows.slice(at, at + size);
+          yield { index: index++, gradient, loss: losses[row++]!, tokens: tokens.length - from };
+        }
+      }
+    }
+  }
+
+  async covariances(
+    examples: readonly Example[],
+    adapter: Adapter,
+    options: GradientOptions & { readonly block?: number } = {},
+  ): Promise<MatrixCovariance[]> {
+    this.#expectOpen();
+    const { fromLayer = 0, block = 32, signal } = options;
+    signal?.throwIfAborted();
+    const params = { adapter: TorchAdapter.idOf(adapter, this), fromLayer, block };
+    const { matrices } = this.layout(adapter.lora, { fromLayer, block });
+    let sums: Float64Array[] | undefined;
+    for await (const { parts } of this.#chunked('covariances', params, examples, signal)) {
+      if (parts.length !== 2 * matrices.length) throw strange('covariances');
+      const some = parts.map((part) => doublesOf(part));
+      if (sums === undefined) sums = some;
+      else for (const [i, sum] of sums.entries()) for (let j = 0; j < sum.length; j++) sum[j]! += some[i]![j]!;
+    }
+    if (sums === undefined) throw new EngineError('BAD_EXAMPLE', 'no examples to take covariances of');
+    return matrices.map((_, m) => ({ rank: sums[2 * m]!, hidden: sums[2 * m + 1]! }));
+  }
+
+  /** Answers to `method` for the examples, a few at a time and in order; a few calls under way, none begun after an abort. */
+  async *#chunked(
+    method: string,
+    params: Readonly<Record<string, unknown>>,
+    examples: readonly Example[],
+    signal: AbortSignal | undefined,
+    count = EXAMPLES_A_CALL,
+  ): AsyncGenerator<CallResult> {
+    const running: Promise<CallResult>[] = [];
+    let next = 0;
+    while (running.length > 0 || next < examples.length) {
+      signal?.throwIfAborted();
+      while (next < examples.length && running.length < AHEAD) {
+        const part = examplesPart(examples.slice(next, next + count));
+        const result = this.#supervisor.call(method, params, [part], signal);
+        // Whoever leaves early does not look at those behind.
+        result.catch(() => {});
+        running.push(result);
+        next += count;
+      }
+      yield await running.shift()!;
+    }
+  }
+
+  // ---- the rest ------------------------------------------------------------------------------------------------------
+
+  metrics(): EngineMetrics {
+    const { active, waiting, generated, prompt, memory, tiers } = this.#supervisor.figures();
+    return {
+      active,
+      waiting,
+      adapters: this.#closing === undefined ? this.#supervisor.adapters.size : 0,
+      generatedTokens: generated,
+      promptTokens: prompt,
+      memoryBytes: memory,
+      tiers,
+      restarts: this.#supervisor.restarts,
+    };
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#supervisor.close().finally(this.#gone);
+    return this.#closing;
+  }
+
+  #expectOpen(): void {
+    if (this.#closing !== undefined) throw new EngineError('ENGINE_CLOSED', 'the model is closed');
+  }
+}
+
+class TorchAdapter implements Adapter {
+  readonly lora: LoraSettings;
+  readonly bytes: number;
+  readonly #model: TorchModel;
+  readonly #supervisor: Supervisor;
+  readonly #id: number;
+  #closed = false;
+
+  constructor(model: TorchModel, supervisor: Supervisor, id: number, lora: LoraSettings, bytes: number) {
+    this.#model = model;
+    this.#supervisor = supervisor;
+    this.#id = id;
+    this.lora = lora;
+    this.bytes = bytes;
+  }
+
+  /** Its number in the engine process. */
+  static idOf(adapter: Adapter, model: TorchModel): number {
+    if (!(adapter instanceof TorchAdapter) || adapter.#model !== model) {
+      throw new EngineError('BAD_ADAPTER', 'an adapter of another model');
+    }
+    if (adapter.#closed) throw new EngineError('ADAPTER_CLOSED', 'the adapter is closed');
+    return adapter.#id;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#supervisor.adapters.delete(this.#id);
+    if (!this.#supervisor.closed) await this.#supervisor.call('closeAdapter', { adapter: this.#id });
+  }
+}
+
+const strange = (method: string): EngineError =>
+  new EngineError('ENGINE_FAILED', `${method}: an answer of another shape than asked for`);

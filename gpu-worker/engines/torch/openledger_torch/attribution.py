@@ -1,0 +1,165 @@
+"""
+Gradients of single examples with respect to an adapter's matrices, and K-FAC's sums (Martens & Grosse 2015), a batch at a
+time. Of a linear layer's output only the slope δ is needed: for an example with inputs X [tokens, in] and slopes Δ
+[tokens, out], with s = alpha / rank,
+
+    ∂/∂A = s (Δ B)ᵀ X          ∂/∂Bᵀ = s (A Xᵀ) Δ
+
+Padding behind an example has no slope, since causal attention keeps it from the loss.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from .adapters import Lora, factors_of
+from .base import BaseModel
+from .errors import EngineFault
+from .examples import Example, Padded, batches, check_example, pad, response_losses
+from .sites import Factors, Site
+
+#: Called with a site, its inputs x [rows, tokens, in], A x [rows, tokens, rank], δ B [rows, tokens, rank], δ [rows, tokens, out].
+Visit = Callable[[Site, Tensor, Tensor, Tensor, Tensor], None]
+
+
+class ProbePlan:
+    """The adapter for all rows, and a hook on the slope of each output from layer `from_layer` on."""
+
+    def __init__(self, views: dict, scale: float, from_layer: int, visit: Visit) -> None:
+        self._views = views
+        self._scale = scale
+        self._from = from_layer
+        self._visit = visit
+
+    def apply(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
+        pair = self._views.get(site.key)
+        if pair is None:
+            return y
+        a, b = (matrix.to(x.dtype) for matrix in pair)
+        low = torch.matmul(x, a.t())
+        out = torch.addmm(y.flatten(0, -2), low.flatten(0, -2), b, alpha=self._scale).view_as(y)
+        if site.layer < self._from:
+            return out
+        if not out.requires_grad:
+            # The graph begins here: nothing before this layer is differentiated.
+            out.requires_grad_(True)
+        x, low = x.detach(), low.detach()
+
+        def slope(dy: Tensor) -> None:
+            dy = dy.detach()
+            self._visit(site, x, low, torch.matmul(dy, b.t()), dy)
+
+        out.register_hook(slope)
+        return out
+
+
+def _differentiate(base: BaseModel, batch: Padded, views: dict, lora: Lora, from_layer: int, mean: bool, visit: Visit):
+    with torch.enable_grad(), base.sites.using(ProbePlan(views, lora.scale, from_layer, visit)):
+        sums = response_losses(base, batch)
+        (sums / batch.counts if mean else sums).sum().backward()
+    return sums.detach()
+
+
+def _checked(base: BaseModel, examples: Sequence[Example], lora: Lora, from_layer: int) -> Factors:
+    if type(from_layer) is not int or not 0 <= from_layer < base.layers:
+        raise EngineFault("BAD_REQUEST", f"layer {from_layer} of {base.layers}")
+    for example in examples:
+        check_example(base, example)
+    return factors_of(base, lora, from_layer=from_layer)
+
+
+def losses(base: BaseModel, examples: Sequence[Example], plan, micro_tokens: int) -> Iterator[Tensor]:
+    """Mean losses of each batch's examples, in order."""
+    for example in examples:
+        check_example(base, example)
+    for batch in batches(base, examples, micro_tokens, 64):
+        padded = pad(batch, base.device)
+        with torch.no_grad(), base.sites.using(plan):
+            yield response_losses(base, padded) / padded.counts
+
+
+def gradients(
+    base: BaseModel,
+    examples: Sequence[Example],
+    lora: Lora,
+    flat: Tensor,
+    from_layer: int,
+    micro_tokens: int,
+    most: int = 64,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of each batch, in order: gradients of the examples' mean losses [rows, size] and these losses [rows], on the device."""
+    factors = _checked(base, examples, lora, from_layer)
+    views = factors_of(base, lora).views(flat)
+    for batch in batches(base, examples, micro_tokens, most):
+        padded = pad(batch, base.device)
+        out = torch.zeros(len(batch), factors.size, device=base.device)
+
+        def visit(site: Site, x: Tensor, low: Tensor, slope: Tensor, dy: Tensor) -> None:
+            a = torch.bmm(slope.transpose(1, 2), x)
+            b = torch.bmm(low.transpose(1, 2), dy)
+            factors.view(out, *site.key, "A").copy_(a.float() * lora.scale)
+            factors.view(out, *site.key, "B").copy_(b.float() * lora.scale)
+
+        sums = _differentiate(base, padded, views, lora, from_layer, True, visit)
+        yield out, sums / padded.counts
+
+
+class Covariances:
+    """Sums over tokens that are read, of the summed loss; float64 between batches."""
+
+    def __init__(self, base: BaseModel, lora: Lora, flat: Tensor, from_layer: int, block: int) -> None:
+        if type(block) is not int or block < 1:
+            raise EngineFault("BAD_REQUEST", f"blocks of {block}")
+        self._base = base
+        self._lora = lora
+        self._from = from_layer
+        self._block = block
+        self._factors = _checked(base, [], lora, from_layer)
+        self._views = factors_of(base, lora).views(flat)
+        self._sums: dict[tuple[int, str, str, str], Tensor] = {}
+
+    def add(self, batch: Sequence[Example]) -> None:
+        padded = pad(batch, self._base.device)
+        own = padded.own
+        square = self._lora.scale**2
+
+        def visit(site: Site, x: Tensor, low: Tensor, slope: Tensor, dy: Tensor) -> None:
+            x, low, slope, dy = (each[own].float() for each in (x, low, slope, dy))
+            self._sum(site, "A", "hidden", self._blocks(x))
+            self._sum(site, "A", "rank", slope.t() @ slope * square)
+            self._sum(site, "B", "rank", low.t() @ low)
+            self._sum(site, "B", "hidden", self._blocks(dy) * square)
+
+        _differentiate(self._base, padded, self._views, self._lora, self._from, False, visit)
+
+    def finish(self) -> list[tuple[Tensor, Tensor]]:
+        """Rank and hidden sides (float64, flat, on the CPU), in the order of the layout."""
+        out = []
+        for name in self._factors.names:
+            key = self._factors.of_name[name]
+            hidden = self._factors.places[key][1]
+            blank = torch.zeros(self._blocks(torch.zeros(1, hidden)).numel(), dtype=torch.float64)
+            rank = self._sums.get((*key, "rank"), torch.zeros(self._factors.rank**2, dtype=torch.float64))
+            out.append((rank.flatten().cpu(), self._sums.get((*key, "hidden"), blank).flatten().cpu()))
+        return out
+
+    def _sum(self, site: Site, side: str, what: str, value: Tensor) -> None:
+        key = (site.layer, site.target, side, what)
+        value = value.double()
+        self._sums[key] = value if key not in self._sums else self._sums[key] + value
+
+    def _blocks(self, y: Tensor) -> Tensor:
+        """`Σ y yᵀ` over the rows, diagonal blocks one after the other, row-major; the last may be narrower."""
+        hidden, block = y.shape[1], self._block
+        whole = hidden // block
+        parts = []
+        if whole > 0:
+            cut = y[:, : whole * block].reshape(-1, whole, block).transpose(0, 1)
+            parts.append(torch.bmm(cut.transpose(1, 2), cut).flatten())
+        if hidden % block != 0:
+            rest = y[:, whole * block :]
+            parts.append((rest.t() @ rest).flatten())
+        return torch.cat(parts)

@@ -1,0 +1,328 @@
+"""What can be called. A method answers at once, or gives an iterator that does its work a slice a turn."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import attribution
+from .adapters import factors_of
+from .base import BaseModel, choose_device, choose_dtype, load_base
+from .errors import EngineFault
+from .examples import batches, check_example, read_examples
+from .serving import Limits, Sequence, Server, read_request
+from .sites import SharedPlan
+from .tiers import AdapterTiers, now_ms
+from .training import StepResult, Trainer, read_settings
+
+if TYPE_CHECKING:
+    from .service import Call
+
+Job = Iterator[None]
+
+
+class Loaded:
+    def __init__(self, base: BaseModel, params: dict[str, Any], scratch: str) -> None:
+        self.base = base
+        on_gpu = base.device.type == "cuda"
+        limits = params.get("serving") or {}
+        batch, waiting = whole(limits, "batch", 1, 32 if on_gpu else 8), whole(limits, "queue", 0, 64)
+        slots = max(batch, whole(params, "slots", 1, 128 if on_gpu else 64))
+        free = torch.cuda.mem_get_info(base.device)[0] if on_gpu else 8 << 30
+        self.limits = Limits(
+            batch=batch,
+            queue=waiting,
+            prompt_tokens=whole(params, "promptTokens", 1, 2048 if on_gpu else 256),
+            cache_bytes=whole(params, "cacheBytes", 1, free // 2),
+        )
+        host_bytes = whole(params, "hostBytes", 0, 4 << 30)
+        self.micro_tokens = whole(params, "microTokens", 1, 8192 if on_gpu else 2048)
+        self.tiers = AdapterTiers(base, os.path.join(scratch, "adapters"), slots, host_bytes)
+        self.server = Server(base, self.tiers, self.limits)
+        self.eos = frozenset(params.get("eos") or base.info["eos"])
+        #: Factors of adapters that gradients are taken of, on the device.
+        self.devices: dict[int, Tensor] = {}
+
+
+class Methods:
+    def __init__(self, scratch: str, token: Callable[[int, int], None]) -> None:
+        self._scratch = scratch
+        self._token = token
+        self._loaded: Loaded | None = None
+        self._sequences: dict[int, tuple["Call", Sequence]] = {}
+        self._table: dict[str, Callable[["Call"], Job | None]] = {
+            "load": self._load,
+            "openAdapter": self._open_adapter,
+            "recoverAdapters": self._recover_adapters,
+            "closeAdapter": self._close_adapter,
+            "generate": self._generate,
+            "train": self._train,
+            "losses": self._losses,
+            "gradients": self._gradients,
+            "covariances": self._covariances,
+            "adapterMetrics": self._adapter_metrics,
+        }
+
+    def begin(self, call: "Call") -> Job | None:
+        method = self._table.get(call.method)
+        if method is None:
+            raise EngineFault("BAD_REQUEST", f"no method {call.method}")
+        return method(call)
+
+    @property
+    def waits(self) -> bool:
+        """Requests that wait for the disk."""
+        return self._loaded is not None and self._loaded.server.waiting > 0
+
+    def figures(self) -> dict[str, Any]:
+        """For the heart-beat, which another thread sends."""
+        loaded = self._loaded
+        if loaded is None:
+            return {}
+        server, tiers = loaded.server, loaded.tiers
+        cuda = loaded.base.device.type == "cuda"
+        return {
+            "active": server.active,
+            "waiting": server.waiting,
+            "adapters": tiers.open,
+            "generated": server.generated,
+            "prompt": server.prompt,
+            "steps": server.steps,
+            "memory": torch.cuda.memory_allocated(loaded.base.device) if cuda else resident_bytes(),
+            "tiers": tiers.tiers(),
+        }
+
+    def serve(self) -> bool:
+        if self._loaded is None:
+            return False
+        for call, sequence in list(self._sequences.values()):
+            if call.cancelled.is_set():
+                self._loaded.server.abort(sequence)
+        return self._loaded.server.step()
+
+    def close(self) -> None:
+        if self._loaded is not None:
+            self._loaded.server.close()
+            self._loaded.tiers.shut()
+
+    # ---- methods ---------------------------------------------------------------------------------------------------
+
+    def _model(self) -> Loaded:
+        if self._loaded is None:
+            raise EngineFault("BAD_REQUEST", "no model is loaded")
+        return self._loaded
+
+    def _load(self, call: "Call") -> None:
+        if self._loaded is not None:
+            raise EngineFault("BAD_REQUEST", "a model is loaded already")
+        params = call.params
+        threads = params.get("threads")
+        if threads is not None:
+            torch.set_num_threads(whole(params, "threads", 1, 1))
+        device = choose_device(str(params.get("device", "auto")))
+        dtype = choose_dtype(str(params.get("dtype", "auto")), device)
+        base = load_base(str(params.get("directory")), device, dtype)
+        self._loaded = Loaded(base, params, self._scratch)
+        name = "bf16" if dtype == torch.bfloat16 else "fp32"
+        kernel = self._loaded.server.kernel
+        call.done({**base.info, "device": str(device), "dtype": name, "kernel": kernel, "figures": self.figures()})
+
+    def _open_adapter(self, call: "Call") -> None:
+        tiers = self._model().tiers
+        config, weights = parts_of(call, 2)
+        entry = tiers.register(whole(call.params, "adapter", 1, None), bytes(config), bytes(weights))
+        lora = {"rank": entry.lora.rank, "alpha": entry.lora.alpha, "targets": list(entry.lora.targets)}
+        call.done({"lora": lora, "bytes": entry.bytes, "figures": self.figures()})
+
+    def _recover_adapters(self, call: "Call") -> None:
+        tiers = self._model().tiers
+        for id in call.params.get("adapters") or []:
+            tiers.recover(id)
+        call.done({"figures": self.figures()})
+
+    def _close_adapter(self, call: "Call") -> None:
+        loaded = self._model()
+        id = whole(call.params, "adapter", 1, None)
+        loaded.tiers.close(id)
+        loaded.devices.pop(id, None)
+        call.done({"figures": self.figures()})
+
+    def _adapter_metrics(self, call: "Call") -> None:
+        call.done({"adapters": self._model().tiers.report()})
+
+    def _generate(self, call: "Call") -> None:
+        loaded = self._model()
+        request, limit = read_request(loaded.base, call.params, loaded.eos)
+        id = call.params.get("adapter")
+        entry = None if id is None else loaded.tiers.hold(id)
+
+        def done(how: str | EngineFault) -> None:
+            del self._sequences[call.id]
+            if entry is not None:
+                loaded.tiers.release(entry)
+            if isinstance(how, EngineFault):
+                call.fail(how)
+            else:
+                first = sequence.first_ms - sequence.started if sequence.first_ms else 0
+                call.done({"finish": how, "firstTokenMs": round(first, 3), "figures": self.figures()})
+
+        sequence = Sequence(
+            request, entry, lambda token: self._token(call.id, token), done, limit, now_ms(), list(request.given)
+        )
+        self._sequences[call.id] = (call, sequence)
+        try:
+            loaded.server.add(sequence)
+        except EngineFault:
+            del self._sequences[call.id]
+            if entry is not None:
+                loaded.tiers.release(entry)
+            raise
+
+    def _train(self, call: "Call") -> Job:
+        loaded = self._model()
+        parts = parts_of(call, 1, 3)
+        settings = read_settings(call.params.get("settings") or {})
+        examples = read_examples(parts[0])
+        weights = np.frombuffer(parts[1], dtype="<f8").tolist() if len(parts) > 1 and len(parts[1]) > 0 else None
+        resume = bytes(parts[2]) if len(parts) > 2 and len(parts[2]) > 0 else None
+        name = str(call.params.get("baseName") or loaded.base.info["name"])
+        started = now_ms()
+        micro = loaded.micro_tokens
+        trainer = Trainer(loaded.base, settings, examples, weights, resume, micro)
+        reported = now_ms()
+        while trainer.step < trainer.total:
+            result: StepResult | None = None
+            try:
+                for result in trainer.slices():
+                    yield
+            except torch.OutOfMemoryError:
+                # The step is begun again with smaller micro-batches; one example must fit.
+                if trainer.micro_tokens <= 256:
+                    raise
+                trainer.micro_tokens //= 2
+                torch.cuda.empty_cache()
+                continue
+            assert result is not None
+            now = now_ms()
+            speed = result.tokens * 1000 / max(1e-3, now - reported)
+            reported = now
+            call.event(
+                "progress",
+                step=result.step,
+                total=trainer.total,
+                loss=result.loss,
+                learningRate=result.learning_rate,
+                tokensPerSecond=round(speed, 3),
+            )
+            every = settings.checkpoint_every
+            if every is not None and result.step % every == 0:
+                call.event("checkpoint", [trainer.checkpoint()], step=result.step)
+                while not call.stored():
+                    yield
+        value = {
+            "steps": trainer.step,
+            "tokens": trainer.tokens,
+            "loss": trainer.loss(),
+            "milliseconds": round(now_ms() - started, 3),
+        }
+        call.done(value, list(trainer.files(name)))
+
+    def _losses(self, call: "Call") -> Job:
+        loaded = self._model()
+        examples = read_examples(parts_of(call, 1)[0])
+        id = call.params.get("adapter")
+        entry = None if id is None else loaded.tiers.hold(id)
+        try:
+            plan = None
+            if entry is not None:
+                views = factors_of(loaded.base, entry.lora).views(self._on_device(loaded, entry))
+                plan = SharedPlan(views, entry.lora.scale)
+            out: list[float] = []
+            for each in attribution.losses(loaded.base, examples, plan, loaded.micro_tokens):
+                out += each.double().tolist()
+                yield
+        finally:
+            if entry is not None:
+                loaded.tiers.release(entry)
+        call.done(None, [np.array(out, dtype="<f8").tobytes()])
+
+    def _gradients(self, call: "Call") -> Job:
+        """Answers with float32 gradients one after the other, and float64 losses."""
+        loaded = self._model()
+        examples = read_examples(parts_of(call, 1)[0])
+        entry = loaded.tiers.hold(whole(call.params, "adapter", 1, None))
+        try:
+            flat = self._on_device(loaded, entry)
+            gradients: list[bytes | memoryview] = []
+            losses: list[float] = []
+            from_layer = call.params.get("fromLayer", 0)
+            for rows, each in attribution.gradients(
+                loaded.base, examples, entry.lora, flat, from_layer, loaded.micro_tokens
+            ):
+                gradients.append(memoryview(rows.cpu().numpy()).cast("B"))
+                losses += each.double().tolist()
+                yield
+        finally:
+            loaded.tiers.release(entry)
+        call.done(None, [np.array(losses, dtype="<f8").tobytes(), *gradients])
+
+    def _covariances(self, call: "Call") -> Job:
+        """Answers with two parts a matrix, in the order of the layout: rank side, hidden side; float64."""
+        loaded = self._model()
+        examples = read_examples(parts_of(call, 1)[0])
+        entry = loaded.tiers.hold(whole(call.params, "adapter", 1, None))
+        try:
+            for example in examples:
+                check_example(loaded.base, example)
+            sums = attribution.Covariances(
+                loaded.base,
+                entry.lora,
+                self._on_device(loaded, entry),
+                call.params.get("fromLayer", 0),
+                call.params.get("block", 32),
+            )
+            for batch in batches(loaded.base, examples, loaded.micro_tokens, 64):
+                sums.add(batch)
+                yield
+        finally:
+            loaded.tiers.release(entry)
+        parts = [memoryview(side.numpy()).cast("B") for pair in sums.finish() for side in pair]
+        call.done(None, parts)
+
+    def _on_device(self, loaded: Loaded, entry) -> Tensor:
+        """The last few adapters that were asked for; queries come for the same ones again and again."""
+        flat = loaded.devices.pop(entry.id, None)
+        if flat is None:
+            flat = loaded.tiers.factors(entry).to(loaded.base.device)
+        loaded.devices[entry.id] = flat
+        while len(loaded.devices) > 8:
+            del loaded.devices[next(iter(loaded.devices))]
+        return flat
+
+
+def parts_of(call: "Call", least: int, most: int | None = None) -> list:
+    if not least <= len(call.parts) <= (least if most is None else most):
+        raise EngineFault("BAD_REQUEST", f"{call.method} with {len(call.parts)} parts")
+    return call.parts
+
+
+def whole(values: dict[str, Any], key: str, least: int, otherwise: int | None) -> int:
+    value = values.get(key)
+    if value is None:
+        value = otherwise
+    if type(value) is not int or value < least:
+        raise EngineFault("BAD_SETTINGS", f"{key}: {value}")
+    return value
+
+
+def resident_bytes() -> int:
+    """Memory of this process. 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
