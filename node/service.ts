@@ -7,7 +7,7 @@ import { blake2b } from '@noble/hashes/blake2.js';
 import { blake3 } from '@noble/hashes/blake3.js';
 import { AuraWorker } from '../consensus/aura/worker.ts';
 import { GrandpaVoter, noNetwork } from '../consensus/grandpa/driver.ts';
-import { type Journal, type Log, systemClock } from '../consensus/ports.ts';
+import { type Clock, type Journal, type Log, systemClock } from '../consensus/ports.ts';
 import type { Network } from '../p2p/network.ts';
 import type { Cors, MethodPolicy } from '../rpc/access.ts';
 import { ledgerGroup } from '../rpc/groups/ledger.ts';
@@ -61,6 +61,8 @@ export interface NodeOptions {
   readonly blobBytes?: number;
   /** Undefined: the node runs alone. */
   readonly network?: NetworkSettings | undefined;
+  /** Default: the machine's. */
+  readonly clock?: Clock;
   readonly log: Log;
 }
 
@@ -143,7 +145,7 @@ function keystoreOf({ basePath, keystorePassword }: NodeOptions, directory: stri
 
 /** Resolves when blocks are made or followed and RPC is served. Rejects with a typed error when it cannot start. */
 export async function startNode(options: NodeOptions, signal: AbortSignal): Promise<Node> {
-  const { spec, log } = options;
+  const { spec, log, clock = systemClock } = options;
   const hashing = createHashing();
   const signatures = new SignatureCache(await createSignatures());
   const directory = await directoryOf(options);
@@ -163,7 +165,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
   };
   try {
     const runtime = createRuntime({ blake2_64: (data) => blake2b(data, { dkLen: 8 }), blake3 });
-    const ports = { database, runtime, hashing, signatures, verifier, clock: systemClock, log };
+    const ports = { database, runtime, hashing, signatures, verifier, clock, log };
     const chain = await Chain.open(ports, {
       pruning: options.statePruning,
       blocksPruning: options.blocksPruning,
@@ -182,7 +184,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
       preverify: (extrinsics) => chain.preverify(extrinsics),
       isAuthority: () => validator,
       hashing,
-      clock: systemClock,
+      clock,
       log,
     });
     const client: Client = { blocks, events: blocks, states: chain, runtime: chain, importer: chain, pool };
@@ -206,10 +208,10 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
           slotMs: chain.slotMs,
           hashing,
           signatures,
-          clock: systemClock,
+          clock,
         }),
         hashing,
-        clock: systemClock,
+        clock,
         log,
         role: validator ? 'AUTHORITY' : 'FULL',
         forkId: spec.forkId,
@@ -283,7 +285,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
             keystore,
             hashing,
             journal,
-            clock: systemClock,
+            clock,
             log,
           },
           { slotMs: chain.slotMs, forceAuthoring: spec.chainType === 'Development' },
@@ -301,7 +303,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         journal,
         network: network?.grandpa ?? noNetwork,
         reportEquivocation: async ({ voter }) => log('error', 'an equivocation cannot be reported yet', { voter }),
-        clock: systemClock,
+        clock,
         random: () => randomInt(2 ** 32) / 2 ** 32,
         log,
       },

@@ -11,6 +11,7 @@ import { createSignatures, SignatureCache } from '../../node/crypto/signatures.t
 import { Verifier } from '../../node/crypto/verifier.ts';
 import type { SignatureCheck } from '../../runtime/executive/executive.ts';
 import { concatBytes } from '../../runtime/primitives/bytes.ts';
+import { report } from './support/report.ts';
 
 const hashing = createHashing();
 const signatures = await createSignatures();
@@ -26,7 +27,7 @@ function perSecond(run: () => void, ms = 1_000): number {
   return Math.round((runs / (performance.now() - start)) * 1_000);
 }
 
-const report: Record<string, number> = {};
+const figures: Record<string, number> = {};
 const seed = new Uint8Array(32).fill(7);
 const message = new Uint8Array(130).fill(3);
 const pair = sr25519PairFromSeed(seed);
@@ -39,17 +40,17 @@ const ecHash = hashing.blake2_256(message);
 const ec = secp256k1.sign(ecHash, seed, { prehash: false, format: 'recovered' });
 const ecSignature = concatBytes(ec.subarray(1), ec.subarray(0, 1));
 
-report['sr25519 verify, one core'] = perSecond(() => signatures.verifySr25519(srSignature, message, pair.publicKey));
-report['ed25519 verify, good'] = perSecond(() => signatures.verifyEd25519(edSignature, message, edKey));
-report['ed25519 verify, bad (ZIP-215 equation)'] = perSecond(() => signatures.verifyEd25519(wrong, message, edKey));
-report['ecdsa recover'] = perSecond(() => signatures.recoverEcdsa(ecSignature, ecHash));
+figures['sr25519 verify, one core'] = perSecond(() => signatures.verifySr25519(srSignature, message, pair.publicKey));
+figures['ed25519 verify, good'] = perSecond(() => signatures.verifyEd25519(edSignature, message, edKey));
+figures['ed25519 verify, bad (ZIP-215 equation)'] = perSecond(() => signatures.verifyEd25519(wrong, message, edKey));
+figures['ecdsa recover'] = perSecond(() => signatures.recoverEcdsa(ecSignature, ecHash));
 const cache = new SignatureCache(signatures);
-report['sr25519 verify, remembered'] = perSecond(() => cache.verifySr25519(srSignature, message, pair.publicKey));
+figures['sr25519 verify, remembered'] = perSecond(() => cache.verifySr25519(srSignature, message, pair.publicKey));
 const short = new Uint8Array(32).fill(1);
-report['blake2b-256 of 32 bytes'] = perSecond(() => hashing.blake2_256(short));
-report['blake2b-256 of 130 bytes'] = perSecond(() => hashing.blake2_256(message));
-report['twox64 of 32 bytes'] = perSecond(() => hashing.twox64(short));
-report['twox128 of 16 bytes'] = perSecond(() => hashing.twox128(short.subarray(16)));
+figures['blake2b-256 of 32 bytes'] = perSecond(() => hashing.blake2_256(short));
+figures['blake2b-256 of 130 bytes'] = perSecond(() => hashing.blake2_256(message));
+figures['twox64 of 32 bytes'] = perSecond(() => hashing.twox64(short));
+figures['twox128 of 16 bytes'] = perSecond(() => hashing.twox128(short.subarray(16)));
 
 let serial = 0;
 const fresh = (): SignatureCheck => {
@@ -67,9 +68,9 @@ for (const threads of [1, 2]) {
   const cpuBefore = performance.eventLoopUtilization();
   const start = performance.now();
   await verifier.verify(many);
-  report[`sr25519 verify, ${threads} thread(s)`] = Math.round((many.length / (performance.now() - start)) * 1_000);
+  figures[`sr25519 verify, ${threads} thread(s)`] = Math.round((many.length / (performance.now() - start)) * 1_000);
   const { utilization } = performance.eventLoopUtilization(cpuBefore);
-  report[`… main thread busy, % (${threads})`] = Math.round(utilization * 100);
+  figures[`… main thread busy, % (${threads})`] = Math.round(utilization * 100);
 
   const times: number[] = [];
   for (let i = 0; i < 300; i++) {
@@ -79,10 +80,12 @@ for (const threads of [1, 2]) {
     times.push(performance.now() - from);
   }
   times.sort((a, b) => a - b);
-  report[`one at a time, median µs (${threads})`] = Math.round(times[150]! * 1_000);
-  report[`one at a time, p99 µs (${threads})`] = Math.round(times[297]! * 1_000);
+  figures[`one at a time, median µs (${threads})`] = Math.round(times[150]! * 1_000);
+  figures[`one at a time, p99 µs (${threads})`] = Math.round(times[297]! * 1_000);
   await verifier.close();
 }
 
-console.table(report);
-console.log(JSON.stringify({ bench: 'crypto', ...report }));
+await report(
+  'crypto',
+  Object.entries(figures).map(([what, value]) => ({ what, value, unit: '' })),
+);

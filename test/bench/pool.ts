@@ -4,6 +4,7 @@
  */
 import { TransactionPool } from '../../node/pool/pool.ts';
 import { extrinsicOf, FakeChain } from '../node/pool/fake-chain.ts';
+import { report } from './support/report.ts';
 
 const TRANSACTIONS = 50_000;
 const SENDERS = 10_000;
@@ -23,7 +24,7 @@ const extrinsics = Array.from({ length: TRANSACTIONS }, (_, i) =>
     size: 90,
   }),
 );
-const report: Record<string, number> = {};
+const figures: Record<string, number> = {};
 const heapBefore = process.memoryUsage().heapUsed;
 
 /** As they come in through RPC: a few hundred in flight at any time. */
@@ -46,17 +47,17 @@ const validationStart = performance.now();
 for (const extrinsic of extrinsics.slice(0, 20_000)) {
   chain.validate(chain.best.hash, extrinsic);
 }
-report['stand-in runtime, µs a validation'] =
+figures['stand-in runtime, µs a validation'] =
   Math.round(((performance.now() - validationStart) / 20_000) * 1e3 * 10) / 10;
 
-report['submissions per CPU second (empty to 40,000)'] = await submitAll(extrinsics.slice(0, 40_000), false);
-report['watched submissions per CPU second (to 50,000)'] = await submitAll(extrinsics.slice(40_000), true);
-report['heap, bytes a transaction'] = Math.round((process.memoryUsage().heapUsed - heapBefore) / TRANSACTIONS);
+figures['submissions per CPU second (empty to 40,000)'] = await submitAll(extrinsics.slice(0, 40_000), false);
+figures['watched submissions per CPU second (to 50,000)'] = await submitAll(extrinsics.slice(40_000), true);
+figures['heap, bytes a transaction'] = Math.round((process.memoryUsage().heapUsed - heapBefore) / TRANSACTIONS);
 
 const timed = <T>(name: string, run: () => T): T => {
   const start = performance.now();
   const result = run();
-  report[name] = Math.round((performance.now() - start) * 100) / 100;
+  figures[name] = Math.round((performance.now() - start) * 100) / 100;
   return result;
 };
 
@@ -75,10 +76,12 @@ const rival = chain.build(sibling, []);
 timed('following a reorganisation of it, ms', () => chain.adopt(rival));
 const start = performance.now();
 while (pool.status().ready < TRANSACTIONS - BLOCK / 2) await new Promise((resolve) => setImmediate(resolve));
-report[`until ${BLOCK / 2} retracted ones are back, ms`] = Math.round(performance.now() - start);
+figures[`until ${BLOCK / 2} retracted ones are back, ms`] = Math.round(performance.now() - start);
 if (chain.errors.length > 0) throw new Error(chain.errors.join('; '));
 
 controller.abort();
 await running;
-console.table(report);
-console.log(JSON.stringify({ bench: 'pool', ...report }));
+await report(
+  'pool',
+  Object.entries(figures).map(([what, value]) => ({ what, value, unit: '' })),
+);

@@ -1,16 +1,17 @@
 /**
- * How many requests a second the JSON-RPC server answers, with its client on the same machine. `--url ws://…` measures a running
- * node; without it a server over a chain in memory is started here. `--json FILE` writes the figures.
+ * How many requests a second a node answers, with its client on the same machine: the development chain on its own database.
+ * `--memory` takes a server over a chain in memory in its place, for what the server alone costs; `--seconds 4` a scenario.
  */
-import { writeFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { WebSocket } from 'ws';
+import { derive } from '../../node/keystore/secret-uri.ts';
 import { standardGroups } from '../../rpc/groups.ts';
 import { rpcServer } from '../../rpc/server.ts';
 import { toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import { FakeChain, fakeContext, hashing } from '../rpc/fake.ts';
+import { startNodeProcess } from './support/node-process.ts';
+import { type Figure, report } from './support/report.ts';
 
 interface Scenario {
   readonly name: string;
@@ -18,23 +19,29 @@ interface Scenario {
   readonly params: readonly unknown[];
   readonly connections: number;
   readonly inFlight: number;
+  readonly seconds: number;
   /** What chopsticks 1.5.1 does on such a machine. */
-  readonly target?: number;
+  readonly target: number;
 }
 interface Figures {
   readonly perSecond: number;
   readonly p50: number;
   readonly p99: number;
+  /** Those of the time before the measurement included. */
+  readonly answers: number;
 }
 
-const SECONDS = 4;
 const WARM_UP_SECONDS = 1;
 
 const percentile = (sorted: Float64Array, part: number): number => sorted[Math.floor((sorted.length - 1) * part)] ?? 0;
 
 /** Keeps `inFlight` requests of every connection under way. */
-async function load(url: string, { method, params, connections, inFlight }: Scenario): Promise<Figures> {
+async function load(
+  url: string,
+  { method, params, connections, inFlight, seconds: duration }: Scenario,
+): Promise<Figures> {
   const latencies: number[] = [];
+  let answers = 0;
   let measuring = false;
   let running = true;
   const request = `","method":"${method}","params":${JSON.stringify(params)}}`;
@@ -55,6 +62,7 @@ async function load(url: string, { method, params, connections, inFlight }: Scen
     let first = 0;
     socket.on('message', (data: Buffer) => {
       if (data.includes('"error"')) throw new Error(data.toString());
+      answers++;
       if (measuring) latencies.push(performance.now() - starts[first]!);
       first++;
       if (first > 4_096) {
@@ -69,49 +77,34 @@ async function load(url: string, { method, params, connections, inFlight }: Scen
   await pause(WARM_UP_SECONDS);
   measuring = true;
   const start = performance.now();
-  await pause(SECONDS);
+  await pause(duration);
   measuring = false;
   const seconds = (performance.now() - start) / 1_000;
   running = false;
   for (const socket of sockets) socket.terminate();
   const sorted = Float64Array.from(latencies).sort();
-  return { perSecond: latencies.length / seconds, p50: percentile(sorted, 0.5), p99: percentile(sorted, 0.99) };
+  return {
+    perSecond: latencies.length / seconds,
+    p50: percentile(sorted, 0.5),
+    p99: percentile(sorted, 0.99),
+    answers,
+  };
 }
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
-    options: { url: { type: 'string' }, json: { type: 'string' }, key: { type: 'string' } },
+    options: { memory: { type: 'boolean', default: false }, seconds: { type: 'string', default: '4' } },
   });
-  const stop = new AbortController();
-  const account = hashing.blake2_256(utf8('account'));
-  const ownKey = toHex(
-    Buffer.concat([
-      hashing.twox128(utf8('System')),
-      hashing.twox128(utf8('Account')),
-      hashing.blake2_128(account),
-      account,
-    ]),
-  );
-  let url = values.url;
-  let served: Promise<void> = Promise.resolve();
-  if (url === undefined) {
-    const entries = Array.from(
-      { length: 10_000 },
-      (_, i) => [hashing.blake2_256(utf8(String(i))), new Uint8Array(80).fill(i)] as const,
-    );
-    const chain = new FakeChain([...entries, [Buffer.from(ownKey.slice(2), 'hex'), new Uint8Array(80).fill(7)]]);
-    const context = fakeContext(chain);
-    const server = rpcServer({ groups: standardGroups(context), port: 0, log: context.log });
-    url = (await server.listen()).ws;
-    served = server.run(stop.signal);
-  }
-  // With a node elsewhere, a value that every chain has.
-  const key =
-    values.key ??
-    (values.url === undefined
-      ? ownKey
-      : toHex(Buffer.concat([hashing.twox128(utf8('System')), hashing.twox128(utf8('Number'))])));
-  const storage = { method: 'state_getStorage', params: [key] };
+  const account = values.memory ? hashing.blake2_256(utf8('account')) : derive('//Alice', 'sr25519').publicKey;
+  const key = Buffer.concat([
+    hashing.twox128(utf8('System')),
+    hashing.twox128(utf8('Account')),
+    hashing.blake2_128(account),
+    account,
+  ]);
+  const { url, cpuMs, stop } = await (values.memory ? inMemory(key) : ownNode());
+  const seconds = Number(values.seconds);
+  const storage = { method: 'state_getStorage', params: [toHex(key)], seconds };
   const scenarios: readonly Scenario[] = [
     { name: 'state_getStorage, 1 connection', ...storage, connections: 1, inFlight: 1, target: 6_900 },
     { name: 'state_getStorage, 50 connections', ...storage, connections: 50, inFlight: 1, target: 32_400 },
@@ -120,31 +113,67 @@ async function main(): Promise<void> {
       name: 'chain_getHeader, 50 connections',
       method: 'chain_getHeader',
       params: [],
+      seconds,
       connections: 50,
       inFlight: 1,
       target: 21_800,
     },
   ];
-  const rows: Record<string, unknown>[] = [];
+  const figures: Figure[] = [];
   for (const scenario of scenarios) {
     const worker = new Worker(new URL(import.meta.url), { workerData: { url, scenario } });
-    const figures = await new Promise<Figures>((resolve, reject) =>
+    const cpuBefore = cpuMs();
+    const { perSecond, p50, p99, answers } = await new Promise<Figures>((resolve, reject) =>
       worker.once('message', resolve).once('error', reject),
     );
+    const cpu = (1e3 * (cpuMs() - cpuBefore)) / answers;
     await worker.terminate();
-    rows.push({
-      name: scenario.name,
-      perSecond: Math.round(figures.perSecond),
-      target: scenario.target,
-      p50Ms: Number(figures.p50.toFixed(3)),
-      p99Ms: Number(figures.p99.toFixed(3)),
-    });
+    const { name, target, connections } = scenario;
+    figures.push(
+      { what: name, value: perSecond, unit: '/s', bar: ['>=', target] },
+      { what: `${name}, half within`, value: p50, unit: 'ms' },
+      {
+        what: `${name}, 99 of 100 within`,
+        value: p99,
+        unit: 'ms',
+        ...(connections > 1 && { bar: ['<=', 5] as const }),
+      },
+      { what: `${name}, the node's processor time`, value: cpu, unit: 'µs' },
+    );
   }
-  console.table(rows);
-  if (values.json !== undefined)
-    writeFileSync(values.json, `${JSON.stringify({ cores: availableParallelism(), rows }, undefined, 2)}\n`);
-  stop.abort();
-  await served;
+  await report(values.memory ? 'rpc-memory' : 'rpc', figures);
+  await stop();
+}
+
+interface Served {
+  readonly url: string;
+  readonly cpuMs: () => number;
+  readonly stop: () => Promise<void>;
+}
+
+async function ownNode(): Promise<Served> {
+  const node = await startNodeProcess(['node', '--dev', '--rpc-port', '0']);
+  return { url: node.ws, cpuMs: node.cpuMs, stop: node.stop };
+}
+
+async function inMemory(key: Uint8Array): Promise<Served> {
+  const entries = Array.from(
+    { length: 10_000 },
+    (_, i) => [hashing.blake2_256(utf8(String(i))), new Uint8Array(80).fill(i)] as const,
+  );
+  const context = fakeContext(new FakeChain([...entries, [key, new Uint8Array(80).fill(7)]]));
+  const server = rpcServer({ groups: standardGroups(context), port: 0, log: context.log });
+  const { ws } = await server.listen();
+  const until = new AbortController();
+  const served = server.run(until.signal);
+  return {
+    url: ws,
+    cpuMs: () => process.cpuUsage().user / 1e3,
+    stop: async () => {
+      until.abort();
+      await served;
+    },
+  };
 }
 
 if (isMainThread) await main();

@@ -3,10 +3,10 @@
  * beforehand (sr25519, immortal, one after the other for each account), sent by `author_submitExtrinsic` over WebSocket to
  * a node in a process of its own, on the development chain with more accounts and its limits as they are.
  *
- * `--seconds 60 --accounts 10000 --rate 4500 --json FILE --profile DIR` (`--rate`: how many a second are prepared).
+ * `--seconds 60 --accounts 10000 --rate 4500 --profile DIR` (`--rate`: how many a second are prepared).
  */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { availableParallelism, loadavg, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { chainSpecJson } from '../../node/chain-spec/chain-spec.ts';
@@ -17,6 +17,7 @@ import { decode, u128 } from '../../runtime/primitives/scale/codec.ts';
 import { Source } from '../../runtime/primitives/scale/io.ts';
 import { chainWith, publicKeys, signedTransfers } from './support/accounts.ts';
 import { startNodeProcess } from './support/node-process.ts';
+import { report } from './support/report.ts';
 import { RpcClient, RpcFailure } from './support/rpc-client.ts';
 
 interface HeaderJson {
@@ -40,7 +41,6 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '60' },
     accounts: { type: 'string', default: '10000' },
     rate: { type: 'string', default: '4500' },
-    json: { type: 'string' },
     profile: { type: 'string' },
   },
 });
@@ -99,6 +99,7 @@ try {
     reading = reading.then(() => readUpTo(Number(head.number)));
   });
 
+  const cpuBefore = { node: node.cpuMs(), client: process.cpuUsage() };
   const start = performance.now();
   const end = start + seconds * 1_000;
   let next = 0;
@@ -130,6 +131,8 @@ try {
     await reading;
   }
   const finalAt = performance.now();
+  const { user, system } = process.cpuUsage(cpuBefore.client);
+  const cpu = { node: (node.cpuMs() - cpuBefore.node) * 1e3, client: user + system };
 
   // By the clock of the chain itself, so that it does not count when a client hears of a block: a block's transfers belong to
   // the time since the block before it. The first block that holds some was begun before they flowed.
@@ -161,24 +164,33 @@ try {
     from = page.at(-1)!;
   }
 
-  const report = {
-    cores: availableParallelism(),
-    loadBefore: loadavg()[2],
-    accounts,
-    seconds,
-    accepted,
-    refused: Object.fromEntries(refused),
-    finalized: included,
-    sustainedPerSecond: Math.round(sustained),
-    wholeRunPerSecond: Math.round(included / ((finalAt - start) / 1_000)),
-    largestBlock: Math.max(...[...blocks.values()].map(({ transfers }) => transfers)),
-    blocks: [...blocks].map(([number, { transfers, at }]) => [number, transfers, Math.round(at - start)]),
-    memoryMb: Math.round(memory / 1e6),
-    nonceSumEqualsIncluded: nonces === included,
-    issuanceEqualsBalances: held === issuance,
-  };
-  console.log(JSON.stringify(report));
-  if (values.json !== undefined) await writeFile(values.json, `${JSON.stringify(report, undefined, 2)}\n`);
+  const perTransfer = (cpu.node + cpu.client) / included;
+  await report(
+    'transfers',
+    [
+      { what: 'sustained, by the slots of the blocks', value: sustained, unit: '/s', bar: ['>=', 2_000] },
+      { what: 'from the first sent to the last final', value: (1e3 * included) / (finalAt - start), unit: '/s' },
+      { what: "the node's processor time", value: cpu.node / included, unit: 'µs a transfer' },
+      { what: "its client's", value: cpu.client / included, unit: 'µs a transfer' },
+      { what: 'with two cores to themselves, at most', value: 2e6 / perTransfer, unit: '/s', bar: ['>=', 2_000] },
+      {
+        what: 'largest block',
+        value: Math.max(...[...blocks.values()].map((each) => each.transfers)),
+        unit: 'transfers',
+      },
+      { what: 'memory when the last was sent', value: memory / 1e6, unit: 'MB' },
+    ],
+    {
+      accounts,
+      seconds,
+      accepted,
+      refused: Object.fromEntries(refused),
+      finalized: included,
+      blocks: [...blocks].map(([number, { transfers, at }]) => [number, transfers, Math.round(at - start)]),
+      nonceSumEqualsIncluded: nonces === included,
+      issuanceEqualsBalances: held === issuance,
+    },
+  );
   if (nonces !== included || held !== issuance) process.exitCode = 1;
   for (const client of [observer, ...senders]) client.close();
 } finally {

@@ -16,8 +16,16 @@ export interface NodeProcess {
   log(): string;
   /** Resident memory in bytes. */
   memory(): number;
+  /** Processor time of all its threads so far, in milliseconds. */
+  cpuMs(): number;
   /** Asks it to end and waits until it has. */
   stop(signal?: NodeJS.Signals): Promise<void>;
+}
+
+/** Fields 14 and 15 of proc(5), in the hundredths of a second that Linux counts in for programs. */
+function cpuOf(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ');
+  return 10 * (Number(fields[11]) + Number(fields[12]));
 }
 
 /** `args`: what follows `openledger`; `execArgv`: options of Node itself. Rejects with its log when it does not come up. */
@@ -59,6 +67,7 @@ export async function startNodeProcess(
     startMs: performance.now() - started,
     log: () => log,
     memory: () => 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1] ?? 0),
+    cpuMs: () => cpuOf(child.pid!),
     async stop(signal = 'SIGTERM') {
       child.kill(signal);
       await ended;
