@@ -269,7 +269,12 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     const address = await rpc.listen();
 
     const journal = journalIn(database);
-    const services: Service[] = [{ name: 'pool', run: (until) => pool.run(until) }, rpc, informant(client, log)];
+    const services: Service[] = [
+      { name: 'pool', run: (until) => pool.run(until) },
+      rpc,
+      informant(client, log),
+      { name: 'database', run: (until) => Promise.race([database.failed, aborted(until)]) },
+    ];
     if (validator) {
       services.push(
         new AuraWorker(
@@ -328,6 +333,12 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     throw problem;
   }
 }
+
+const aborted = (signal: AbortSignal): Promise<void> =>
+  new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener('abort', () => resolve(), { once: true });
+  });
 
 /** Runs until the signal; when one part fails, all are stopped and its error comes out. */
 async function runAll(services: readonly Service[], signal: AbortSignal, close: () => Promise<void>): Promise<void> {

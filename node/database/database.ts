@@ -1,6 +1,7 @@
 /** One LevelDB for all that the node keeps: columns by their first byte, synchronous reads, atomic batches. */
 import { mkdir } from 'node:fs/promises';
 import { Level } from 'level';
+import { cutTable, damage, tablesIn, Watermark } from './watermark.ts';
 
 export const COLUMN = {
   meta: 0,
@@ -24,7 +25,15 @@ export type Column = (typeof COLUMN)[keyof typeof COLUMN];
 const SCHEMA = 1;
 
 export class DatabaseError extends Error {
-  readonly code: 'NOT_WRITABLE' | 'LOCKED' | 'CORRUPT' | 'NEWER_VERSION' | 'OTHER_CHAIN';
+  readonly code:
+    | 'NOT_WRITABLE'
+    | 'LOCKED'
+    | 'CORRUPT'
+    | 'NEWER_VERSION'
+    | 'OTHER_CHAIN'
+    /** A write failed. Nothing of it is in the database, and nothing more can be written until it is opened again. */
+    | 'DISK_FULL'
+    | 'WRITE_FAILED';
   constructor(code: DatabaseError['code'], message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
@@ -46,11 +55,11 @@ type Operation =
 
 /** Changes that happen together or not at all. */
 export class Batch {
-  readonly #level: Bytes;
+  readonly #write: (operations: Operation[], sync: boolean) => Promise<void>;
   readonly #operations: Operation[] = [];
 
-  constructor(level: Bytes) {
-    this.#level = level;
+  constructor(write: (operations: Operation[], sync: boolean) => Promise<void>) {
+    this.#write = write;
   }
 
   put(column: Column, key: Uint8Array, value: Uint8Array): void {
@@ -65,45 +74,78 @@ export class Batch {
     return this.#operations.length;
   }
 
-  /** With `sync` it resolves when the batch would survive a power cut; without, when it would survive the process. */
-  async commit({ sync = false } = {}): Promise<void> {
-    await this.#level.batch(this.#operations, { sync });
+  /**
+   * With `sync` it resolves when the batch would survive a power cut; without, when it would survive the process. Rejects with
+   * {@link DatabaseError}.
+   */
+  commit({ sync = false } = {}): Promise<void> {
+    return this.#write(this.#operations, sync);
   }
 }
 
 const VERSION_KEY = new Uint8Array([0]);
 const GENESIS_KEY = new Uint8Array([1]);
+/** Counts durable writes. 2 to 4 are those of the blocks. */
+const SEQUENCE_KEY = new Uint8Array([5]);
 
 export class Database {
   readonly #level: Bytes;
+  readonly #path: string;
+  readonly #watermark: Watermark;
+  #sequence: number;
+  /** Durable writes one after the other, so that their sequence in the database rises. */
+  #turn: Promise<unknown> = Promise.resolve();
+  #fail: (problem: DatabaseError) => void = () => {};
+  /** Rejects with the first write that fails; never resolves. Whoever runs on this database should stop then. */
+  readonly failed: Promise<never>;
 
-  private constructor(level: Bytes) {
+  private constructor(level: Bytes, path: string) {
     this.#level = level;
+    this.#path = path;
+    this.#watermark = new Watermark(path);
+    this.#sequence = readSequence(this.get(COLUMN.meta, SEQUENCE_KEY));
+    this.failed = new Promise((_resolve, reject) => {
+      this.#fail = reject;
+    });
+    this.failed.catch(() => {});
   }
 
   /** Throws {@link DatabaseError}. */
   static async open(path: string): Promise<Database> {
+    let tables: readonly string[];
     try {
       await mkdir(path, { recursive: true });
+      const wrong = damage(path);
+      if (wrong !== undefined) throw corrupt(path, wrong);
+      tables = tablesIn(path);
     } catch (problem) {
+      if (problem instanceof DatabaseError) throw problem;
       throw new DatabaseError('NOT_WRITABLE', `the directory ${path} cannot be written to`, { cause: problem });
     }
+    const marked = Watermark.sequenceIn(path) ?? 0;
     const level: Bytes = new Level(path, { keyEncoding: 'view', valueEncoding: 'view' });
     try {
       await level.open();
     } catch (problem) {
       throw openingError(path, problem);
     }
-    const database = new Database(level);
-    const version = database.get(COLUMN.meta, VERSION_KEY)?.[0];
-    if (version !== undefined && version > SCHEMA) {
+    try {
+      const cut = cutTable(path, tables);
+      if (cut !== undefined) throw corrupt(path, `the file ${cut} was cut short`);
+      const database = new Database(level, path);
+      const version = database.get(COLUMN.meta, VERSION_KEY)?.[0];
+      if (version !== undefined && version > SCHEMA) {
+        throw new DatabaseError(
+          'NEWER_VERSION',
+          `the database at ${path} was written by a later version of this node (layout ${version}, known: ${SCHEMA})`,
+        );
+      }
+      if (database.#sequence < marked) throw corrupt(path, 'it lacks what was written last');
+      return database;
+    } catch (problem) {
       await level.close();
-      throw new DatabaseError(
-        'NEWER_VERSION',
-        `the database at ${path} was written by a later version of this node (layout ${version}, known: ${SCHEMA})`,
-      );
+      throw problem;
     }
-    return database;
   }
 
   get(column: Column, key: Uint8Array): Uint8Array | undefined {
@@ -111,7 +153,31 @@ export class Database {
   }
 
   batch(): Batch {
-    return new Batch(this.#level);
+    return new Batch((operations, sync) =>
+      this.#told(() => (sync ? this.#durably(operations) : this.#level.batch(operations, { sync: false }))),
+    );
+  }
+
+  /** What fails once goes on failing: it is told to everyone. */
+  async #told(write: () => Promise<void>): Promise<void> {
+    try {
+      await write();
+    } catch (problem) {
+      const error = writingError(this.#path, problem as Error);
+      this.#fail(error);
+      throw error;
+    }
+  }
+
+  #durably(operations: Operation[]): Promise<void> {
+    const done = this.#turn.then(() => {
+      const sequence = ++this.#sequence;
+      const key = keyIn(COLUMN.meta, SEQUENCE_KEY);
+      const mark: Operation = { type: 'put', key, value: encodeSequence(sequence) };
+      return this.#watermark.around(sequence, () => this.#level.batch([...operations, mark], { sync: true }));
+    });
+    this.#turn = done.catch(() => {});
+    return done;
   }
 
   /** Entries of a column in ascending order of their keys, from `from` on. */
@@ -132,8 +198,36 @@ export class Database {
   }
 
   async close(): Promise<void> {
+    await this.#turn;
     await this.#level.close();
+    this.#watermark.close();
   }
+}
+
+const readSequence = (value: Uint8Array | undefined): number =>
+  value === undefined ? 0 : Number(new DataView(value.buffer, value.byteOffset, 8).getBigUint64(0));
+
+function encodeSequence(sequence: number): Uint8Array {
+  const out = new Uint8Array(8);
+  new DataView(out.buffer).setBigUint64(0, BigInt(sequence));
+  return out;
+}
+
+const corrupt = (path: string, what: string, cause?: unknown): DatabaseError =>
+  new DatabaseError(
+    'CORRUPT',
+    `the database at ${path} is damaged: ${what}. Nothing was changed; put back a copy, or begin with an empty directory`,
+    { cause },
+  );
+
+const NO_SPACE = /no space left|disk quota exceeded/i;
+
+export function writingError(path: string, problem: Error): DatabaseError {
+  return NO_SPACE.test(problem.message)
+    ? new DatabaseError('DISK_FULL', `the disk with the database at ${path} is full`, { cause: problem })
+    : new DatabaseError('WRITE_FAILED', `the database at ${path} cannot be written to: ${problem.message}`, {
+        cause: problem,
+      });
 }
 
 function openingError(path: string, problem: unknown): DatabaseError {
@@ -142,8 +236,9 @@ function openingError(path: string, problem: unknown): DatabaseError {
     return new DatabaseError('LOCKED', `the database at ${path} is in use by another process`, { cause: problem });
   }
   if (cause?.code === 'LEVEL_CORRUPTION' || /corrupt|missing files|bad record/i.test(cause?.message ?? '')) {
-    return new DatabaseError('CORRUPT', `the database at ${path} is damaged: ${cause?.message}`, { cause: problem });
+    return corrupt(path, cause?.message ?? 'it cannot be read', problem);
   }
+  if (NO_SPACE.test(cause?.message ?? '')) return writingError(path, cause as Error);
   return new DatabaseError('NOT_WRITABLE', `the database at ${path} cannot be opened: ${cause?.message ?? problem}`, {
     cause: problem,
   });
