@@ -1,24 +1,37 @@
 /** A worker from its settings: the engine, the base model, then the process itself. */
 import { mkdir } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { embeddedEngine } from './engines/embedded/engine.ts';
+import type { EngineChoice } from './engines/choice.ts';
+import { chooseEngine } from './engines/choose.ts';
+import { TorchEngine } from './engines/torch/engine.ts';
 import type { WorkerOptions } from './options.ts';
 import { runWorker } from './worker.ts';
 
 /** The base model that comes with the ledger. */
 export const SHIPPED_MODEL = fileURLToPath(new URL('./models/glossa-3m', import.meta.url));
 
-export type WorkerStart = Omit<WorkerOptions, 'model' | 'engine' | 'exact'>;
+export interface WorkerStart extends Omit<WorkerOptions, 'model' | 'engine' | 'exact'> {
+  readonly engineChoice: EngineChoice;
+}
 
 /** Runs until the signal; rejects when it cannot start. */
 export async function startWorker(options: WorkerStart, signal: AbortSignal): Promise<void> {
-  const engine = await embeddedEngine();
+  const { log } = options;
+  const { engine, why } = await chooseEngine(options.engineChoice, { log: (line) => log('debug', `engine: ${line}`) });
+  log('info', `engine: ${why}`);
   try {
     await mkdir(options.directory, { recursive: true });
-    const model = await engine.load(options.modelDirectory);
+    const model = await engine.load(options.modelDirectory, { signal }).catch((problem: unknown) => {
+      if (signal.aborted) return undefined;
+      throw problem;
+    });
+    if (model === undefined) return;
     const { name, parameters } = model.info;
-    options.log('info', `embedded engine with ${name} (${(parameters / 1e6).toFixed(1)} M parameters)`);
-    await runWorker({ ...options, model, engine: engine.kind, exact: engine.exact }, signal);
+    const device = engine instanceof TorchEngine ? engine.deviceOf(model) : undefined;
+    const on = device === undefined ? '' : ` on ${device.device} in ${device.dtype}`;
+    log('info', `${engine.kind} engine with ${name} (${(parameters / 1e6).toFixed(1)} M parameters)${on}`);
+    const kind = device === undefined ? engine.kind : `${engine.kind} ${device.device}`;
+    await runWorker({ ...options, model, engine: kind, exact: engine.exact }, signal);
   } finally {
     await engine.close();
   }

@@ -89,6 +89,7 @@ export async function attachWorker(
     {
       directory,
       modelDirectory: SHIPPED_MODEL,
+      engineChoice: 'embedded',
       licence: 'Apache-2.0',
       bond: 1_000n * OPEN,
       training: true,

@@ -39,7 +39,9 @@ async function runDev(flags: DevFlags): Promise<void> {
   const parts: Promise<void>[] = [];
   if (flags.worker) {
     const args = ['worker', ...shared, '--key', WORKER, '--base-path', join(node.directory, 'worker')];
-    parts.push(keepRunning({ name: 'worker', args: [...args, '--settle-every', '10'], log }, until));
+    parts.push(
+      keepRunning({ name: 'worker', args: [...args, '--engine', 'embedded', '--settle-every', '10'], log }, until),
+    );
   }
   if (flags.gateway) {
     const args = ['gateway', ...shared, '--key', PAYER, '--base-path', join(node.directory, 'gateway')];

@@ -2,6 +2,7 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
+import { ENGINE_CHOICES, type EngineChoice } from '../../../gpu-worker/engines/choice.ts';
 import type { LogLevel } from '../../logging.ts';
 import { parseOpen } from '../amounts.ts';
 import { count, stopSignal, withKeyFlags, withLogFlag, withNodeFlag } from '../options.ts';
@@ -12,6 +13,7 @@ interface WorkerFlags {
   readonly passwordFile?: string;
   readonly basePath?: string;
   readonly model?: string;
+  readonly engine: EngineChoice;
   readonly licence: string;
   readonly bond: bigint;
   readonly training: boolean;
@@ -40,6 +42,7 @@ async function work(flags: WorkerFlags): Promise<void> {
       pair,
       directory: flags.basePath ?? join(homedir(), '.openledger', 'worker', pair.address),
       modelDirectory: flags.model ?? SHIPPED_MODEL,
+      engineChoice: flags.engine,
       licence: flags.licence,
       bond: flags.bond,
       training: flags.training,
@@ -66,6 +69,9 @@ export function workerCommands(program: Command): void {
       new Option('--base-path <dir>', 'what the worker must not forget (default: ~/.openledger/worker/ADDRESS)'),
     )
     .addOption(new Option('--model <dir>', 'base model in Hugging Face layout (default: the one that comes along)'))
+    .addOption(
+      new Option('--engine <kind>', 'auto takes torch where Python has it').choices(ENGINE_CHOICES).default('auto'),
+    )
     .addOption(new Option('--licence <id>', 'of the base model, where this worker registers it').default('Apache-2.0'))
     .addOption(new Option('--bond <open>', 'OPEN to register with').argParser(parseOpen).default(10n ** 21n, '1000'))
     .addOption(new Option('--no-training', 'take no training orders'))
