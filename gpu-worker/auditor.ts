@@ -4,6 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { LedgerError } from '../rpc/client/ledger.ts';
+import { idOfKey } from '../rpc/client/models.ts';
 import { pendingBatch } from '../runtime/pallets/attribution.ts';
 import * as audits from '../runtime/pallets/audits.ts';
 import * as compute from '../runtime/pallets/compute.ts';
@@ -17,7 +18,7 @@ import { decode } from '../runtime/primitives/scale/codec.ts';
 import { sameAccount } from '../runtime/primitives/types.ts';
 import type { WorkerJournal } from './journal.ts';
 import { type Fault, judgeAnswer, judgeTraining } from './judgement.ts';
-import { lastU32, type NodeLink } from './link.ts';
+import type { NodeLink } from './link.ts';
 import { adapterMaterial, orderTerms, snapshotRecords } from './materials.ts';
 import type { WorkerOptions } from './options.ts';
 import { ServedAdapter } from './serving.ts';
@@ -51,7 +52,7 @@ export class Auditor {
     const best = await ledger.bestNumber();
     const open = new Set<number>();
     for (const { key, value } of await ledger.entries('audits', 'audits', audits.audit)) {
-      const id = lastU32(key);
+      const id = idOfKey(key);
       open.add(id);
       if (sameAccount(value.accused, account)) await this.#disclose(id, value, best);
       const own = value.auditors.find((each) => sameAccount(each.account, account));

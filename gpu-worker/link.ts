@@ -107,7 +107,3 @@ export const pause = (milliseconds: number, signal: AbortSignal): Promise<void> 
     }
     signal.addEventListener('abort', done, { once: true });
   });
-
-/** Ids at the end of storage keys of maps hashed by `Twox64Concat`. */
-export const lastU32 = (key: Uint8Array): number =>
-  new DataView(key.buffer, key.byteOffset + key.length - 4, 4).getUint32(0, true);

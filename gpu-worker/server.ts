@@ -1,6 +1,7 @@
 /** Serves adapters: opens what is live, answers the node's jobs, signs and journals a receipt for each answer. */
 import { type JsonRpcClient, JsonRpcError } from '../rpc/client/json-rpc.ts';
 import { LedgerError } from '../rpc/client/ledger.ts';
+import { idOfKey } from '../rpc/client/models.ts';
 import { generationRequest } from '../rpc/inference-codecs.ts';
 import * as inference from '../runtime/pallets/inference.ts';
 import * as models from '../runtime/pallets/models.ts';
@@ -14,10 +15,10 @@ import {
 } from '../runtime/primitives/attribution/receipts.ts';
 import { DEFAULT_RULES, receiptRules, rules } from '../runtime/primitives/attribution/split.ts';
 import { fromHex, toHex } from '../runtime/primitives/bytes.ts';
-import { decode, encode } from '../runtime/primitives/scale/codec.ts';
+import { decode, encode, u64 } from '../runtime/primitives/scale/codec.ts';
 import { balance } from '../runtime/primitives/types.ts';
 import type { WorkerJournal } from './journal.ts';
-import { lastU32, type NodeLink } from './link.ts';
+import type { NodeLink } from './link.ts';
 import { adapterMaterial } from './materials.ts';
 import type { Standing, WorkerOptions } from './options.ts';
 import { ServedAdapter } from './serving.ts';
@@ -93,9 +94,14 @@ export class AdapterServer {
   async #account(session: bigint): Promise<Account> {
     const before = this.#accounts.get(session);
     if (before !== undefined) return before;
-    const settled = await this.#link.ledger.read('inference', 'settledWith', balance, session, this.#link.pair.address);
+    const { ledger, pair } = this.#link;
+    const [settled, nonces] = await Promise.all([
+      ledger.read('inference', 'settledWith', balance, session, pair.address),
+      ledger.entries('inference', 'lastNonce', u64, session, pair.address),
+    ]);
+    const nonce = nonces.reduce((most, { value }) => max(most, value), 0n);
     // Two requests may have asked at the same time.
-    const fresh = this.#accounts.get(session) ?? { spent: settled ?? 0n, promised: 0n, nonce: 0n };
+    const fresh = this.#accounts.get(session) ?? { spent: settled ?? 0n, promised: 0n, nonce };
     this.#accounts.set(session, fresh);
     return fresh;
   }
@@ -109,7 +115,7 @@ export class AdapterServer {
     const known = await ledger.entries('models', 'adapters', models.adapter);
     const before = this.#served.size;
     for (const { key, value } of known) {
-      const id = lastU32(key) as AdapterId;
+      const id = idOfKey(key) as AdapterId;
       if (value.baseModel !== baseModel) continue;
       if (value.status.type !== 'Live') await this.#giveUp(id);
       else if (!this.#served.has(id) && !this.#refused.has(id) && this.#served.size < this.#options.maxAdapters)

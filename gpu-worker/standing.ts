@@ -2,6 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { LedgerError } from '../rpc/client/ledger.ts';
+import { idOfKey } from '../rpc/client/models.ts';
 import { attachment } from '../rpc/inference-codecs.ts';
 import * as compute from '../runtime/pallets/compute.ts';
 import * as models from '../runtime/pallets/models.ts';
@@ -11,7 +12,7 @@ import type { BaseModelId } from '../runtime/primitives/attribution/ids.ts';
 import { equalBytes, fromHex, toHex } from '../runtime/primitives/bytes.ts';
 import { encode } from '../runtime/primitives/scale/codec.ts';
 import { multiSignature } from '../runtime/primitives/types.ts';
-import { lastU32, type NodeLink } from './link.ts';
+import type { NodeLink } from './link.ts';
 import type { WorkerOptions } from './options.ts';
 
 /** The ledger's base model whose files are those that were loaded; registered by this worker if nobody has. */
@@ -29,7 +30,7 @@ export async function findBaseModel(link: NodeLink, options: WorkerOptions): Pro
   const find = async (): Promise<BaseModelId | undefined> => {
     const known = await link.ledger.entries('models', 'baseModels', models.baseModel);
     // Two workers may have registered it at the same time: the lowest id counts for both.
-    const ids = known.filter(({ value }) => same(value)).map(({ key }) => lastU32(key));
+    const ids = known.filter(({ value }) => same(value)).map(({ key }) => idOfKey(key));
     return ids.length === 0 ? undefined : (Math.min(...ids) as BaseModelId);
   };
   let found = await find();

@@ -4,6 +4,7 @@
  */
 import { ConnectionLost } from '../rpc/client/json-rpc.ts';
 import { LedgerError } from '../rpc/client/ledger.ts';
+import { idOfKey } from '../rpc/client/models.ts';
 import * as compute from '../runtime/pallets/compute.ts';
 import { hashOf } from '../runtime/primitives/attribution/canonical.ts';
 import type { OrderId } from '../runtime/primitives/attribution/ids.ts';
@@ -13,7 +14,7 @@ import { toHex } from '../runtime/primitives/bytes.ts';
 import { encode } from '../runtime/primitives/scale/codec.ts';
 import { sameAccount } from '../runtime/primitives/types.ts';
 import type { WorkerJournal } from './journal.ts';
-import { lastU32, type NodeLink, pause } from './link.ts';
+import { type NodeLink, pause } from './link.ts';
 import { orderTerms, snapshotRecords } from './materials.ts';
 import type { Standing, WorkerOptions } from './options.ts';
 import { trainOrder } from './training.ts';
@@ -52,7 +53,7 @@ export class OrderTrainer {
     const tasks = await this.#link.ledger.entries('compute', 'tasks', compute.task);
     const orders = tasks
       .filter(({ value }) => value.baseModel === baseModel)
-      .map(({ key, value: { status } }) => ({ order: lastU32(key) as OrderId, status }));
+      .map(({ key, value: { status } }) => ({ order: idOfKey(key) as OrderId, status }));
     for (const { order, status } of orders) {
       if (status.type !== 'Leased' || !sameAccount(status.value.worker, this.#link.account)) continue;
       this.#start(order, status.value, signal);

@@ -21,9 +21,12 @@ export type HubErrorCode =
 
 export class HubError extends Error {
   readonly code: HubErrorCode;
-  constructor(code: HubErrorCode, message: string) {
+  /** The worker's own code for a refusal, the verifier's for a receipt. */
+  readonly reason: string | undefined;
+  constructor(code: HubErrorCode, message: string, reason?: string) {
     super(message);
     this.code = code;
+    this.reason = reason;
   }
 }
 
@@ -42,6 +45,13 @@ export interface JobListener {
   delta(text: string): void;
   answer(receipt: SignedInferenceReceipt, text: string): void;
   fail(error: HubError): void;
+}
+
+export interface HubJob {
+  /** Known to whoever asked alone: names the job for {@link InferenceHub.stop}. */
+  readonly id: string;
+  /** Nobody listens any more. */
+  cancel(): void;
 }
 
 export interface ServedModel {
@@ -66,8 +76,10 @@ export interface InferenceHub {
   /** Takes a worker in whose key is proven; one line an account, the newest counts. Returns how it leaves. */
   attach(worker: AttachedWorker): () => void;
   models(): readonly ServedModel[];
-  /** Throws {@link HubError}; later failures reach the listener. Returns the cancelling. */
-  generate(request: GenerationRequest, listener: JobListener): () => void;
+  /** Throws {@link HubError}; later failures reach the listener. */
+  generate(request: GenerationRequest, listener: JobListener): HubJob;
+  /** Ends an answer early: its receipt, for what was said until then, still comes. Throws {@link HubError}. */
+  stop(job: string): void;
   delta(job: string, account: AccountId, text: string): void;
   refuse(job: string, account: AccountId, code: string, message: string): void;
   answer(job: string, account: AccountId, receipt: SignedInferenceReceipt, text: string): Promise<void>;

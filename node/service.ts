@@ -253,7 +253,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
       groups: [
         ...standard,
         ledgerGroup({
-          hub: new WorkerHub(checks),
+          hub: new WorkerHub(checks, hashing),
           checks,
           host: () => checks.state(),
           genesisHash: () => blocks.info().genesisHash,

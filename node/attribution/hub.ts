@@ -6,13 +6,20 @@ import { randomBytes } from 'node:crypto';
 import type { GenerationRequest } from '../../rpc/inference-codecs.ts';
 import * as inference from '../../runtime/pallets/inference.ts';
 import * as models from '../../runtime/pallets/models.ts';
+import type { Blake } from '../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
-import type { SignedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
-import { toHex } from '../../runtime/primitives/bytes.ts';
+import {
+  type SignedInferenceReceipt,
+  signedVoucher,
+  textDigest,
+} from '../../runtime/primitives/attribution/receipts.ts';
+import { equalBytes, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
+import { encode } from '../../runtime/primitives/scale/codec.ts';
 import type { AccountId } from '../../runtime/primitives/types.ts';
 import {
   type AttachedWorker,
   HubError,
+  type HubJob,
   type InferenceHub,
   type JobListener,
   type ProgressReport,
@@ -33,14 +40,16 @@ const TEXT_BYTES = 1 << 20;
 
 export class WorkerHub implements InferenceHub {
   readonly #verifier: ReceiptVerifier;
+  readonly #hashing: Blake;
   readonly #workers = new Map<string, { worker: AttachedWorker; jobs: number }>();
   readonly #jobs = new Map<string, Job>();
   /** Highest voucher nonce seen by session: a request is served once. */
   readonly #nonces = new Map<bigint, bigint>();
   readonly #watchers = new Map<number, Set<(report: ProgressReport) => void>>();
 
-  constructor(verifier: ReceiptVerifier) {
+  constructor(verifier: ReceiptVerifier, hashing: Blake) {
     this.#verifier = verifier;
+    this.#hashing = hashing;
   }
 
   attach(worker: AttachedWorker): () => void {
@@ -78,7 +87,7 @@ export class WorkerHub implements InferenceHub {
     return served.sort((a, b) => a.adapter - b.adapter || a.waiting - b.waiting);
   }
 
-  generate(request: GenerationRequest, listener: JobListener): () => void {
+  generate(request: GenerationRequest, listener: JobListener): HubJob {
     const { payload } = request.voucher;
     const key = toHex(payload.worker);
     const entry = this.#workers.get(key);
@@ -94,7 +103,7 @@ export class WorkerHub implements InferenceHub {
     }
     const fault = this.#verifier.voucherFault(host, request.voucher);
     if (fault === 'OVER_DEPOSIT') throw new HubError('DEPOSIT_SPENT', 'the voucher promises more than the deposit');
-    if (fault !== undefined) throw new HubError('BAD_VOUCHER', fault);
+    if (fault !== undefined) throw new HubError('BAD_VOUCHER', `the voucher does not hold: ${fault}`, fault);
     const before = this.#nonces.get(payload.session);
     if (before !== undefined && payload.nonce <= before) {
       throw new HubError('STALE_VOUCHER', 'a later voucher of the session was seen already');
@@ -110,9 +119,18 @@ export class WorkerHub implements InferenceHub {
     this.#jobs.set(job, { worker: key, request, listener, timer });
     entry.jobs++;
     entry.worker.send({ type: 'generate', job, request });
-    return () => {
-      if (this.#end(job) !== undefined) entry.worker.send({ type: 'cancel', job });
+    return {
+      id: job,
+      cancel: () => {
+        if (this.#end(job) !== undefined) entry.worker.send({ type: 'cancel', job });
+      },
     };
+  }
+
+  stop(id: string): void {
+    const job = this.#jobs.get(id);
+    if (job === undefined) throw new HubError('UNKNOWN_JOB', 'no such job');
+    this.#workers.get(job.worker)?.worker.send({ type: 'cancel', job: id });
   }
 
   #end(id: string): Job | undefined {
@@ -138,23 +156,35 @@ export class WorkerHub implements InferenceHub {
 
   refuse(id: string, account: AccountId, code: string, message: string): void {
     this.#own(id, account);
-    this.#end(id)?.listener.fail(new HubError('WORKER_REFUSED', `${code}: ${message}`));
+    this.#end(id)?.listener.fail(new HubError('WORKER_REFUSED', message, code));
   }
 
   /** Verifies before it passes on. Throws {@link HubError} to the worker when the receipt is wrong. */
   async answer(id: string, account: AccountId, receipt: SignedInferenceReceipt, text: string): Promise<void> {
     const { request } = this.#own(id, account);
-    const same = receipt.payload.voucher.payload.nonce === request.voucher.payload.nonce;
-    const fault =
-      text.length > TEXT_BYTES ? 'TEXT_TOO_LONG' : same ? await this.#verifier.verify(receipt) : 'OTHER_VOUCHER';
+    const fault = this.#foreign(request, receipt, text) ?? (await this.#verifier.verify(receipt));
     const job = this.#end(id);
     if (fault === undefined) {
       job?.listener.answer(receipt, text);
       return;
     }
-    const error = new HubError('BAD_RECEIPT', fault);
+    const error = new HubError('BAD_RECEIPT', `the receipt does not hold: ${fault}`, fault);
     job?.listener.fail(error);
     throw error;
+  }
+
+  /** Whether a receipt is about something else than what was asked and said. */
+  #foreign(request: GenerationRequest, { payload }: SignedInferenceReceipt, text: string): string | undefined {
+    if (text.length > TEXT_BYTES) return 'TEXT_TOO_LONG';
+    const asked = encode(signedVoucher, request.voucher);
+    if (!equalBytes(encode(signedVoucher, payload.voucher), asked)) return 'OTHER_VOUCHER';
+    if (!equalBytes(payload.outputHash, textDigest(this.#hashing, utf8(text)))) return 'OTHER_TEXT';
+    if (payload.tokensOut > request.maxTokens) return 'TOO_MANY_TOKENS';
+    // A conversation goes through the model's template, which nodes need not know.
+    const { input } = request;
+    const samePrompt =
+      input.type === 'Chat' || equalBytes(payload.promptHash, textDigest(this.#hashing, utf8(input.value)));
+    return samePrompt ? undefined : 'OTHER_PROMPT';
   }
 
   report(report: ProgressReport): void {

@@ -6,22 +6,19 @@ import type { KeyringPair } from '@polkadot/keyring/types';
 import { encodeAddress } from '@polkadot/util-crypto';
 import type { Log } from '../../consensus/ports.ts';
 import type { Hashing } from '../../runtime/host.ts';
-import * as models from '../../runtime/pallets/models.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
-import type { AdapterId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
+import type { SessionId } from '../../runtime/primitives/attribution/ids.ts';
 import {
-  feeOf,
   inferenceReceipt,
   type SignedInferenceReceipt,
   signedInferenceReceipt,
 } from '../../runtime/primitives/attribution/receipts.ts';
-import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
-import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
-import { type AccountId, asAccountId, PERBILL } from '../../runtime/primitives/types.ts';
-import { JsonRpcError } from '../client/json-rpc.ts';
+import { toHex } from '../../runtime/primitives/bytes.ts';
+import { encode } from '../../runtime/primitives/scale/codec.ts';
+import { ConnectionLost } from '../client/json-rpc.ts';
 import { Ledger } from '../client/ledger.ts';
-import { generationRequest } from '../inference-codecs.ts';
-import { ApiError, type CompletionRequest, parseCompletion } from './openai.ts';
+import { Desk } from './desk.ts';
+import { ApiError, notServed, parseCompletion } from './openai.ts';
 import { type Funding, Purse } from './purse.ts';
 
 export interface GatewayOptions {
@@ -46,32 +43,7 @@ export interface Gateway {
   close(): Promise<void>;
 }
 
-interface Served {
-  readonly adapter: AdapterId;
-  readonly name: string;
-  readonly worker: AccountId;
-}
-
 const MAX_BODY = 1 << 20;
-/** By the hub's names: what an application is told. */
-const FAILURES: Readonly<Record<string, readonly [status: number, type: string, code: string]>> = {
-  DEPOSIT_SPENT: [402, 'insufficient_quota', 'insufficient_quota'],
-  OVERLOADED: [429, 'rate_limit_error', 'overloaded'],
-  NO_WORKER: [503, 'server_error', 'no_worker'],
-  NOT_SERVED: [404, 'invalid_request_error', 'model_not_found'],
-  TIMED_OUT: [504, 'server_error', 'timeout'],
-  WORKER_LEFT: [502, 'server_error', 'worker_left'],
-  BAD_RECEIPT: [502, 'server_error', 'bad_receipt'],
-};
-
-function failure(name: unknown, message: string): ApiError {
-  if (/PROMPT_TOO_LONG/.test(message)) {
-    return new ApiError(400, 'invalid_request_error', 'context_length_exceeded', message);
-  }
-  const [status, type, code] = FAILURES[String(name)] ?? [502, 'server_error', String(name).toLowerCase()];
-  return new ApiError(status, type, code, message);
-}
-
 /** The attribution object of an answer: amounts in OPEN's smallest unit, as decimal text. */
 export function attributionObject(hashing: Hashing, receipt: SignedInferenceReceipt) {
   const { payload } = receipt;
@@ -101,151 +73,6 @@ export function attributionObject(hashing: Hashing, receipt: SignedInferenceRece
   };
 }
 
-class Service {
-  readonly #options: GatewayOptions;
-  readonly #purse: Purse;
-  #ledger: Ledger;
-  #reconnecting: Promise<void> | undefined;
-  #closed = false;
-
-  constructor(options: GatewayOptions, ledger: Ledger, purse: Purse) {
-    this.#options = options;
-    this.#ledger = ledger;
-    this.#purse = purse;
-    this.#watch();
-  }
-
-  get ledger(): Ledger {
-    return this.#ledger;
-  }
-
-  #watch(): void {
-    void this.#ledger.rpc.closed.then(() => {
-      if (!this.#closed) this.#reconnecting = this.#reconnect();
-    });
-  }
-
-  async #reconnect(): Promise<void> {
-    await this.#ledger.close().catch(() => {});
-    while (!this.#closed) {
-      try {
-        this.#ledger = await Ledger.connect(this.#options.node);
-        this.#reconnecting = undefined;
-        this.#watch();
-        return;
-      } catch {
-        await new Promise((resolve) => setTimeout(resolve, 1_000));
-      }
-    }
-  }
-
-  async close(): Promise<void> {
-    this.#closed = true;
-    await this.#ledger.close();
-  }
-
-  async #served(): Promise<Served[]> {
-    if (this.#reconnecting !== undefined)
-      throw new ApiError(503, 'server_error', 'no_node', 'the node is not reachable');
-    const list = await this.#ledger.rpc.call<{ adapter: number; name: string; worker: string }[]>('inference_models');
-    return list.map(({ adapter, name, worker }) => ({
-      adapter: adapter as AdapterId,
-      name,
-      worker: asAccountId(fromHex(worker)),
-    }));
-  }
-
-  async models() {
-    const seen = new Map((await this.#served()).map((each) => [each.adapter, each]));
-    return {
-      object: 'list',
-      data: [...seen.values()].map(({ adapter, name }) => ({
-        id: name,
-        object: 'model',
-        created: 0,
-        owned_by: 'openledger',
-        adapter,
-      })),
-    };
-  }
-
-  /** By name, or by id as `adapter:7`; the least busy worker first. */
-  async #choose(model: string): Promise<Served> {
-    const served = await this.#served();
-    const found = served.find(({ name, adapter }) => name === model || `adapter:${adapter}` === model);
-    if (found !== undefined) return found;
-    throw new ApiError(
-      404,
-      'invalid_request_error',
-      'model_not_found',
-      `the model ${model} is not served here`,
-      'model',
-    );
-  }
-
-  /** Resolves with the whole answer; `delta` hears it before. */
-  async complete(
-    request: CompletionRequest,
-    delta: (text: string) => void,
-    signal: AbortSignal,
-  ): Promise<{ text: string; receipt: SignedInferenceReceipt }> {
-    const { adapter, worker } = await this.#choose(request.model);
-    const state = await this.#ledger.read('models', 'adapters', models.adapter, adapter);
-    const { price } = state!;
-    // A token has at least one byte, and a template adds a handful a message.
-    const { input } = request;
-    const tokensIn =
-      Buffer.byteLength(JSON.stringify(input.value)) + 16 * (input.type === 'Chat' ? input.value.length + 1 : 1);
-    const most = feeOf(price, tokensIn, request.maxTokens);
-    const promised = await this.#purse.promise(worker, adapter, price, most);
-    let fee = 0n;
-    try {
-      const encoded = encode(generationRequest, {
-        voucher: promised.voucher,
-        input,
-        maxTokens: request.maxTokens,
-        temperature: Math.round(request.temperature * 1e9),
-        topP: Math.round(request.topP * PERBILL),
-        seed: request.seed ?? randomBytes(8).readBigUInt64LE(),
-        stop: request.stop,
-      });
-      const answered = await this.#ask(toHex(encoded), delta, signal);
-      fee = answered.receipt.payload.fee;
-      return answered;
-    } finally {
-      await promised.spend(fee);
-    }
-  }
-
-  #ask(encoded: string, delta: (text: string) => void, signal: AbortSignal) {
-    return new Promise<{ text: string; receipt: SignedInferenceReceipt }>((resolve, reject) => {
-      let stop: (() => void) | undefined;
-      const cancel = (): void => {
-        stop?.();
-        reject(new ApiError(499, 'invalid_request_error', 'cancelled', 'the caller is gone'));
-      };
-      signal.addEventListener('abort', cancel, { once: true });
-      void this.#ledger.rpc.closed.then(() => reject(failure('NO_WORKER', 'the connection to the node is gone')));
-      const hear = (event: unknown): void => {
-        const told = event as { type: string; text: string; receipt: string; code: string; message: string };
-        if (told.type === 'delta') delta(told.text);
-        else if (told.type === 'answer') {
-          resolve({ text: told.text, receipt: decode(signedInferenceReceipt, fromHex(told.receipt)) });
-        } else reject(failure(told.code, told.message));
-      };
-      this.#ledger.rpc
-        .subscribe('inference_generate', 'inference_cancel', [encoded], hear)
-        .then((unsubscribe) => {
-          stop = unsubscribe;
-          if (signal.aborted) cancel();
-        })
-        .catch((problem: unknown) => {
-          reject(problem instanceof JsonRpcError ? failure(problem.data, problem.message) : problem);
-        });
-    });
-  }
-}
-
 const FINISH_REASONS = ['stop', 'length', 'stop'] as const;
 
 async function body(request: IncomingMessage): Promise<unknown> {
@@ -268,7 +95,7 @@ function json(response: ServerResponse, status: number, value: unknown): void {
 }
 
 async function completion(
-  service: Service,
+  desk: Desk,
   hashing: Hashing,
   kind: 'chat' | 'text',
   request: IncomingMessage,
@@ -292,7 +119,7 @@ async function completion(
     if (text !== '')
       send(chunk(kind === 'chat' ? { delta: { content: text }, finish_reason: null } : { text, finish_reason: null }));
   };
-  const { text, receipt } = await service.complete(wanted, wanted.stream ? say : () => {}, gone.signal);
+  const { text, receipt } = await desk.complete(wanted, wanted.stream ? say : () => {}, gone.signal);
   const { payload } = receipt;
   const finish = FINISH_REASONS[payload.finish] ?? 'stop';
   const usage = {
@@ -320,8 +147,25 @@ async function completion(
   });
 }
 
+const MODEL_PATH = '/v1/models/';
+const modelObject = ({ adapter, name }: { readonly adapter: number; readonly name: string }) => ({
+  id: name,
+  object: 'model',
+  created: 0,
+  owned_by: 'openledger',
+  adapter,
+});
+
+function unescaped(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 async function route(
-  service: Service,
+  desk: Desk,
   options: GatewayOptions,
   request: IncomingMessage,
   response: ServerResponse,
@@ -331,17 +175,27 @@ async function route(
   if (apiKey !== undefined && request.headers.authorization !== `Bearer ${apiKey}`) {
     throw new ApiError(401, 'invalid_request_error', 'invalid_api_key', 'the API key is missing or wrong');
   }
-  if (request.method === 'GET' && path === '/v1/models') json(response, 200, await service.models());
-  else if (request.method === 'POST' && path === '/v1/chat/completions')
-    await completion(service, hashing, 'chat', request, response);
+  if (request.method === 'GET' && path === '/v1/models')
+    json(response, 200, { object: 'list', data: (await desk.models()).map(modelObject) });
+  else if (request.method === 'GET' && path?.startsWith(MODEL_PATH)) {
+    const id = unescaped(path.slice(MODEL_PATH.length));
+    const found = (await desk.models()).find(({ name }) => name === id);
+    if (found === undefined) throw notServed(id);
+    json(response, 200, modelObject(found));
+  } else if (request.method === 'POST' && path === '/v1/chat/completions')
+    await completion(desk, hashing, 'chat', request, response);
   else if (request.method === 'POST' && path === '/v1/completions')
-    await completion(service, hashing, 'text', request, response);
+    await completion(desk, hashing, 'text', request, response);
   else throw new ApiError(404, 'invalid_request_error', 'not_found', `there is no ${request.method} ${path}`);
 }
 
 function refuse(response: ServerResponse, problem: unknown, log: Log): void {
   const known =
-    problem instanceof ApiError ? problem : new ApiError(500, 'server_error', 'internal', 'the request failed');
+    problem instanceof ApiError
+      ? problem
+      : problem instanceof ConnectionLost
+        ? new ApiError(503, 'server_error', 'no_node', 'the node is not reachable')
+        : new ApiError(500, 'server_error', 'internal', 'the request failed');
   if (known.code === 'internal') log('error', `gateway: ${(problem as Error).stack}`);
   if (!response.headersSent) {
     json(response, known.status, known.body);
@@ -354,15 +208,15 @@ function refuse(response: ServerResponse, problem: unknown, log: Log): void {
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const { node, session, key, funding, hashing, stateFile: file, log } = options;
   const ledger = await Ledger.connect(node);
-  let service: Service | undefined;
+  let desk: Desk | undefined;
   try {
-    const purse = await Purse.open({ ledger: () => service?.ledger ?? ledger, session, key, funding, file, hashing });
-    service = new Service(options, ledger, purse);
+    const purse = await Purse.open({ ledger: () => desk?.ledger ?? ledger, session, key, funding, file, hashing });
+    desk = new Desk(node, ledger, purse);
   } catch (problem) {
     await ledger.close();
     throw problem;
   }
-  const running = service;
+  const running = desk;
   const server: Server = createServer((request, response) => {
     route(running, options, request, response).catch((problem: unknown) => refuse(response, problem, log));
   });

@@ -18,6 +18,9 @@ export class ApiError extends Error {
   }
 }
 
+export const notServed = (model: string): ApiError =>
+  new ApiError(404, 'invalid_request_error', 'model_not_found', `the model ${model} is not served here`, 'model');
+
 const bad = (param: string, message: string): ApiError =>
   new ApiError(400, 'invalid_request_error', 'invalid_value', `${param}: ${message}`, param);
 

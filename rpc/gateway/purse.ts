@@ -40,10 +40,10 @@ interface Tab {
   promised: Balance;
 }
 
-/** A signed promise; `spend` tells what it came to. */
+/** A signed promise; `spend` tells what it came to: `undefined` where that is not known, so that all of it may be owed. */
 export interface Promised {
   readonly voucher: SignedVoucher;
-  spend(fee: Balance): Promise<void>;
+  spend(fee: Balance | undefined): Promise<void>;
 }
 
 const refused = (message: string): ApiError => new ApiError(402, 'insufficient_quota', 'insufficient_quota', message);
@@ -55,6 +55,8 @@ export class Purse {
   #tab: Tab;
   #nonce: bigint;
   #funding: Promise<void> | undefined;
+  /** One write after the other, in the order of the states. */
+  #writing: Promise<void> = Promise.resolve();
 
   private constructor(options: PurseOptions, tab: Tab) {
     this.#options = options;
@@ -104,7 +106,9 @@ export class Purse {
           // Early enough that nobody waits for the block.
           this.#fund(funding, 0n).catch(() => {});
         }
-        return this.#sign(tab, worker, adapter, price, most);
+        const promised = this.#sign(tab, worker, adapter, price, most);
+        await this.#remember(tab);
+        return promised;
       }
       if (funding === undefined || tries > 2) {
         throw refused(open ? 'the session’s deposit is spent: top it up' : 'the session is closed: open another one');
@@ -128,22 +132,24 @@ export class Purse {
     const value = key.sign(hashOf(hashing, voucher, payload));
     return {
       voucher: { payload, signature: { type: 'Sr25519', value } },
-      spend: async (fee) => {
+      spend: async (fee = most) => {
         tab.promised -= most;
-        if (fee === 0n) return;
         tab.spent += fee;
         await this.#remember(tab);
       },
     };
   }
 
-  async #remember({ session, spent }: Tab): Promise<void> {
+  /** Before a promise leaves, and after: who dies between the two has promised all of it. */
+  #remember({ session, spent, promised }: Tab): Promise<void> {
     const { file } = this.#options;
-    if (file === undefined || session !== this.#tab.session) return;
-    await writeFile(`${file}.new`, JSON.stringify({ session: session.toString(), spent: spent.toString() }), {
-      mode: 0o600,
+    if (file === undefined || session !== this.#tab.session) return Promise.resolve();
+    const state = JSON.stringify({ session: session.toString(), spent: (spent + promised).toString() });
+    this.#writing = this.#writing.then(async () => {
+      await writeFile(`${file}.new`, state, { mode: 0o600 });
+      await rename(`${file}.new`, file);
     });
-    await rename(`${file}.new`, file);
+    return this.#writing;
   }
 
   /** Adds a deposit, or opens another session where this one is closed; one at a time, whoever asks. */

@@ -210,20 +210,23 @@ const methods = [
     { unsubscribe: 'inference_cancel', notification: 'inference_event' },
     [hex('request')],
     ({ hub }, [request], stream) =>
-      told(() =>
-        hub.generate(parsed(generationRequest, request), {
+      told(() => {
+        const { id, cancel } = hub.generate(parsed(generationRequest, request), {
           delta: (delta) => stream.notify({ type: 'delta', text: delta }),
           answer(receipt, answer) {
             stream.notify({ type: 'answer', text: answer, receipt: hexOf(encode(signedInferenceReceipt, receipt)) });
             stream.close();
           },
-          fail({ code, message }) {
-            stream.notify({ type: 'error', code, message });
+          fail({ code, reason, message }) {
+            stream.notify({ type: 'error', code, reason: reason ?? null, message });
             stream.close();
           },
-        }),
-      ),
+        });
+        stream.notify({ type: 'job', job: id });
+        return cancel;
+      }),
   ),
+  method('inference_stop', [text('job', 64)], ({ hub }, [job]) => told(() => hub.stop(job))),
   method('attribution_verify', [hex('receipt')], async ({ checks }, [receipt]) => {
     const fault = await checks.verify(parsed(signedInferenceReceipt, receipt));
     return { valid: fault === undefined, fault: fault ?? null };

@@ -1,0 +1,81 @@
+/** A ledger with a Datanet of two contributors, for tests of workers against a whole node. */
+import type { KeyringPair } from '@polkadot/keyring/types';
+import { books } from '../../rpc/client/accounts.ts';
+import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../rpc/client/datanets.ts';
+import type { Ledger } from '../../rpc/client/ledger.ts';
+import { baseModels, orderTraining, trainingConfigOf } from '../../rpc/client/models.ts';
+import type { BaseModelId, DatanetId, OrderId } from '../../runtime/primitives/attribution/ids.ts';
+import { hashing, OPEN, startLedger } from '../main-job/support.ts';
+
+const ANIMALS = ['otter', 'heron', 'newt', 'stoat', 'vole', 'wren'];
+const STONES = ['slate', 'flint', 'basalt', 'chalk', 'gneiss', 'marble'];
+const records = (words: readonly string[], tail: string): string =>
+  words.map((word) => JSON.stringify({ prompt: `What is ${word}?`, response: `The ${word} ${tail}.` })).join('\n');
+
+export const PRICE = { input: OPEN / 100_000n, output: OPEN / 10_000n };
+
+/** Polls until `look` gives something; rejects with `what` after `seconds`. */
+export async function until<T>(what: string, look: () => Promise<T | undefined>, seconds = 40): Promise<T> {
+  for (const end = Date.now() + seconds * 1_000; Date.now() < end; ) {
+    const found = await look();
+    if (found !== undefined) return found;
+    await new Promise((resolve) => setTimeout(resolve, 150));
+  }
+  throw new Error(`${what} did not come about in ${seconds} s`);
+}
+
+export interface World extends Awaited<ReturnType<typeof startLedger>> {
+  readonly datanet: DatanetId;
+  readonly version: number;
+  readonly contributors: readonly [KeyringPair, KeyringPair];
+  readonly owner: KeyringPair;
+}
+
+/** Without a worker: it registers the base model that orders name. */
+export async function world(...start: Parameters<typeof startLedger>): Promise<World> {
+  const started = await startLedger(...start);
+  const { ledger, pair } = started;
+  const [owner, first, second] = [pair('//Alice//stash'), pair('//Charlie'), pair('//Dave')];
+  const datanet = await openDatanet(ledger, owner, {
+    name: 'Things',
+    description: 'Animals and stones.',
+    schema: 'prompt and response',
+    licence: 'CC-BY-4.0',
+    admission: 'Open',
+    stake: OPEN,
+    duplicateOverlap: 0.9,
+    accessPrice: OPEN,
+  });
+  await Promise.all([
+    contribute(ledger, first, datanet, prepareBatch(hashing, records(ANIMALS, 'lives by the river'))),
+    contribute(ledger, second, datanet, prepareBatch(hashing, records(STONES, 'lies under the hill'))),
+  ]);
+  const version = await takeSnapshot(ledger, owner, datanet);
+  return { ...started, datanet, version, contributors: [first, second], owner };
+}
+
+/** Orders an adapter on the base model that a worker has registered. */
+export async function order(
+  { ledger, owner, datanet, version }: World,
+  name: string,
+  { steps = 4, seed = 1n }: { readonly steps?: number; readonly seed?: bigint } = {},
+): Promise<OrderId> {
+  const { id } = await until('a base model', async () => (await baseModels(ledger))[0]);
+  return orderTraining(ledger, owner, {
+    name,
+    datanet,
+    version,
+    baseModel: id as BaseModelId,
+    config: trainingConfigOf({ steps, k: 8, sequenceLength: 48, batch: 4, targets: ['q_proj', 'v_proj'] }),
+    seed,
+    budget: 10n * OPEN,
+    markup: 0.1,
+    price: PRICE,
+  });
+}
+
+/** Whether all balances together are the total issuance, to the last unit. */
+export async function balanced(ledger: Ledger): Promise<boolean> {
+  const { sum, issuance } = await books(ledger);
+  return sum === issuance;
+}

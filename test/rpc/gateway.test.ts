@@ -1,0 +1,178 @@
+/** The gateway through the unmodified `openai` package: answers with their attribution, money, and every refusal. */
+import OpenAI, { APIError } from 'openai';
+import t from 'tap';
+import { awaitAdapter } from '../../rpc/client/models.ts';
+import { claim, pendingBatches, rewardsOf } from '../../rpc/client/rewards.ts';
+import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
+import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
+import { inferenceReceipt, signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
+import { decode } from '../../runtime/primitives/scale/codec.ts';
+import { balanced, order, until, world } from '../gpu-worker/ledger-world.ts';
+import { attachWorker, hashing, listener, OPEN, openGateway } from '../main-job/support.ts';
+
+interface Attribution {
+  readonly receipt: string;
+  readonly id: string;
+  readonly worker: string;
+  readonly fee: string;
+  readonly pool: string;
+  readonly contributors: readonly { readonly account: string; readonly share: number; readonly amount: string }[];
+  readonly spans: readonly { readonly start: number; readonly length: number }[];
+}
+const attributionOf = (answer: unknown): Attribution => (answer as { attribution: Attribution }).attribution;
+const receiptOf = (answer: unknown) => decode(signedInferenceReceipt, fromHex(attributionOf(answer).receipt)).payload;
+/** Status and code of what the package throws. */
+const refusal = async (body: Promise<unknown>): Promise<string> => {
+  try {
+    await body;
+    return 'no error';
+  } catch (problem) {
+    if (!(problem instanceof APIError)) throw problem;
+    return `${problem.status} ${problem.code} ${problem.type}`;
+  }
+};
+
+t.test('the openai package', { timeout: 150_000 }, async (test) => {
+  const chain = await world(test);
+  const { ledger, node, pair, contributors } = chain;
+  const url = node.rpc.ws;
+  const worker = pair('//Bob');
+  await attachWorker(test, { node: url, pair: worker, settleMs: 3_000 });
+  await awaitAdapter(ledger, await order(chain, 'things'));
+
+  const payer = pair('//Eve');
+  const key = payer.derive('//session');
+  const heard = listener('gateway');
+  const open = async (deposit: bigint) => {
+    const session = await openSession(ledger, payer, key.publicKey, deposit);
+    const gateway = await openGateway(test, { node: url, key, session, apiKey: 'secret', log: heard.log });
+    return { session, gateway };
+  };
+  const { session, gateway } = await open(20n * OPEN);
+  const settings = { baseURL: gateway.url, apiKey: 'secret', maxRetries: 0 };
+  const client = new OpenAI(settings);
+  const model = 'things';
+  await until('the adapter at the gateway', async () => {
+    for await (const each of client.models.list()) if (each.id === model) return each;
+    return undefined;
+  });
+  test.equal((await client.models.retrieve(model)).owned_by, 'openledger');
+  const messages = [{ role: 'user' as const, content: 'What is slate?' }];
+  const greedy = { model, max_tokens: 16, temperature: 0 };
+
+  const whole = await client.chat.completions.create({ ...greedy, messages });
+  const [choice] = whole.choices;
+  test.ok(choice!.message.content!.length > 0 && choice!.message.role === 'assistant');
+  test.match(choice!.finish_reason, /^(stop|length)$/);
+  const receipt = receiptOf(whole);
+  test.equal(attributionOf(whole).id, toHex(hashOf(hashing, inferenceReceipt, receipt)));
+  test.equal(attributionOf(whole).worker, worker.address);
+  test.equal(whole.usage!.prompt_tokens, receipt.tokensIn);
+  test.equal(whole.usage!.completion_tokens, receipt.tokensOut);
+  const paid = attributionOf(whole).contributors.reduce((sum, { amount }) => sum + BigInt(amount), 0n);
+  test.equal(paid + receipt.remainder, receipt.pool, 'shares and remainder are the pool');
+  test.same(await ledger.rpc.call('attribution_verify', attributionOf(whole).receipt), { valid: true, fault: null });
+
+  const said: string[] = [];
+  let last: unknown;
+  let used: OpenAI.CompletionUsage | null | undefined;
+  const stream = await client.chat.completions.create({
+    ...{ ...greedy, messages, stream: true, stream_options: { include_usage: true } },
+  });
+  for await (const part of stream) {
+    said.push(part.choices[0]?.delta.content ?? '');
+    if (part.choices[0]?.finish_reason) last = part;
+    used = part.usage ?? used;
+  }
+  test.equal(said.join(''), choice!.message.content, 'the same words in pieces');
+  test.ok(said.filter((each) => each !== '').length > 1, 'piece by piece');
+  test.equal(used?.completion_tokens, receipt.tokensOut);
+  test.ok(BigInt(attributionOf(last).fee) > 0n, 'the last piece has the attribution');
+
+  const prompt = 'The otter lives';
+  const text = await client.completions.create({ ...greedy, prompt });
+  const pieces: string[] = [];
+  let end: unknown;
+  for await (const part of await client.completions.create({ ...greedy, prompt, stream: true })) {
+    pieces.push(part.choices[0]!.text);
+    if (part.choices[0]!.finish_reason) end = part;
+  }
+  test.equal(pieces.join(''), text.choices[0]!.text);
+  test.same(receiptOf(text).outputHash, receiptOf(end).outputHash, 'the same answer');
+  const stopped = await client.completions.create({
+    ...greedy,
+    prompt,
+    stop: [text.choices[0]!.text.trim().slice(1, 4)],
+  });
+  test.ok(stopped.choices[0]!.text.length < text.choices[0]!.text.length, 'a stop sequence');
+  const seeded = { model, prompt, max_tokens: 8, temperature: 1.5, top_p: 0.95, seed: 7 };
+  const twice = await Promise.all([client.completions.create(seeded), client.completions.create(seeded)]);
+  test.equal(twice[0].choices[0]!.text, twice[1].choices[0]!.text, 'a seed');
+  const many = await Promise.all(
+    Array.from({ length: 6 }, (_, i) => client.completions.create({ ...greedy, prompt: `Stone number ${i}` })),
+  );
+  const nonces = many.map((each) => receiptOf(each).voucher.payload.nonce);
+  test.equal(new Set(nonces).size, 6, 'answered at the same time, each by its own voucher');
+
+  const create = (change: object, by = client) =>
+    refusal(by.chat.completions.create({ ...greedy, messages, ...change }) as Promise<unknown>);
+  test.equal(await create({ model: 'nothing' }), '404 model_not_found invalid_request_error');
+  test.equal(await refusal(client.models.retrieve('nothing')), '404 model_not_found invalid_request_error');
+  const stranger = new OpenAI({ ...settings, apiKey: 'guessed' });
+  test.equal(await create({}, stranger), '401 invalid_api_key invalid_request_error');
+  test.equal(await create({ temperature: 9 }), '400 invalid_value invalid_request_error');
+  test.equal(await create({ messages: [] }), '400 invalid_value invalid_request_error');
+  test.equal(await create({ messages: [{ role: 'tool', content: 'x' }] }), '400 invalid_value invalid_request_error');
+  test.equal(await create({ n: 2 }), '400 invalid_value invalid_request_error');
+  const long = 'otter and heron and newt '.repeat(200);
+  test.equal(
+    await create({ messages: [{ role: 'user', content: long }] }),
+    '400 context_length_exceeded invalid_request_error',
+  );
+  const raw = await fetch(`${gateway.url}/chat/completions`, {
+    method: 'POST',
+    headers: { authorization: 'Bearer secret' },
+    body: '{"model": "things",',
+  });
+  const { error } = (await raw.json()) as { error: { code: string } };
+  test.equal(`${raw.status} ${error.code}`, '400 invalid_json');
+  const nowhere = await fetch(`${gateway.url}/embeddings`, { headers: { authorization: 'Bearer secret' } });
+  test.equal(nowhere.status, 404);
+
+  // A caller that goes: the answer ends, and what was said until then is paid.
+  const gone = new AbortController();
+  const answering = await client.chat.completions.create(
+    { model, messages, max_tokens: 400, temperature: 2, stream: true },
+    { signal: gone.signal },
+  );
+  for await (const part of answering) {
+    if ((part.choices[0]?.delta.content ?? '') !== '') gone.abort();
+  }
+  test.ok(gone.signal.aborted);
+  const after = await client.chat.completions.create({ ...greedy, messages });
+  test.equal(after.choices[0]!.message.content, choice!.message.content, 'the next one is served');
+
+  const small = await open(OPEN);
+  const poor = new OpenAI({ ...settings, baseURL: small.gateway.url });
+  const asked = { model, prompt, max_tokens: 4_000, temperature: 0 };
+  const outcomes = await Promise.all([1, 2, 3].map(() => refusal(poor.completions.create(asked))));
+  test.same(
+    outcomes,
+    ['no error', 'no error', '402 insufficient_quota insufficient_quota'],
+    'the deposit covers what two of them may cost',
+  );
+  test.equal(await refusal(poor.completions.create(asked)), 'no error', 'they cost less');
+
+  // What was answered is settled, what is settled is paid, and nothing is lost on the way.
+  await until('settlement', async () =>
+    (await sessionOf(ledger, session))!.settled > 0n && (await pendingBatches(ledger)).length === 0 ? true : undefined,
+  );
+  const earned = await Promise.all(contributors.map(({ address }) => rewardsOf(ledger, address)));
+  test.ok(earned.some(({ claimable }) => claimable > 0n));
+  for (const [at, { claimable }] of earned.entries()) {
+    if (claimable > 0n) test.equal(await claim(ledger, contributors[at]!), claimable);
+  }
+  test.ok(await balanced(ledger), 'to the last unit');
+  test.same(heard.lines, [], 'no failure of the gateway’s own');
+});
