@@ -22,6 +22,7 @@ import { WorkerHub } from './attribution/hub.ts';
 import { ReceiptVerifier } from './attribution/receipt-verifier.ts';
 import { BlobStore } from './blobs/blob-store.ts';
 import { blobHandler } from './blobs/http.ts';
+import { booksAudit } from './books.ts';
 import { Chain } from './chain.ts';
 import type { ChainSpec } from './chain-spec/chain-spec.ts';
 import type { Client, Keystore, NetworkStatus, Service } from './client.ts';
@@ -59,6 +60,8 @@ export interface NodeOptions {
   };
   /** Bytes of blobs that are kept, at most (default 8 GiB). */
   readonly blobBytes?: number;
+  /** Stops the node at a block in which OPEN was made or lost; slow (default: if OPENLEDGER_AUDIT_BOOKS is 1, as in tests). */
+  readonly auditBooks?: boolean;
   /** Undefined: the node runs alone. */
   readonly network?: NetworkSettings | undefined;
   /** Default: the machine's. */
@@ -315,6 +318,9 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
       { voting: validator },
     );
     services.push(voter);
+    if (options.auditBooks ?? process.env.OPENLEDGER_AUDIT_BOOKS === '1') {
+      services.push(booksAudit({ blocks, events: blocks, states: chain, hashing, signatures }));
+    }
     if (network !== undefined) {
       network.attachVoter(voter);
       services.push(network);

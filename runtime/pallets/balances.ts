@@ -231,6 +231,12 @@ function ensureCanDeposit(host: Host, who: AccountId, amount: Balance): void {
 // ---- what other pallets build on -----------------------------------------------------------------------------
 
 export const totalIssuance = (host: Host): Balance => store.TotalIssuance.get(host);
+/** What all accounts together have, and what the ledger says was issued: the same after every block, or OPEN was made or lost. */
+export function books(host: Host): { readonly held: Balance; readonly issued: Balance } {
+  let held = 0n;
+  for (const [, { data }] of system.accounts(host)) held += data.free + data.reserved;
+  return { held, issued: totalIssuance(host) };
+}
 export const freeBalance = (host: Host, who: AccountId): Balance => system.account(host, who).data.free;
 export const totalBalance = (host: Host, who: AccountId): Balance => {
   const { free, reserved } = system.account(host, who).data;
