@@ -1,4 +1,5 @@
 /** What a chain starts with, as chain specs say it. */
+import type { StakingGenesis } from './pallets/staking.ts';
 import type { AccountId, Balance } from './primitives/types.ts';
 
 export interface GenesisConfig {
@@ -9,6 +10,8 @@ export interface GenesisConfig {
   readonly session: readonly { readonly account: AccountId; readonly aura: Uint8Array; readonly grandpa: Uint8Array }[];
   /** Blocks of a session; the runtime's own default where there is none. */
   readonly sessionLength?: number | undefined;
+  /** Who has stakes at the start, and the rules of staking; undefined where validators never change. */
+  readonly staking?: StakingGenesis | undefined;
   /** Development chains only. */
   readonly sudo: AccountId | undefined;
   /** Parameters of the ledger's own modules, as they stand in the chain spec. */

@@ -20,11 +20,13 @@ import { compute } from './pallets/compute.ts';
 import { datanets } from './pallets/datanets.ts';
 import { governance } from './pallets/governance.ts';
 import { grandpa } from './pallets/grandpa.ts';
+import { historical } from './pallets/historical.ts';
 import { inference } from './pallets/inference.ts';
 import { models } from './pallets/models.ts';
 import { multisig } from './pallets/multisig.ts';
 import { proxy } from './pallets/proxy.ts';
 import { session } from './pallets/session.ts';
+import { manager, staking } from './pallets/staking.ts';
 import { sudo } from './pallets/sudo.ts';
 import { SS58_PREFIX, system } from './pallets/system.ts';
 import { timestamp } from './pallets/timestamp.ts';
@@ -94,7 +96,9 @@ export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
     blobs,
     audits,
     authorship,
-    session(),
+    staking,
+    session(manager),
+    historical,
     utility(calls),
     multisig(calls),
     proxy(calls),
@@ -173,6 +177,7 @@ export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
             config.session.map((each) => ({ key: each.grandpa, weight: 1n })),
           ),
         },
+        Staking: config.staking,
         Session: { keys: config.session, length: config.sessionLength },
         Sudo: { key: config.sudo },
       };

@@ -1,5 +1,6 @@
 /** The chains that come with the node. */
 import { readFileSync } from 'node:fs';
+import type { StakingGenesis } from '../../runtime/pallets/staking.ts';
 import { type AccountId, asAccountId } from '../../runtime/primitives/types.ts';
 import { derive } from '../keystore/secret-uri.ts';
 import { type ChainSpec, type ChainType, OPEN_PROPERTIES, parseChainSpec } from './chain-spec.ts';
@@ -19,7 +20,19 @@ interface Preset {
   readonly others: JsonObject;
   /** What every account has at the start. */
   readonly endowment: bigint;
+  /** What each validator's stash has bonded of it. */
+  readonly stake: bigint;
+  /** Blocks of a session. */
+  readonly sessionLength: number;
+  readonly eras: StakingGenesis['eras'];
 }
+
+/** Sessions of five minutes, eras of half an hour: for people who try things out. */
+const SHORT_ERAS = {
+  stake: 1_000_000n * OPEN,
+  sessionLength: 100,
+  eras: { sessionsPerEra: 6, bondingDuration: 8, slashDeferDuration: 2 },
+};
 
 /** Windows of half a minute in place of five: for people who try things out. */
 const SHORT_WINDOWS = { attribution: { windowBlocks: 10 }, audits: { commitBlocks: 6, revealBlocks: 4 } };
@@ -34,6 +47,7 @@ export const PRESETS = {
     slotDurationMs: 3_000,
     others: SHORT_WINDOWS,
     endowment: 10_000_000n * OPEN,
+    ...SHORT_ERAS,
   },
   local: {
     name: 'OpenLedger Local Testnet',
@@ -42,6 +56,7 @@ export const PRESETS = {
     slotDurationMs: 3_000,
     others: SHORT_WINDOWS,
     endowment: 10_000_000n * OPEN,
+    ...SHORT_ERAS,
   },
 } as const satisfies Record<string, Preset>;
 
@@ -49,6 +64,8 @@ export type PresetId = keyof typeof PRESETS;
 
 export interface PresetOptions {
   readonly slotDurationMs?: number;
+  readonly sessionLength?: number;
+  readonly eras?: StakingGenesis['eras'];
   /** Names of {@link PRESETS}' accounts. */
   readonly authorities?: readonly string[];
 }
@@ -67,6 +84,18 @@ export function presetSpec(id: PresetId, options: PresetOptions = {}): ChainSpec
     aura: { authorities: validators.map(({ aura }) => aura), slotDurationMs: preset.slotDurationMs },
     grandpa: { authorities: validators.map(({ grandpa }) => ({ key: grandpa, weight: 1n })) },
     session: validators,
+    sessionLength: preset.sessionLength,
+    staking: {
+      validatorCount: validators.length,
+      minimumValidatorCount: 1,
+      stakers: validators.map(({ account: stash }) => ({ stash, bond: preset.stake, status: { type: 'Validator' } })),
+      invulnerables: [],
+      minNominatorBond: 0n,
+      minValidatorBond: 0n,
+      slashRewardFraction: undefined,
+      inflation: 0,
+      eras: preset.eras,
+    },
     sudo: account('//Alice'),
     others: preset.others,
   };

@@ -3,10 +3,13 @@
  * `runtimeGenesis.patch` of Substrate's chain specs, with addresses in SS58.
  */
 import { blake2b } from '@noble/hashes/blake2.js';
-import { decodeSs58, encodeSs58 } from '../../runtime/primitives/ss58.ts';
-import { type AccountId, asAccountId } from '../../runtime/primitives/types.ts';
+import type { StakingGenesis } from '../../runtime/pallets/staking.ts';
+import { encodeSs58 } from '../../runtime/primitives/ss58.ts';
+import type { AccountId } from '../../runtime/primitives/types.ts';
 import { badField } from './errors.ts';
-import { asAmount, asArray, asInteger, asObject, asString, type Json, type JsonObject } from './json.ts';
+import { asAccount, asKey, list, unique } from './fields.ts';
+import { asAmount, asArray, asInteger, asObject, type Json, type JsonObject } from './json.ts';
+import { parseStakingGenesis, stakingGenesisJson } from './staking-genesis.ts';
 
 export interface GenesisConfig {
   readonly balances: readonly { readonly account: AccountId; readonly amount: bigint }[];
@@ -16,6 +19,8 @@ export interface GenesisConfig {
   readonly session: readonly { readonly account: AccountId; readonly aura: Uint8Array; readonly grandpa: Uint8Array }[];
   /** Blocks of a session; the runtime's own default where there is none. */
   readonly sessionLength?: number | undefined;
+  /** Who has stakes at the start; undefined where validators never change. */
+  readonly staking?: StakingGenesis | undefined;
   /** Development chains only. */
   readonly sudo: AccountId | undefined;
   /** What other modules want, as it stands in the JSON. */
@@ -24,33 +29,9 @@ export interface GenesisConfig {
 
 const DEFAULT_SLOT_MS = 3_000;
 
-/** A 32-byte key as an address, which is how chain specs write them. */
-function asKey(value: Json | undefined, path: string): Uint8Array {
-  const text = asString(value, path);
-  try {
-    const { key } = decodeSs58(blake2b, text);
-    if (key.length === 32) return key;
-  } catch {
-    // Told below.
-  }
-  throw badField(path, 'the SS58 address of a 32-byte key');
-}
-
-const asAccount = (value: Json | undefined, path: string): AccountId => asAccountId(asKey(value, path));
-
-function list<T>(value: Json | undefined, path: string, item: (value: Json, path: string) => T): T[] {
-  return value === undefined ? [] : asArray(value, path).map((each, i) => item(each, `${path}[${i}]`));
-}
-
-function unique<T>(items: readonly T[], path: string, keyOf: (item: T) => Uint8Array): readonly T[] {
-  const seen = new Set(items.map((item) => Buffer.from(keyOf(item)).toString('hex')));
-  if (seen.size !== items.length) throw badField(path, 'without repetitions');
-  return items;
-}
-
 /** Throws {@link ChainSpecError}. */
 export function parseGenesisConfig(json: Json, path: string): GenesisConfig {
-  const { balances, aura, grandpa, session, sudo, ...others } = asObject(json, path);
+  const { balances, aura, grandpa, session, staking, sudo, ...others } = asObject(json, path);
   const section = (value: Json | undefined, name: string): JsonObject =>
     value === undefined ? {} : asObject(value, `${path}.${name}`);
   const auraSection = section(aura, 'aura');
@@ -96,6 +77,7 @@ export function parseGenesisConfig(json: Json, path: string): GenesisConfig {
     ...(section(session, 'session').length !== undefined && {
       sessionLength: asInteger(section(session, 'session').length, `${path}.session.length`, 1, 1_000_000),
     }),
+    ...(staking !== undefined && { staking: parseStakingGenesis(staking, `${path}.staking`) }),
     sudo: sudo === undefined ? undefined : asAccount(asObject(sudo, `${path}.sudo`).key, `${path}.sudo.key`),
     others,
   };
@@ -108,7 +90,7 @@ export function parseGenesisConfig(json: Json, path: string): GenesisConfig {
 /** As {@link parseGenesisConfig} reads it. */
 export function genesisConfigJson(config: GenesisConfig, ss58Format: number): JsonObject {
   const address = (key: Uint8Array): string => encodeSs58(blake2b, { prefix: ss58Format, key });
-  const { balances, aura, grandpa, session, sessionLength, sudo, others } = config;
+  const { balances, aura, grandpa, session, sessionLength, staking, sudo, others } = config;
   return {
     balances: { balances: balances.map(({ account, amount }) => [address(account), amount.toString()]) },
     aura: { authorities: aura.authorities.map(address), slotDuration: aura.slotDurationMs },
@@ -123,6 +105,7 @@ export function genesisConfigJson(config: GenesisConfig, ss58Format: number): Js
         ]),
       },
     }),
+    ...(staking !== undefined && { staking: stakingGenesisJson(staking, address) }),
     ...(sudo !== undefined && { sudo: { key: address(sudo) } }),
     ...others,
   };

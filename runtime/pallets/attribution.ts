@@ -73,12 +73,11 @@ import * as compute from './compute.ts';
 import * as datanets from './datanets.ts';
 import * as inference from './inference.ts';
 import * as models from './models.ts';
+import { POT as STAKERS } from './staking.ts';
 import * as system from './system.ts';
 
 /** Holds the fees of unsettled batches, and rewards until they are claimed. */
 export const POT = palletAccount('ol/attri');
-/** The stakers' part, for the staking module to pay out. */
-export const STAKERS = palletAccount('ol/stake');
 /** Windows that close in one block; later ones close in the next. */
 const MAX_CLOSING = 64;
 const CLOSE_AHEAD = 256;

@@ -57,6 +57,9 @@ export function changeAuthorities({ host }: Env, next: readonly Uint8Array[]): v
   system.depositLog(host, { type: 'Consensus', value: [AURA_ENGINE, log] });
 }
 
+/** The authorities of the first blocks. */
+export const beginWith = (host: Host, first: readonly Uint8Array[]): void => store.Authorities.put(host, [...first]);
+
 export interface AuraGenesis {
   readonly authorities: readonly Uint8Array[];
   readonly slotDurationMs: number;

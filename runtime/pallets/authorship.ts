@@ -3,6 +3,7 @@ import { cost } from '../framework/dispatch.ts';
 import { pallet } from '../framework/pallet.ts';
 import { optionalValue, storage } from '../framework/storage.ts';
 import type { Host } from '../host.ts';
+import { InvalidBlock } from '../primitives/invalid-block.ts';
 import { type AccountId, accountId, asAccountId } from '../primitives/types.ts';
 import * as aura from './aura.ts';
 import * as session from './session.ts';
@@ -30,7 +31,10 @@ export const authorship = pallet({
     // Before the session changes hands: the slot's author was chosen among the authorities that the parent left.
     onInitialize({ host }) {
       const found = find(host);
-      if (found !== undefined) store.Author.put(host, found);
+      if (found !== undefined) {
+        if (session.isDisabled(host, found)) throw new InvalidBlock('BAD_PRE_DIGEST', 'the author is out of duty');
+        store.Author.put(host, found);
+      }
       return cost(6_000_000n, 3, 2);
     },
     onFinalize: ({ host }) => store.Author.kill(host),

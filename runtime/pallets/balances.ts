@@ -335,11 +335,15 @@ function putHeld(host: Host, reason: Reason, who: AccountId, amount: Balance): v
 export const heldOf = (host: Host, reason: Reason, who: AccountId): Balance =>
   amountIn(store.Holds.get(host, who), reason);
 
+/** The most that could be put on hold. */
+export const holdable = (host: Host, who: AccountId): Balance =>
+  reducibleOf(system.account(host, who), 'Protect', true);
+
 /** Puts free balance on hold; the existential deposit stays free. Fails with `FundsUnavailable`. */
 export function hold(env: Env, reason: Reason, who: AccountId, amount: Balance): void {
   if (amount === 0n) return;
   const { host } = env;
-  ensure(amount <= reducibleOf(system.account(host, who), 'Protect', true), tokenFailure('FundsUnavailable'));
+  ensure(amount <= holdable(host, who), tokenFailure('FundsUnavailable'));
   putHeld(host, reason, who, heldOf(host, reason, who) + amount);
   mutate(env, who, (data) => ({ ...data, free: data.free - amount, reserved: data.reserved + amount }));
   env.emit(events.Held, { reason, who, amount });
@@ -372,6 +376,14 @@ export function transferHeld(env: Env, reason: Reason, from: AccountId, to: Acco
   mutate(env, to, (data) => ({ ...data, free: data.free + amount }));
   env.emit(events.Released, { reason, who: from, amount });
   env.emit(events.Transfer, { from, to, amount });
+}
+
+/** Takes from hold what will be given elsewhere in the same call ({@link give}, {@link rescind}). */
+export function takeFromHold(env: Env, reason: Reason, who: AccountId, amount: Balance): void {
+  if (amount === 0n) return;
+  takeHeld(env, reason, who, amount);
+  mutate(env, who, (data) => ({ ...data, reserved: data.reserved - amount }));
+  env.emit(events.Slashed, { who, amount });
 }
 
 /** Takes OPEN on hold out of existence. */

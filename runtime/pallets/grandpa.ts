@@ -52,7 +52,7 @@ const store = storage('Grandpa', {
   NextForced: optionalValue(u32, 'Next block number where a forced change can be made; never used here.'),
   Stalled: optionalValue(tuple(u32, u32), 'Whether finality is stalled, and since when; never used here.'),
   CurrentSetId: value(u64, 0n, 'The number of changes of the authority set.'),
-  SetIdSession: map(twox64Concat(u64), u32, 'The session in which a set took over.'),
+  SetIdSession: map(twox64Concat(u64), u32, 'The last session, so far, in which a set was in charge.'),
   Authorities: value(grandpaAuthorities, [], 'The current list of authorities.'),
 });
 
@@ -69,8 +69,11 @@ export const sessionOf = (host: Host, setId: bigint): number | undefined => stor
  * since verifiers treat a change as immediate.
  */
 export function changeAuthorities({ host }: Env, next: GrandpaAuthorities, session: number): void {
-  if (next.length === 0 || store.PendingChange.exists(host)) return;
-  if (equalBytes(encode(grandpaAuthorities, authorities(host)), encode(grandpaAuthorities, next))) return;
+  const same = equalBytes(encode(grandpaAuthorities, authorities(host)), encode(grandpaAuthorities, next));
+  if (next.length === 0 || same || store.PendingChange.exists(host)) {
+    noteSession(host, session);
+    return;
+  }
   store.PendingChange.put(host, {
     scheduledAt: system.blockNumber(host),
     delay: 0,
@@ -81,6 +84,13 @@ export function changeAuthorities({ host }: Env, next: GrandpaAuthorities, sessi
   store.SetIdSession.insert(host, setId, session);
   if (setId >= MAX_SET_ID_SESSION_ENTRIES) store.SetIdSession.remove(host, setId - MAX_SET_ID_SESSION_ENTRIES);
 }
+
+/** The set stays in charge for another session. */
+export const noteSession = (host: Host, session: number): void =>
+  store.SetIdSession.insert(host, currentSetId(host), session);
+
+/** The authorities of the first blocks. */
+export const beginWith = (host: Host, first: GrandpaAuthorities): void => store.Authorities.put(host, first);
 
 export interface GrandpaGenesis {
   readonly authorities: readonly { readonly key: Uint8Array; readonly weight: bigint }[];

@@ -4,28 +4,28 @@
  * What the manager chooses at the end of session `n - 1` is queued during `n` and works in `n + 1`; keys set during `n`
  * work from `n + 2` on. Aura and Grandpa hear of a set only when it differs from theirs.
  */
-import { cost, ensure, ensureSigned, error, fail } from '../framework/dispatch.ts';
+import { addWeight, cost, ensure, ensureSigned, error, fail, ZERO_WEIGHT } from '../framework/dispatch.ts';
 import { apiMethod, call, constant, type Env, event, pallet, runtimeApi } from '../framework/pallet.ts';
 import { map, storage, twox64Concat, value } from '../framework/storage.ts';
 import type { Host } from '../host.ts';
-import { equalBytes, utf8 } from '../primitives/bytes.ts';
-import {
-  bool,
-  bytes,
-  decode,
-  fixedBytes,
-  type Infer,
-  named,
-  option,
-  struct,
-  tuple,
-  u32,
-  vec,
-} from '../primitives/scale/codec.ts';
+import { equalBytes } from '../primitives/bytes.ts';
+import { bool, bytes, decode, named, option, tuple, u32, vec } from '../primitives/scale/codec.ts';
 import { ScaleError } from '../primitives/scale/io.ts';
+import {
+  KEY_NAMES,
+  KEY_TYPES,
+  type KeyName,
+  keyTypeId,
+  type SessionKeys,
+  sameKeys,
+  sessionKeys,
+  type ValidatorKeys,
+  validatorKeys,
+} from '../primitives/session-keys.ts';
 import { type AccountId, accountId, PERBILL, perbill, sameAccount, type Weight } from '../primitives/types.ts';
 import * as aura from './aura.ts';
 import * as grandpa from './grandpa.ts';
+import * as historical from './historical.ts';
 import * as system from './system.ts';
 
 /** Half an hour of slots of three seconds. */
@@ -33,26 +33,9 @@ export const DEFAULT_SESSION_LENGTH = 600;
 
 // ---- types ---------------------------------------------------------------------------------------------------
 
-const auraKey = named('sp_consensus_aura::sr25519::app_sr25519::Public', fixedBytes(32));
-const grandpaKey = named('sp_consensus_grandpa::app::Public', fixedBytes(32));
-/** The public keys of a validator, in the order in which the node makes them. */
-export const sessionKeys = named('openledger_runtime::SessionKeys', struct({ aura: auraKey, grandpa: grandpaKey }));
-export type SessionKeys = Infer<typeof sessionKeys>;
-
-const keyTypeId = named('sp_core::crypto::KeyTypeId', fixedBytes(4));
-/** Four letters of the node's keystore for each key. */
-const KEY_TYPES = { aura: utf8('aura'), grandpa: utf8('gran') } as const satisfies Record<
-  keyof SessionKeys,
-  Uint8Array
->;
-type KeyName = keyof SessionKeys;
-const KEY_NAMES: readonly KeyName[] = ['aura', 'grandpa'];
-
 const offenceSeverity = named('sp_staking::offence::OffenceSeverity', perbill);
 
 const typedKey = tuple(keyTypeId, bytes());
-const queuedKeys = vec(tuple(accountId, sessionKeys));
-type QueuedKeys = Infer<typeof queuedKeys>;
 
 // ---- storage, events, errors ---------------------------------------------------------------------------------
 
@@ -65,7 +48,7 @@ const store = storage('Session', {
     'True if the underlying economic identities or weighting behind the validators has changed in the queued validator set.',
   ),
   QueuedKeys: value(
-    queuedKeys,
+    validatorKeys,
     [],
     "The queued keys for the next session. When the next session begins, these keys will be used to determine the validator's session keys.",
   ),
@@ -107,7 +90,6 @@ export const currentIndex = (host: Host): number => store.CurrentIndex.get(host)
 export const sessionLength = (host: Host): number => store.Length.get(host);
 /** The keys that a validator works with once they have been queued. */
 export const nextKeys = (host: Host, who: AccountId): SessionKeys | undefined => store.NextKeys.get(host, who);
-const sameKeys = (a: SessionKeys, b: SessionKeys): boolean => KEY_NAMES.every((name) => equalBytes(a[name], b[name]));
 
 /** Registers keys that nobody else has; returns those that were registered before. Fails with `DuplicatedKey`. */
 function putKeys(host: Host, who: AccountId, keys: SessionKeys): SessionKeys | undefined {
@@ -134,6 +116,10 @@ export interface SessionManager {
   newSession(env: Env, index: number): readonly AccountId[] | undefined;
   startSession?(env: Env, index: number): void;
   endSession?(env: Env, index: number): void;
+  /** Of all that, at the start of the session before `index`. */
+  weight?(host: Host, index: number): Weight;
+  /** The first session whose validators must still be known, to answer for what they did. */
+  firstSession?(host: Host): number | undefined;
 }
 
 /** A set that changes by the keys of its validators only. */
@@ -174,6 +160,14 @@ export function reenable(env: Env, who: AccountId): boolean {
 export const disabledValidators = (host: Host): readonly number[] =>
   store.DisabledValidators.get(host).map(([index]) => index);
 
+/** Whether a validator of the current session is out of its duties. */
+export function isDisabled(host: Host, who: AccountId): boolean {
+  const disabled = disabledValidators(host);
+  return (
+    disabled.length > 0 && disabled.some((at) => validators(host).findIndex((each) => sameAccount(each, who)) === at)
+  );
+}
+
 /** Ends a session and begins the next: the queued set works, the one after it is queued. */
 function rotate(env: Env, manager: SessionManager): void {
   const { host } = env;
@@ -186,13 +180,14 @@ function rotate(env: Env, manager: SessionManager): void {
     host,
     working.map(([who]) => who),
   );
+  historical.putWorking(host, working);
   if (changed) store.DisabledValidators.kill(host);
   const index = ended + 1;
   store.CurrentIndex.put(host, index);
   manager.startSession?.(env, index);
 
   const chosen = manager.newSession(env, index + 1);
-  const queued = (chosen ?? store.Validators.get(host)).flatMap((who): QueuedKeys => {
+  const queued = (chosen ?? store.Validators.get(host)).flatMap((who): ValidatorKeys => {
     const keys = store.NextKeys.get(host, who);
     return keys === undefined ? [] : [[who, keys]];
   });
@@ -205,9 +200,13 @@ function rotate(env: Env, manager: SessionManager): void {
     });
   store.QueuedKeys.put(host, queued);
   store.QueuedChanged.put(host, chosen !== undefined || keysChanged);
+  historical.note(env, index + 1, queued, manager.firstSession?.(host));
   env.emit(events.NewSession, { sessionIndex: index });
 
-  if (!changed) return;
+  if (!changed) {
+    grandpa.noteSession(host, index);
+    return;
+  }
   aura.changeAuthorities(
     env,
     working.map(([, keys]) => keys.aura),
@@ -287,9 +286,11 @@ export const session = (manager: SessionManager = SAME_VALIDATORS) =>
     hooks: {
       onInitialize(env, number) {
         if (number % sessionLength(env.host) !== 0) return NO_ROTATION;
-        const weight = rotationWeight(validators(env.host).length);
+        const { host } = env;
+        const own = rotationWeight(validators(host).length);
+        const managed = manager.weight?.(host, currentIndex(host) + 2) ?? ZERO_WEIGHT;
         rotate(env, manager);
-        return weight;
+        return addWeight(own, managed);
       },
     },
     apis: [
@@ -315,14 +316,33 @@ export const session = (manager: SessionManager = SAME_VALIDATORS) =>
         const info = system.account(host, account);
         system.putAccount(host, account, system.withConsumer(system.isAlive(info) ? info : { ...info, providers: 1 }));
       }
+      const withKeys = (chosen: readonly AccountId[]): ValidatorKeys =>
+        chosen.flatMap((who): ValidatorKeys => {
+          const own = store.NextKeys.get(host, who);
+          return own === undefined ? [] : [[who, own]];
+        });
+      const elected = manager.newSession(env, 0);
+      const first = withKeys(elected ?? keys.map(({ account }) => account));
+      const second = withKeys(manager.newSession(env, 1) ?? first.map(([who]) => who));
+      manager.startSession?.(env, 0);
       store.Validators.put(
         host,
-        keys.map(({ account }) => account),
+        first.map(([who]) => who),
       );
-      store.QueuedKeys.put(
-        host,
-        keys.map(({ account, ...own }): [AccountId, SessionKeys] => [account, own]),
-      );
+      store.QueuedKeys.put(host, second);
+      if (elected !== undefined) {
+        aura.beginWith(
+          host,
+          first.map(([, own]) => own.aura),
+        );
+        grandpa.beginWith(
+          host,
+          first.map(([, own]): [Uint8Array, bigint] => [own.grandpa, 1n]),
+        );
+      }
+      historical.putWorking(host, first);
+      historical.note(env, 0, first, undefined);
+      historical.note(env, 1, second, undefined);
     },
   });
 

@@ -13,7 +13,15 @@ import { type Infer, struct, u32, vec } from '../scale/codec.ts';
 import { asHash, type Hash, hash, ZERO_HASH } from '../types.ts';
 import { type Blake, domainTag, part } from './canonical.ts';
 
-export type TreeKind = 'records' | 'snapshot' | 'features' | 'sums' | 'frequencies' | 'receipts' | 'ledger';
+export type TreeKind =
+  | 'records'
+  | 'snapshot'
+  | 'features'
+  | 'sums'
+  | 'frequencies'
+  | 'receipts'
+  | 'ledger'
+  | 'sessions';
 
 const TREE_DOMAINS: { readonly [K in TreeKind]: Uint8Array } = {
   records: domainTag('tree/records/1'),
@@ -23,6 +31,7 @@ const TREE_DOMAINS: { readonly [K in TreeKind]: Uint8Array } = {
   frequencies: domainTag('tree/frequencies/1'),
   receipts: domainTag('tree/receipts/1'),
   ledger: domainTag('tree/ledger/1'),
+  sessions: domainTag('tree/sessions/1'),
 };
 
 const LEAF = Uint8Array.of(0);

@@ -3,12 +3,14 @@ import t from 'tap';
 import { createHashing } from '../../../node/crypto/hashing.ts';
 import { type KeyPair, signWith } from '../../../node/keystore/keys.ts';
 import { derive } from '../../../node/keystore/secret-uri.ts';
-import { POT, STAKERS } from '../../../runtime/pallets/attribution.ts';
+import { POT } from '../../../runtime/pallets/attribution.ts';
 import { auditVerdict } from '../../../runtime/pallets/audits.ts';
+import { EXISTENTIAL_DEPOSIT } from '../../../runtime/pallets/balances.ts';
 import * as blobs from '../../../runtime/pallets/blobs.ts';
 import * as compute from '../../../runtime/pallets/compute.ts';
 import * as inference from '../../../runtime/pallets/inference.ts';
 import * as models from '../../../runtime/pallets/models.ts';
+import { POT as STAKERS } from '../../../runtime/pallets/staking.ts';
 import { hashOf } from '../../../runtime/primitives/attribution/canonical.ts';
 import { rowLeaf } from '../../../runtime/primitives/attribution/features.ts';
 import type { AdapterId, OrderId, SessionId } from '../../../runtime/primitives/attribution/ids.ts';
@@ -271,7 +273,7 @@ t.test('the whole loop: records, snapshot, order, training, answers, settlement,
   const parts = distribute(batch.fees, batch.pool, MARKUP, DEFAULT_RULES);
   test.equal(parts.owner + parts.worker + parts.stakers + parts.burnt + parts.treasury + batch.pool, batch.fees);
   test.equal(world.free(TREASURY) - treasury, parts.treasury + batch.remainder);
-  test.equal(world.free(STAKERS), parts.stakers);
+  test.equal(world.free(STAKERS), EXISTENTIAL_DEPOSIT + parts.stakers);
 
   let claimed = 0n;
   for (const { contributor, amount } of batch.totals) {

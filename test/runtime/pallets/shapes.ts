@@ -84,3 +84,9 @@ export function shapesOf(encoded: `0x${string}`, names: readonly string[]): Reco
       ]),
   );
 }
+
+/** Metadata without what stands in front of it: the length of the byte string, the `Some` of an option. */
+export function opaqueMetadataOf(encoded: Uint8Array | string): `0x${string}` {
+  const hex = typeof encoded === 'string' ? encoded : Buffer.from(encoded).toString('hex');
+  return `0x${hex.slice(hex.indexOf('6d657461'))}`;
+}

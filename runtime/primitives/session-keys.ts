@@ -1,0 +1,42 @@
+/** The keys that validators work with, and proofs of whose a key was (`sp_session`). */
+import { equalBytes, utf8 } from './bytes.ts';
+import { bytes, fixedBytes, type Infer, named, struct, tuple, u32, vec } from './scale/codec.ts';
+import { accountId } from './types.ts';
+
+const auraKey = named('sp_consensus_aura::sr25519::app_sr25519::Public', fixedBytes(32));
+const grandpaKey = named('sp_consensus_grandpa::app::Public', fixedBytes(32));
+/** The public keys of a validator, in the order in which the node makes them. */
+export const sessionKeys = named('openledger_runtime::SessionKeys', struct({ aura: auraKey, grandpa: grandpaKey }));
+export type SessionKeys = Infer<typeof sessionKeys>;
+
+export const keyTypeId = named('sp_core::crypto::KeyTypeId', fixedBytes(4));
+/** Four letters of the node's keystore for each key. */
+export const KEY_TYPES = { aura: utf8('aura'), grandpa: utf8('gran') } as const satisfies Record<
+  keyof SessionKeys,
+  Uint8Array
+>;
+export type KeyName = keyof SessionKeys;
+export const KEY_NAMES: readonly KeyName[] = ['aura', 'grandpa'];
+
+export const sameKeys = (a: SessionKeys, b: SessionKeys): boolean =>
+  KEY_NAMES.every((name) => equalBytes(a[name], b[name]));
+
+/** The validators of a session with their keys. */
+export const validatorKeys = vec(tuple(accountId, sessionKeys));
+export type ValidatorKeys = Infer<typeof validatorKeys>;
+
+/** Nodes of one proof: the leaf and at most two siblings for each of 32 levels. */
+const MAX_NODES = 65;
+
+/**
+ * That a key belonged to a validator of a session (`sp_session::MembershipProof`). The nodes are those of a binary Merkle
+ * tree, which only the runtime makes and reads: the leaf, then its siblings from left to right.
+ */
+export const membershipProof = named(
+  'sp_session::MembershipProof',
+  struct({ session: u32, trieNodes: vec(bytes(), MAX_NODES), validatorCount: u32 }),
+);
+export type MembershipProof = Infer<typeof membershipProof>;
+
+/** The proof as runtime APIs hand it out (`OpaqueKeyOwnershipProof`). */
+export const opaqueKeyOwnershipProof = named('sp_runtime::OpaqueValue', bytes());
