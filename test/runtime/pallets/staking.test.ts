@@ -434,7 +434,6 @@ t.test('slashes: a part of everything at stake, later, unless it is cancelled', 
   const of = await world();
   test.teardown(of.close);
   const { host } = of;
-  const refused = refusing(test, of);
   const accepted = accepting(test, of);
   const reporter = person(32);
   const offence = (fraction: number, index = 0, who = V1) => {
