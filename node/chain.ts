@@ -158,13 +158,30 @@ export class Chain implements States, RuntimeCalls, BlockImport {
     return this.#run(this.#hostAt(block), method, parameters);
   }
 
+  /** A call of a runtime API that may make unsigned transactions: what it returns, and those. */
+  callOffchain(
+    block: Hash,
+    method: string,
+    parameters: Uint8Array,
+  ): { readonly output: Uint8Array; readonly transactions: readonly Uint8Array[] } {
+    const overlay = this.#states.overlay(block);
+    if (overlay === undefined) throw unknownBlock(block);
+    const { hashing, signatures, log } = this.#ports;
+    const transactions: Uint8Array[] = [];
+    const host = runtimeHost(overlay, hashing, signatures, log, (made) => {
+      transactions.push(made);
+      return true;
+    });
+    return { output: this.#run(host, method, parameters), transactions };
+  }
+
   version(block: Hash): RuntimeVersion {
     if (this.blocks.header(block) === undefined) throw unknownBlock(block);
     return this.#ports.runtime.version;
   }
 
-  validate(block: Hash, _source: TransactionSource['type'], extrinsic: Uint8Array): TransactionValidity {
-    return this.#ports.runtime.executive.validateNext(this.#hostAfter(block), extrinsic);
+  validate(block: Hash, source: TransactionSource['type'], extrinsic: Uint8Array): TransactionValidity {
+    return this.#ports.runtime.executive.validateNext(this.#hostAfter(block), source, extrinsic);
   }
 
   /** Has the signatures of extrinsics for the block after the best one checked by other threads. */
@@ -175,7 +192,7 @@ export class Chain implements States, RuntimeCalls, BlockImport {
     await this.#ports.verifier.verify(checks);
   }
 
-  authoritySet = (): { readonly setId: number; readonly authorities: AuthoritySet['authorities'] } => this.#set;
+  authoritySet = (): AuthoritySet => this.#set;
 
   auraAuthorities(parent: BlockRef): readonly Uint8Array[] | undefined {
     if (!this.#states.has(parent.hash)) return undefined;

@@ -3,7 +3,14 @@ import type { Log } from '../consensus/ports.ts';
 import type { Hashing, Host, Signatures, Storage } from '../runtime/host.ts';
 import { orderedTrieRoot } from './state/trie.ts';
 
-export function runtimeHost(storage: Storage, hashing: Hashing, signatures: Signatures, log: Log): Host {
+/** `submit` takes unsigned transactions that the runtime makes; without it there is no pool, as while a block is executed. */
+export function runtimeHost(
+  storage: Storage,
+  hashing: Hashing,
+  signatures: Signatures,
+  log: Log,
+  submit: (extrinsic: Uint8Array) => boolean = () => false,
+): Host {
   return {
     get: (key) => storage.get(key),
     put: (key, value) => storage.put(key, value),
@@ -21,6 +28,7 @@ export function runtimeHost(storage: Storage, hashing: Hashing, signatures: Sign
     verifyEd25519: (signature, message, key) => signatures.verifyEd25519(signature, message, key),
     recoverEcdsa: (signature, hash) => signatures.recoverEcdsa(signature, hash),
     orderedTrieRoot: (items) => orderedTrieRoot(hashing.blake2_256, items),
+    submitTransaction: submit,
     log(level, target, message) {
       if (level !== 'trace') log(level, message, { target });
     },

@@ -30,6 +30,7 @@ import { createHashing } from './crypto/hashing.ts';
 import { createSignatures, SignatureCache } from './crypto/signatures.ts';
 import { Verifier } from './crypto/verifier.ts';
 import { COLUMN, Database, DatabaseError } from './database/database.ts';
+import { EquivocationReporter } from './equivocations.ts';
 import { informant } from './informant.ts';
 import { FileKeystore } from './keystore/files.ts';
 import { MemoryKeystore } from './keystore/memory.ts';
@@ -300,6 +301,14 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         ),
       );
     }
+    const equivocations = new EquivocationReporter({
+      chain,
+      pool,
+      keystore,
+      isMajorSyncing: () => status.isMajorSyncing(),
+      log,
+    });
+    if (validator) services.push(equivocations);
     voter = new GrandpaVoter(
       {
         blocks,
@@ -310,7 +319,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         signatures,
         journal,
         network: network?.grandpa ?? noNetwork,
-        reportEquivocation: async ({ voter }) => log('error', 'an equivocation cannot be reported yet', { voter }),
+        reportEquivocation: (votes, encoded) => equivocations.reportVotes(votes, encoded),
         clock,
         random: () => randomInt(2 ** 32) / 2 ** 32,
         log,

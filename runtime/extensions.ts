@@ -82,6 +82,7 @@ const checkNonce = extension<Nonce>({
 /** Whether the extrinsic could ever be in a block. */
 const checkWeight = extension({
   name: 'CheckWeight',
+  bare: true,
   extra: nothing('frame_system::extensions::check_weight::CheckWeight'),
   implicit: unit,
   implicitOf: () => undefined,

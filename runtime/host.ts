@@ -54,5 +54,7 @@ export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace';
 export interface Host extends Storage, Hashing, Signatures {
   /** Root of the trie (state version 0) of `items` under the compact encodings of their indices. */
   orderedTrieRoot(items: readonly Uint8Array[]): Uint8Array;
+  /** Offchain only: gives an unsigned extrinsic to the pool of this node. False where there is none. */
+  submitTransaction(extrinsic: Uint8Array): boolean;
   log(level: LogLevel, target: string, message: string): void;
 }

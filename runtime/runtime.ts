@@ -24,6 +24,7 @@ import { historical } from './pallets/historical.ts';
 import { inference } from './pallets/inference.ts';
 import { models } from './pallets/models.ts';
 import { multisig } from './pallets/multisig.ts';
+import { offences } from './pallets/offences.ts';
 import { proxy } from './pallets/proxy.ts';
 import { session } from './pallets/session.ts';
 import { manager, staking } from './pallets/staking.ts';
@@ -99,6 +100,7 @@ export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
     staking,
     session(manager),
     historical,
+    offences,
     utility(calls),
     multisig(calls),
     proxy(calls),

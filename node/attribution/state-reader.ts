@@ -20,6 +20,7 @@ export function stateReader(view: StateView, hashing: Hashing, signatures: Signa
     rollbackTransaction: readOnly,
     storageRoot: () => view.root,
     orderedTrieRoot: readOnly,
+    submitTransaction: () => false,
     log: () => {},
     ...hashing,
     verifySr25519: (signature, message, key) => signatures.verifySr25519(signature, message, key),

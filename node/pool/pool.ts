@@ -308,8 +308,9 @@ export class TransactionPool implements Pool, Service {
     const tags = new Set<Key>();
     const future: Key[] = [];
     for (const [index, extrinsic] of (blocks.body(block.hash) ?? []).entries()) {
-      if (isBare(extrinsic)) continue;
       const key = keyOf(hashing.blake2_256(extrinsic));
+      // An inherent, or a report of another node.
+      if (isBare(extrinsic) && this.#queues.get(key) === undefined) continue;
       keys.set(key, index);
       included.add(key);
       this.#bans.ban(key, bannedUntil);

@@ -13,6 +13,7 @@ import type { Host } from '../host.ts';
 import * as system from '../pallets/system.ts';
 import { encode } from '../primitives/scale/codec.ts';
 import { Sink } from '../primitives/scale/io.ts';
+import { encodeBare } from './extrinsic.ts';
 
 /** Storage transactions that dispatches may nest (`frame_support::storage::transactional`). */
 const MAX_DISPATCH_DEPTH = 255;
@@ -73,6 +74,9 @@ export class Execution implements Env {
 
   readonly infoOf = (call: RuntimeCall): DispatchInfo => this.#assembly.infoOf(call);
 
+  readonly submitUnsigned = (call: RuntimeCall): boolean =>
+    this.host.submitTransaction(encodeBare(this.#assembly.call, call));
+
   readonly dispatch = (call: RuntimeCall, origin: Origin): DispatchOutcome => {
     if (origin.type === 'Signed' && origin.filter?.(call) === false) {
       return { ok: false, error: this.#assembly.moduleError(system.CALL_FILTERED), post: {} };
@@ -81,8 +85,8 @@ export class Execution implements Env {
       return { ok: false, error: { type: 'Transactional', value: { type: 'LimitReached' } }, post: {} };
     }
     const def = this.#assembly.callDef(call);
-    const { host, emit, transactional, dispatch, infoOf } = this;
-    const context: CallContext = { host, emit, transactional, dispatch, infoOf, origin };
+    const { host, emit, transactional, dispatch, infoOf, submitUnsigned } = this;
+    const context: CallContext = { host, emit, transactional, dispatch, infoOf, submitUnsigned, origin };
     this.#depth++;
     try {
       return { ok: true, post: transactional(() => def.run(context, call.value.value ?? {})) ?? {} };

@@ -11,7 +11,7 @@ import {
   ZERO_WEIGHT,
 } from '../framework/dispatch.ts';
 import type { AnyExtension, TransactionContext } from '../framework/extension.ts';
-import type { Env, InherentDef, RuntimeCall } from '../framework/pallet.ts';
+import type { Env, InherentDef, RuntimeCall, UnsignedDef } from '../framework/pallet.ts';
 import type { Host } from '../host.ts';
 import * as system from '../pallets/system.ts';
 import { equalBytes, toHex } from '../primitives/bytes.ts';
@@ -144,8 +144,11 @@ export class Executive {
     const tx: TransactionContext = { env, signer, call: extrinsic.call, info, length: extrinsic.length, blockNumber };
     system.noteExtrinsic(host, bytes);
 
+    if (extrinsic.preamble.type === 'Bare' && this.#inherentOf(extrinsic.call) === undefined) {
+      return this.#applyUnsigned(env, tx);
+    }
     if (extrinsic.preamble.type === 'Bare') {
-      if (this.#inherentOf(extrinsic.call) === undefined || system.inherentsApplied(host)) throw invalid('Call');
+      if (system.inherentsApplied(host)) throw invalid('Call');
       system.addConsumed(host, info.class, addWeight(info.weight, system.limitsOf(info.class).baseExtrinsic));
       const outcome = env.dispatch(extrinsic.call, NONE);
       if (!outcome.ok) throw invalid('BadMandatory');
@@ -166,6 +169,30 @@ export class Executive {
     });
     this.#finishExtrinsic(env, tx, outcome);
     return outcome;
+  }
+
+  /** A call that proves itself, behind the inherents. */
+  #applyUnsigned(env: Execution, tx: TransactionContext): DispatchOutcome {
+    this.#unsignedOf(tx.call).validate(env, tx.call.value.value ?? {});
+    if (!system.inherentsApplied(env.host)) system.noteInherentsApplied(env.host);
+    const checks = this.#extensions.filter(({ bare }) => bare);
+    for (const each of checks) each.validate?.(tx, undefined);
+    const prepared = checks.map((each) => each.prepare?.(tx, undefined));
+    const outcome = env.dispatch(tx.call, NONE);
+    checks.forEach((each, i) => {
+      each.postDispatch?.(tx, prepared[i], outcome);
+    });
+    this.#finishExtrinsic(env, tx, outcome);
+    return outcome;
+  }
+
+  /** Throws {@link TransactionRefused} for calls that need a signer. */
+  #unsignedOf(call: RuntimeCall): UnsignedDef {
+    const def = this.assembly.pallets.find(({ name }) => name === call.type)?.unsigned;
+    if (def === undefined || def.call !== call.value.type) {
+      throw new TransactionRefused({ type: 'Unknown', value: { type: 'NoUnsignedValidator' } });
+    }
+    return def;
   }
 
   #finishExtrinsic(env: Execution, tx: TransactionContext, outcome: DispatchOutcome): void {
@@ -264,21 +291,21 @@ export class Executive {
   }
 
   /** Whether a transaction could go into a block on top of `parent`, whose state the host has. Leaves no trace. */
-  validateTransaction(host: Host, _source: TransactionSource, bytes: Uint8Array, parent: Hash): TransactionValidity {
+  validateTransaction(host: Host, source: TransactionSource, bytes: Uint8Array, parent: Hash): TransactionValidity {
     host.beginTransaction();
     try {
       this.enterNext(host, parent);
-      return this.validateNext(host, bytes);
+      return this.validateNext(host, source.type, bytes);
     } finally {
       host.rollbackTransaction();
     }
   }
 
   /** Whether a transaction could go into the block that {@link enterNext} entered. Leaves no trace. */
-  validateNext(host: Host, bytes: Uint8Array): TransactionValidity {
+  validateNext(host: Host, source: TransactionSource['type'], bytes: Uint8Array): TransactionValidity {
     host.beginTransaction();
     try {
-      return { ok: true, value: this.#validate(host, bytes) };
+      return { ok: true, value: this.#validate(host, source, bytes) };
     } catch (problem) {
       if (problem instanceof TransactionRefused) return { ok: false, error: problem.reason };
       if (problem instanceof ScaleError) return { ok: false, error: invalid('Call').reason };
@@ -288,12 +315,15 @@ export class Executive {
     }
   }
 
-  #validate(host: Host, bytes: Uint8Array): ValidTransaction {
+  #validate(host: Host, source: TransactionSource['type'], bytes: Uint8Array): ValidTransaction {
     const extrinsic = this.extrinsics.decode(bytes);
     const env = new Execution(this.assembly, host, false);
     const blockNumber = system.blockNumber(host);
     if (extrinsic.preamble.type === 'Bare') {
-      throw new TransactionRefused({ type: 'Unknown', value: { type: 'NoUnsignedValidator' } });
+      const def = this.#unsignedOf(extrinsic.call);
+      // Whoever sees the evidence reports it: taken from strangers, it would be a way to have signatures checked for free.
+      if (source === 'External') throw invalid('Call');
+      return def.validate(env, extrinsic.call.value.value ?? {});
     }
     const { signer } = this.#check(env, extrinsic, blockNumber);
     const info = env.infoOf(extrinsic.call);

@@ -51,6 +51,14 @@ const EXTENSION_VERSION = 0;
 const compactLength = (length: number): number =>
   length < 0x40 ? 1 : length < 0x4000 ? 2 : length < 0x40000000 ? 4 : 5;
 
+/** An extrinsic without signature, version 4. */
+export function encodeBare(codec: Codec<RuntimeCall>, call: RuntimeCall): Uint8Array {
+  const sink = new Sink();
+  sink.u8(BARE_V4);
+  codec.encodeTo(sink, call);
+  return sink.finish();
+}
+
 export class ExtrinsicCodec {
   readonly #call: Codec<RuntimeCall>;
   readonly #extensions: readonly AnyExtension[];
@@ -110,10 +118,7 @@ export class ExtrinsicCodec {
 
   /** A bare extrinsic, as inherents are. */
   encodeBare(call: RuntimeCall): Uint8Array {
-    const sink = new Sink();
-    sink.u8(BARE_V4);
-    this.#call.encodeTo(sink, call);
-    return sink.finish();
+    return encodeBare(this.#call, call);
   }
 
   /** What the signer of a version-4 extrinsic signs: call, extra, implicit; hashed when longer than 256 bytes. */

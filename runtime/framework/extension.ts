@@ -20,6 +20,8 @@ export interface TransactionContext {
 
 export interface Extension<E, P = undefined> {
   readonly name: string;
+  /** Holds for transactions without signature too. */
+  readonly bare?: true;
   /** What stands in the transaction. */
   readonly extra: Codec<E>;
   /** What is signed but not sent. */

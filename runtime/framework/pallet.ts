@@ -2,6 +2,7 @@
 import type { Host } from '../host.ts';
 import { type Codec, type StructValue, struct } from '../primitives/scale/codec.ts';
 import type { Weight } from '../primitives/types.ts';
+import type { ValidTransaction } from '../primitives/validity.ts';
 import type { DispatchClass, DispatchInfo, DispatchOutcome, ErrorDef, Origin, PostDispatchInfo } from './dispatch.ts';
 import type { StorageSet } from './storage.ts';
 
@@ -34,6 +35,8 @@ export interface Env {
   /** Dispatches a decoded call in a storage transaction of its own. */
   dispatch(call: RuntimeCall, origin: Origin): DispatchOutcome;
   infoOf(call: RuntimeCall): DispatchInfo;
+  /** Hands an unsigned transaction to the pool of this node. False where there is none, as while a block is executed. */
+  submitUnsigned(call: RuntimeCall): boolean;
 }
 
 export interface CallContext extends Env {
@@ -130,6 +133,14 @@ export interface InherentDef {
   readonly required: boolean;
 }
 
+/** A call that needs no signer, since what it carries proves itself. */
+export interface UnsignedDef {
+  /** Name of the call, as in {@link RuntimeCall}. */
+  readonly call: string;
+  /** For the pool and, once more, before it runs in a block. Throws `TransactionRefused`; changes nothing. */
+  validate(env: Env, args: unknown): ValidTransaction;
+}
+
 export interface ApiMethod {
   readonly inputs: readonly (readonly [name: string, codec: Codec<unknown>])[];
   readonly output: Codec<unknown>;
@@ -186,6 +197,7 @@ export interface PalletSpec<G> {
   readonly freezeReasons?: Readonly<Record<string, Reason>>;
   readonly hooks?: Hooks;
   readonly inherent?: InherentDef;
+  readonly unsigned?: UnsignedDef;
   readonly apis?: readonly RuntimeApi[];
   /** Writes the pallet's part of the genesis state. */
   genesis?(env: Env, config: G): void;

@@ -1,9 +1,10 @@
 /** Grandpa: who finalizes, and how the set changes (`pallet_grandpa`). Votes and justifications live in consensus. */
-import { cost } from '../framework/dispatch.ts';
-import { apiMethod, constant, type Env, event, pallet, runtimeApi } from '../framework/pallet.ts';
+import { cost, ensureNone, ensureSigned, error } from '../framework/dispatch.ts';
+import { apiMethod, call, constant, type Env, event, pallet, runtimeApi } from '../framework/pallet.ts';
 import { map, optionalValue, storage, twox64Concat, value } from '../framework/storage.ts';
 import type { Host } from '../host.ts';
-import { equalBytes } from '../primitives/bytes.ts';
+import { equalBytes, utf8 } from '../primitives/bytes.ts';
+import { type GrandpaEquivocation, grandpaEquivocation, isGrandpaEquivocation } from '../primitives/equivocation.ts';
 import { GRANDPA_ENGINE } from '../primitives/header.ts';
 import {
   encode,
@@ -11,6 +12,7 @@ import {
   type Infer,
   named,
   option,
+  type StructValue,
   struct,
   tuple,
   u32,
@@ -18,6 +20,8 @@ import {
   variants,
   vec,
 } from '../primitives/scale/codec.ts';
+import { membershipProof, opaqueKeyOwnershipProof, submitted } from '../primitives/session-keys.ts';
+import * as offences from './offences.ts';
 import * as system from './system.ts';
 
 const authorityId = named('sp_consensus_grandpa::app::Public', fixedBytes(32));
@@ -60,6 +64,12 @@ const events = {
   NewAuthorities: event(0, { authoritySet: grandpaAuthorities }, 'New authority set has been applied.'),
 };
 
+const errors = {
+  InvalidKeyOwnershipProof: error(4, 'A key ownership proof provided as part of an equivocation report is invalid.'),
+  InvalidEquivocationProof: error(5, 'An equivocation proof provided as part of an equivocation report is invalid.'),
+  DuplicateOffenceReport: error(6, 'A given equivocation report is valid but already previously reported.'),
+};
+
 export const authorities = (host: Host): GrandpaAuthorities => store.Authorities.get(host);
 export const currentSetId = (host: Host): bigint => store.CurrentSetId.get(host);
 export const sessionOf = (host: Host, setId: bigint): number | undefined => store.SetIdSession.get(host, setId);
@@ -92,6 +102,32 @@ export const noteSession = (host: Host, session: number): void =>
 /** The authorities of the first blocks. */
 export const beginWith = (host: Host, first: GrandpaAuthorities): void => store.Authorities.put(host, first);
 
+// ---- equivocations -------------------------------------------------------------------------------------------
+
+const KIND = utf8('grandpa:equivoca');
+const timeslot = struct({ setId: u64, round: u64 });
+
+function evidenceOf(host: Host, proof: GrandpaEquivocation, session: number): offences.Evidence {
+  const { setId, equivocation } = proof;
+  const { identity, roundNumber } = equivocation.value;
+  return {
+    kind: KIND,
+    timeslot: encode(timeslot, { setId, round: roundNumber }),
+    key: 'grandpa',
+    id: identity,
+    holds() {
+      // The ownership must be of a session in which that set was in charge.
+      const last = sessionOf(host, setId);
+      const before = setId === 0n ? -1 : sessionOf(host, setId - 1n);
+      if (last === undefined || before === undefined || session > last || session <= before) return false;
+      return isGrandpaEquivocation(host, proof);
+    },
+  };
+}
+
+const evidence = { equivocationProof: grandpaEquivocation, keyOwnerProof: membershipProof };
+const EVIDENCE_WEIGHT = cost(600_000_000n, 30, 30);
+
 export interface GrandpaGenesis {
   readonly authorities: readonly { readonly key: Uint8Array; readonly weight: bigint }[];
 }
@@ -102,6 +138,38 @@ export const grandpa = pallet<GrandpaGenesis>({
   docs: 'The authorities that finalize blocks.',
   storage: store,
   events,
+  errors,
+  calls: {
+    reportEquivocation: call({
+      index: 0,
+      args: evidence,
+      weight: EVIDENCE_WEIGHT,
+      docs: 'Report voter equivocation/misbehaviour: two votes in one round, and whose key it was. Free when it is true and new.',
+      run({ origin, ...env }, { equivocationProof, keyOwnerProof }) {
+        const of = evidenceOf(env.host, equivocationProof, keyOwnerProof.session);
+        return offences.reportEquivocation(env, ensureSigned(origin), of, keyOwnerProof, errors);
+      },
+    }),
+    reportEquivocationUnsigned: call({
+      index: 1,
+      args: evidence,
+      weight: EVIDENCE_WEIGHT,
+      docs: 'As `report_equivocation`, without a signer: only the author of a block puts it in, and is the reporter.',
+      run({ origin, ...env }, { equivocationProof, keyOwnerProof }) {
+        ensureNone(origin);
+        const of = evidenceOf(env.host, equivocationProof, keyOwnerProof.session);
+        return offences.reportEquivocation(env, undefined, of, keyOwnerProof, errors);
+      },
+    }),
+  },
+  unsigned: {
+    call: 'report_equivocation_unsigned',
+    validate({ host }, args) {
+      const { equivocationProof, keyOwnerProof } = args as StructValue<typeof evidence>;
+      const of = evidenceOf(host, equivocationProof, keyOwnerProof.session);
+      return offences.unsignedValidity(host, of, keyOwnerProof, errors);
+    },
+  },
   constants: {
     MaxAuthorities: constant(u32, MAX_AUTHORITIES, 'Max authorities in use.'),
     MaxSetIdSessionEntries: constant(
@@ -133,6 +201,19 @@ export const grandpa = pallet<GrandpaGenesis>({
           output: grandpaAuthorities,
           docs: 'The current authorities and their weights; a change announced in this block is included.',
           run: ({ host }) => authorities(host),
+        }),
+        submit_report_equivocation_unsigned_extrinsic: apiMethod({
+          inputs: { equivocationProof: grandpaEquivocation, keyOwnerProof: opaqueKeyOwnershipProof },
+          output: submitted,
+          docs: 'Submits an unsigned extrinsic to report an equivocation; none where it cannot be submitted.',
+          run: (env, { equivocationProof, keyOwnerProof }) =>
+            offences.submitReport(env, 'Grandpa', equivocationProof, keyOwnerProof),
+        }),
+        generate_key_ownership_proof: apiMethod({
+          inputs: { setId: u64, authorityId },
+          output: option(opaqueKeyOwnershipProof),
+          docs: 'Generates a proof of key ownership for the given authority in the set of the state that is asked.',
+          run: ({ host }, { authorityId: key }) => offences.proveOwnership(host, 'grandpa', key),
         }),
         current_set_id: apiMethod({
           inputs: {},

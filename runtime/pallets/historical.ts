@@ -9,7 +9,7 @@ import { map, optionalValue, storage, twox64Concat, value } from '../framework/s
 import type { Host } from '../host.ts';
 import { leafHash, merkleRoot, proveRange, verifyLeaf } from '../primitives/attribution/merkle.ts';
 import { equalBytes } from '../primitives/bytes.ts';
-import { decode, encode, type Infer, struct, tuple, u32 } from '../primitives/scale/codec.ts';
+import { decode, encode, type Infer, struct, tuple, u32, u64 } from '../primitives/scale/codec.ts';
 import { ScaleError } from '../primitives/scale/io.ts';
 import {
   type KeyName,
@@ -30,6 +30,11 @@ const store = storage('Historical', {
     'Mapping from historical session indices to session-data root hash and validator count.',
   ),
   StoredRange: optionalValue(tuple(u32, u32), 'The range of historical sessions we store. [first, last)'),
+  FirstSlots: map(
+    twox64Concat(u32),
+    u64,
+    'The slot of the block that began a session; the slots after it are the session’s.',
+  ),
   Working: value(validatorKeys, [], 'The validators of the current session with the keys that they work with.'),
 });
 
@@ -52,13 +57,26 @@ export function note(env: Env, index: number, keys: ValidatorKeys, first: number
   env.emit(events.RootStored, { index });
   const [from] = store.StoredRange.get(host) ?? [index];
   const keep = Math.min(index, Math.max(from, first ?? index + 1 - KEPT_SESSIONS));
-  for (let old = from; old < keep; old++) store.HistoricalSessions.remove(host, old);
+  for (let old = from; old < keep; old++) {
+    store.HistoricalSessions.remove(host, old);
+    store.FirstSlots.remove(host, old);
+  }
   if (keep > from) env.emit(events.RootsPruned, { upTo: keep });
   store.StoredRange.put(host, [keep, index + 1]);
 }
 
-/** The keys that work in the session that begins. */
-export const putWorking = (host: Host, keys: ValidatorKeys): void => store.Working.put(host, keys);
+/** The session that begins with the block of a slot, and the keys that work in it. */
+export function begin(host: Host, index: number, slot: bigint, keys: ValidatorKeys): void {
+  store.Working.put(host, keys);
+  store.FirstSlots.insert(host, index, slot);
+}
+
+/** Whether the authors of a slot were those of a session. The block that begins one is still made by those before. */
+export function isSlotOf(host: Host, slot: bigint, index: number): boolean {
+  const first = store.FirstSlots.get(host, index);
+  const next = store.FirstSlots.get(host, index + 1);
+  return first !== undefined && first < slot && (next === undefined || slot <= next);
+}
 
 /** Proof of whose a key of the current session is; undefined if it is nobody's. */
 export function prove(host: Host, session: number, name: KeyName, key: Uint8Array): MembershipProof | undefined {

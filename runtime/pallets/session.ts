@@ -180,10 +180,10 @@ function rotate(env: Env, manager: SessionManager): void {
     host,
     working.map(([who]) => who),
   );
-  historical.putWorking(host, working);
   if (changed) store.DisabledValidators.kill(host);
   const index = ended + 1;
   store.CurrentIndex.put(host, index);
+  historical.begin(host, index, aura.currentSlot(host), working);
   manager.startSession?.(env, index);
 
   const chosen = manager.newSession(env, index + 1);
@@ -340,7 +340,7 @@ export const session = (manager: SessionManager = SAME_VALIDATORS) =>
           first.map(([, own]): [Uint8Array, bigint] => [own.grandpa, 1n]),
         );
       }
-      historical.putWorking(host, first);
+      historical.begin(host, 0, 0n, first);
       historical.note(env, 0, first, undefined);
       historical.note(env, 1, second, undefined);
     },

@@ -1,6 +1,19 @@
 /** The keys that validators work with, and proofs of whose a key was (`sp_session`). */
 import { equalBytes, utf8 } from './bytes.ts';
-import { bytes, fixedBytes, type Infer, named, struct, tuple, u32, vec } from './scale/codec.ts';
+import {
+  bool,
+  bytes,
+  type Codec,
+  fixedBytes,
+  type Infer,
+  named,
+  option,
+  struct,
+  tuple,
+  u32,
+  unit,
+  vec,
+} from './scale/codec.ts';
 import { accountId } from './types.ts';
 
 const auraKey = named('sp_consensus_aura::sr25519::app_sr25519::Public', fixedBytes(32));
@@ -40,3 +53,6 @@ export type MembershipProof = Infer<typeof membershipProof>;
 
 /** The proof as runtime APIs hand it out (`OpaqueKeyOwnershipProof`). */
 export const opaqueKeyOwnershipProof = named('sp_runtime::OpaqueValue', bytes());
+
+/** `Option<()>`, which says no more than yes or no: whether a report went to the pool. */
+export const submitted: Codec<boolean> = Object.create(bool, { type: { value: option(unit).type } });
