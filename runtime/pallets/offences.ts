@@ -7,17 +7,7 @@ import { DispatchFailure, type ErrorDef, ensure } from '../framework/dispatch.ts
 import { type Env, event, pallet } from '../framework/pallet.ts';
 import { map, nMapWithDefault, storage, twox64Concat } from '../framework/storage.ts';
 import type { Host } from '../host.ts';
-import {
-  bytes,
-  decode,
-  encode,
-  fixedBytes,
-  named,
-  struct,
-  tuple,
-  unit,
-  vec,
-} from '../primitives/scale/codec.ts';
+import { bytes, decode, encode, fixedBytes, named, struct, tuple, unit, vec } from '../primitives/scale/codec.ts';
 import { ScaleError } from '../primitives/scale/io.ts';
 import { type KeyName, type MembershipProof, membershipProof } from '../primitives/session-keys.ts';
 import { type AccountId, accountId, asHash, type Hash, hash, PERBILL } from '../primitives/types.ts';
