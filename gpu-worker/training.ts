@@ -17,7 +17,7 @@ import { utf8 } from '../runtime/primitives/bytes.ts';
 import { type AccountId, type Hash, PERBILL } from '../runtime/primitives/types.ts';
 import { writeEigenbases, writeProjection } from './attribution/basis-files.ts';
 import { buildBases, extractRows, featureExtractor } from './attribution/extractor.ts';
-import { NoveltyIndex } from './attribution/novelty.ts';
+import { creditNovelty, NoveltyIndex } from './attribution/novelty.ts';
 import { VectorSpool } from './attribution/spool.ts';
 import { suffixIndex } from './attribution/suffix-index.ts';
 import type { LoadedModel, LoraSettings, TrainingProgress, TrainingSettings } from './engines/engine.ts';
@@ -183,11 +183,12 @@ export async function trainOrder(
     examples.map(({ tokens }) => tokens),
     tokenizer.vocabulary,
   );
+  const credited = await creditNovelty(kept, novelties, texts, watch.signal);
   const sources: RowSource[] = records.map(({ line, contributor }, at) => ({
     line,
     contributor,
     tokens: examples[at]!.tokens.slice(0, MAX_RECORD_TOKENS),
-    ...novelties[at]!,
+    ...credited[at]!,
     ...kept[at]!,
   }));
   const { commitment, files } = commitRows(hashing, k, sources, frequencies);

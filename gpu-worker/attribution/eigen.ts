@@ -16,6 +16,11 @@ export class EigenError extends Error {
 }
 
 const MAX_SWEEPS = 64;
+/**
+ * From this sweep on, an entry beside the diagonal may also vanish against the whole matrix: in the null space of a matrix
+ * of low rank all entries are rounding, and none ever becomes small against its neighbours.
+ */
+const PATIENCE = 32;
 
 /** `matrix`: row-major n × n, symmetric; its upper triangle is not read. */
 export function symmetricEigen(matrix: ArrayLike<number>, n: number): Eigen {
@@ -93,11 +98,14 @@ function tridiagonalise(a: Float64Array, n: number) {
 
 /** Rotates T to diagonal form; the rows of `z` become its eigenvectors. */
 function implicitQl(d: Float64Array, e: Float64Array, z: Float64Array, n: number): void {
+  let norm = 0;
+  for (let i = 0; i < n; i++) norm = Math.max(norm, Math.abs(d[i]!) + Math.abs(e[i]!));
   for (let l = 0; l < n; l++) {
     for (let sweep = 0; ; sweep++) {
+      const floor = sweep < PATIENCE ? 0 : norm;
       let m = l;
       for (; m + 1 < n; m++) {
-        const size = Math.abs(d[m]!) + Math.abs(d[m + 1]!);
+        const size = Math.max(floor, Math.abs(d[m]!) + Math.abs(d[m + 1]!));
         if (Math.abs(e[m]!) <= Number.EPSILON * size) break;
       }
       if (m === l) break;

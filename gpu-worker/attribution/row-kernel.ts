@@ -10,11 +10,14 @@ import { influenceFromDots, type QueryFeature } from '../../runtime/primitives/a
 /** Queries a pass. */
 export const LANES = 4;
 
-export interface RowKernel {
-  /** Influence by contributor of each query, as `influenceByRows` gives it. */
-  influence(queries: readonly QueryFeature[]): bigint[][];
+export interface DotKernel {
   /** Dot products of up to {@link LANES} queries: query q's are at `q·rows`. A view, valid until the next call. */
   dots(queries: readonly QueryFeature[]): Int32Array;
+}
+
+export interface RowKernel extends DotKernel {
+  /** Influence by contributor of each query, as `influenceByRows` gives it. */
+  influence(queries: readonly QueryFeature[]): bigint[][];
 }
 
 export class KernelError extends Error {
@@ -27,8 +30,7 @@ export class KernelError extends Error {
 
 const PAGE = 65_536;
 
-export function rowKernel(table: FeatureTable): RowKernel {
-  const { k, rows } = table;
+export function dotKernel({ k, rows, values }: Pick<FeatureTable, 'k' | 'rows' | 'values'>): DotKernel {
   const stride = Math.max(16, Math.ceil(k / 16) * 16);
   // Chunks of 16 entries, in each the four queries one after the other, as i16.
   const queryAt = rows * stride;
@@ -37,7 +39,7 @@ export function rowKernel(table: FeatureTable): RowKernel {
   if (pages > 65_536) throw new KernelError('TOO_LARGE', `${rows} rows of ${k} do not fit into 4 GiB`);
   const memory = new WebAssembly.Memory({ initial: pages });
   const bytes = new Int8Array(memory.buffer);
-  for (let i = 0; i < rows; i++) bytes.set(table.values.subarray(i * k, (i + 1) * k), i * stride);
+  for (let i = 0; i < rows; i++) bytes.set(values.subarray(i * k, (i + 1) * k), i * stride);
   const instance = new WebAssembly.Instance(new WebAssembly.Module(assemble()), { env: { memory } });
   const run = instance.exports.dots as (
     row: number,
@@ -50,15 +52,23 @@ export function rowKernel(table: FeatureTable): RowKernel {
   const packed = new Int16Array(memory.buffer, queryAt, stride * LANES);
   const out = new Int32Array(memory.buffer, outAt, rows * LANES);
 
-  const dots = (queries: readonly QueryFeature[]): Int32Array => {
-    packed.fill(0);
-    for (const [q, query] of queries.entries()) {
-      if (query.length !== k || q >= LANES) throw new KernelError('WRONG_WIDTH', `${query.length} entries, k is ${k}`);
-      for (let j = 0; j < k; j++) packed[(j >> 4) * 16 * LANES + q * 16 + (j & 15)] = query[j]!;
-    }
-    if (rows > 0) run(0, queryAt, outAt, rows, stride, rows * 4);
-    return out;
+  return {
+    dots(queries) {
+      packed.fill(0);
+      for (const [q, query] of queries.entries()) {
+        if (query.length !== k || q >= LANES)
+          throw new KernelError('WRONG_WIDTH', `${query.length} entries, k is ${k}`);
+        for (let j = 0; j < k; j++) packed[(j >> 4) * 16 * LANES + q * 16 + (j & 15)] = query[j]!;
+      }
+      if (rows > 0) run(0, queryAt, outAt, rows, stride, rows * 4);
+      return out;
+    },
   };
+}
+
+export function rowKernel(table: FeatureTable): RowKernel {
+  const { rows } = table;
+  const { dots } = dotKernel(table);
   return {
     dots,
     influence(queries) {

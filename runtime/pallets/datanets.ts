@@ -11,6 +11,7 @@ import { part } from '../primitives/attribution/canonical.ts';
 import { batchIndex, blobHash, type DatanetId, datanetId, snapshotVersion } from '../primitives/attribution/ids.ts';
 import { MAX_RECORD_BYTES, NOVELTY_ONE } from '../primitives/attribution/limits.ts';
 import { leafHash, merkleProof, verifyLeaf } from '../primitives/attribution/merkle.ts';
+import { recordOverlap } from '../primitives/attribution/novelty.ts';
 import {
   parseRecord,
   RecordError,
@@ -18,7 +19,6 @@ import {
   snapshotRange,
   snapshotRoot,
 } from '../primitives/attribution/records.ts';
-import { recordOverlap } from '../primitives/attribution/training-challenge.ts';
 import { TREASURY } from '../primitives/pallet-id.ts';
 import { bool, bytes, type Infer, struct, text, u32, u64, variants, vec } from '../primitives/scale/codec.ts';
 import { type AccountId, accountId, balance, hash, PERBILL, perbill, sameAccount } from '../primitives/types.ts';

@@ -1,19 +1,19 @@
 /**
  * Disputes about a training receipt's commitments. A wrong commitment always has a small witness:
- * a malformed leaf, a row that is not its record's, a novelty that two texts refute, or a step, order or gap of the
+ * a malformed leaf, a row that is not its record's, a novelty that two records refute, or a step, order or gap of the
  * running sums (see `sums.ts` for why those three are enough).
  */
-import { compareBytes, equalBytes, utf8 } from '../bytes.ts';
+import { compareBytes, equalBytes } from '../bytes.ts';
 import { bytes, type Infer, struct, variants, vec } from '../scale/codec.ts';
 import { hash } from '../types.ts';
 import { type Blake, part } from './canonical.ts';
 import { dismissed, provenIf, tryDecode, upheld, type Verdict } from './challenge.ts';
 import { type FeatureRow, featureRow, rowFault, rowLeaf } from './features.ts';
-import { MAX_K, MAX_RECORD_BYTES, NOVELTY_ONE, NOVELTY_TOLERANCE, SUM_CHUNK } from './limits.ts';
+import { MAX_K, MAX_RECORD_BYTES, SUM_CHUNK } from './limits.ts';
 import { leafHash, type MerkleProof, merkleProof, verifyLeaf, verifyRange } from './merkle.ts';
+import { noveltyHolds, recordOverlap } from './novelty.ts';
 import type { TrainingReceipt } from './receipts.ts';
-import { parseRecord, RecordError, recordHash, recordProof, recordText, verifyRecord } from './records.ts';
-import { jaccard, shingles } from './shingles.ts';
+import { RecordError, recordHash, recordProof, verifyRecord } from './records.ts';
 import { rowAfter, rowBefore, type SumEntry, sumEntry, sumLeaf, sumOrderHolds, sumStepHolds } from './sums.ts';
 
 const MAX_LEAF_BYTES = 256 + 16 * MAX_K;
@@ -32,7 +32,7 @@ export const trainingChallenge = part(
     RowMalformed: struct({ leaf: bytes(MAX_LEAF_BYTES), proof: merkleProof }),
     /** The snapshot has another record, or another contributor, at the row's index. */
     RowRecord: struct({ row: rowEvidence, record: hash, recordProof }),
-    /** Novelty is not what the texts of the row's record and an earlier one make it. */
+    /** Novelty is not what the texts and rows of the record and an earlier one make it. */
     Novelty: struct({
       row: rowEvidence,
       line: bytes(MAX_RECORD_BYTES),
@@ -173,15 +173,5 @@ function decideNovelty(
     if (error instanceof RecordError) return dismissed('BadRecord');
     throw error;
   }
-  return provenIf(!noveltyHolds(row.row, earlier.proof.first, overlap, noveltyFloor), 'WRONG_NOVELTY');
+  return provenIf(!noveltyHolds(row.row, earlier.row, overlap, noveltyFloor), 'WRONG_NOVELTY');
 }
-
-/** Shingle overlap of two canonical lines. Throws {@link RecordError}. */
-export const recordOverlap = (a: Uint8Array, b: Uint8Array): number =>
-  jaccard(shingles(utf8(recordText(parseRecord(a)))), shingles(utf8(recordText(parseRecord(b)))));
-
-/** Whether a row's novelty is right in view of one earlier record. */
-export const noveltyHolds = (row: FeatureRow, earlier: number, overlap: number, floor: number): boolean =>
-  row.nearest === earlier
-    ? row.novelty === NOVELTY_ONE - overlap
-    : overlap < floor || row.novelty <= NOVELTY_ONE - overlap + NOVELTY_TOLERANCE;

@@ -110,6 +110,14 @@ test('eigen-decomposition', async (t) => {
     20,
     'rank one',
   );
+  const few = Array.from({ length: 40 }, () =>
+    Float64Array.from({ length: 200 }, () => next() * 10 ** -Math.abs(next())),
+  );
+  check(
+    symmetric(200, (i, j) => few.reduce((sum, row) => sum + row[i]! * row[j]!, 0)),
+    200,
+    'of low rank, as where most records are copies',
+  );
   check(
     symmetric(12, (i, j) => 1 / (i + j + 1)),
     12,

@@ -25,6 +25,7 @@ import {
 } from '../../../runtime/primitives/attribution/ledger.ts';
 import { MAX_SCALE, NOVELTY_ONE } from '../../../runtime/primitives/attribution/limits.ts';
 import { merkleRoot, proveRange } from '../../../runtime/primitives/attribution/merkle.ts';
+import { type RowDirection, rowOverlap } from '../../../runtime/primitives/attribution/novelty.ts';
 import {
   feeOf,
   type InferenceReceipt,
@@ -115,11 +116,17 @@ export function world(seed = 1, { records = 200, contributors = 5, k = 24 } = {}
     ranges.push({ contributor, batch: ranges.length, first, count, root: merkleRoot(hashing, 'records', leaves) });
   }
   const sets = lines.map((line) => shingles(utf8(recordText(parseRecord(line)))));
+  const directions: RowDirection[] = [];
+  while (directions.length < lines.length) {
+    // In so few dimensions random rows would be taken for copies of each other now and then.
+    const row = unitRow(rng, k);
+    if (directions.every((earlier) => rowOverlap(row, earlier) < NOVELTY_ONE / 2)) directions.push(row);
+  }
   const rows: FeatureRow[] = lines.map((line, index) => {
     let nearest = index;
     let overlap = 0;
     for (let j = 0; j < index; j++) {
-      const each = jaccard(sets[index]!, sets[j]!);
+      const each = Math.max(jaccard(sets[index]!, sets[j]!), rowOverlap(directions[index]!, directions[j]!));
       if (each > overlap) [nearest, overlap] = [j, each];
     }
     return {
@@ -129,7 +136,7 @@ export function world(seed = 1, { records = 200, contributors = 5, k = 24 } = {}
       contributor: owners[index]!,
       novelty: NOVELTY_ONE - overlap,
       nearest,
-      ...unitRow(rng, k),
+      ...directions[index]!,
     };
   });
   const table = featureTable(k, rows);

@@ -1,23 +1,23 @@
 /**
  * How many inference receipts one core checks a second over 10,000 rows of k = 256:
  *
- *     node test/bench/attribution-verify.ts [--rows 10000] [--k 256] [--contributors 12]
+ *     node test/bench/attribution/verify.ts [--rows 10000] [--k 256] [--contributors 12]
  *
  * Three ways to the same integers: over all rows in plain JavaScript, over all rows by the SIMD kernel, and over the
  * contributors' running sums (checked against the rows once an adapter).
  */
 import { parseArgs } from 'node:util';
-import { rowKernel } from '../../gpu-worker/attribution/row-kernel.ts';
-import { type FeatureTable, featureTable } from '../../runtime/primitives/attribution/features.ts';
-import { contributorSums, runningSums } from '../../runtime/primitives/attribution/sums.ts';
+import { rowKernel } from '../../../gpu-worker/attribution/row-kernel.ts';
+import { type FeatureTable, featureTable } from '../../../runtime/primitives/attribution/features.ts';
+import { contributorSums, runningSums } from '../../../runtime/primitives/attribution/sums.ts';
 import {
   attribute,
   attributionModel,
   influenceFault,
   receiptFault,
   verifyInferenceReceipt,
-} from '../../runtime/primitives/attribution/verify.ts';
-import { account, random, rules, someHash, unitRow, world } from '../runtime/attribution/world.ts';
+} from '../../../runtime/primitives/attribution/verify.ts';
+import { account, random, rules, someHash, unitRow, world } from '../../runtime/attribution/world.ts';
 
 const { values: options } = parseArgs({
   options: {

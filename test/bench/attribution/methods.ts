@@ -1,12 +1,12 @@
 /** Attribution methods side by side: each gives a score of every training record for every query. */
 
-import { symmetricEigen } from '../../gpu-worker/attribution/eigen.ts';
-import { buildBases, type FeatureSettings, featureExtractor } from '../../gpu-worker/attribution/extractor.ts';
-import type { GradientLayout } from '../../gpu-worker/attribution/layout.ts';
-import { divisors, type MatrixCovariance, rotation } from '../../gpu-worker/attribution/precondition.ts';
-import { sjlt } from '../../gpu-worker/attribution/sketch.ts';
-import type { VectorSpool } from '../../gpu-worker/attribution/spool.ts';
-import { suffixIndex } from '../../gpu-worker/attribution/suffix-index.ts';
+import { symmetricEigen } from '../../../gpu-worker/attribution/eigen.ts';
+import { buildBases, type FeatureSettings, featureExtractor } from '../../../gpu-worker/attribution/extractor.ts';
+import type { GradientLayout } from '../../../gpu-worker/attribution/layout.ts';
+import { divisors, type MatrixCovariance, rotation } from '../../../gpu-worker/attribution/precondition.ts';
+import { sjlt } from '../../../gpu-worker/attribution/sketch.ts';
+import type { VectorSpool } from '../../../gpu-worker/attribution/spool.ts';
+import { suffixIndex } from '../../../gpu-worker/attribution/suffix-index.ts';
 
 /** `scores[query][record]`. */
 export type Scores = Float64Array[];
@@ -20,10 +20,11 @@ export interface Method {
   readonly queryMs: number;
 }
 
-export interface Material {
+/** Gradients in the engine's layout: of the records, of the queries; the factors of the preconditioner. */
+export interface Gradients {
   readonly layout: GradientLayout;
   readonly rows: VectorSpool;
-  readonly queries: VectorSpool;
+  readonly queryGradients: VectorSpool;
   readonly covariances: readonly MatrixCovariance[];
 }
 
@@ -49,19 +50,19 @@ function timed(queries: number, compute: () => Scores): { readonly scores: Score
 const allDots = (rows: readonly ArrayLike<number>[], queries: readonly ArrayLike<number>[]): Scores =>
   queries.map((query) => Float64Array.from(rows, (row) => dot(row, query)));
 
-export function gradientDot({ layout, rows, queries }: Material): Method {
+export function gradientDot({ layout, rows, queryGradients: queries }: Gradients): Method {
   const [r, q] = [each(rows), each(queries)];
   return { name: 'gradient dot product', bytes: 4 * layout.size, ...timed(q.length, () => allDots(r, q)) };
 }
 
-export function gradientCosine({ layout, rows, queries }: Material): Method {
+export function gradientCosine({ layout, rows, queryGradients: queries }: Gradients): Method {
   const r = each(rows).map((row) => unit(Float64Array.from(row)));
   const q = each(queries);
   return { name: 'gradient cosine', bytes: 4 * layout.size, ...timed(q.length, () => allDots(r, q)) };
 }
 
 /** DataInf (Kwon et al. 2024, eq. 5), a matrix at a time, λ = c · mean square gradient. */
-export function dataInf({ layout, rows, queries }: Material, c = 0.1): Method {
+export function dataInf({ layout, rows, queryGradients: queries }: Gradients, c = 0.1): Method {
   const [r, q] = [each(rows), each(queries)];
   const { queryMs, scores } = timed(q.length, () =>
     q.map((query) => {
@@ -88,7 +89,7 @@ export function dataInf({ layout, rows, queries }: Material, c = 0.1): Method {
 }
 
 /** TRAK (Park et al. 2023), one model: project the raw gradients, then precondition with the projected Gram matrix. */
-export function trakLike({ layout, rows, queries }: Material, k: number, seed = 17n): Method {
+export function trakLike({ layout, rows, queryGradients: queries }: Gradients, k: number, seed = 17n): Method {
   const ones = new Float64Array(layout.size).fill(1);
   const { add } = sjlt(seed, layout.size, k);
   const project = (gradient: Float32Array): Float64Array => {
@@ -119,9 +120,47 @@ export function trakLike({ layout, rows, queries }: Material, k: number, seed = 
   };
 }
 
+/**
+ * LoGra (Choe et al. 2024), `side` × `side` a linear map of the base: activations and gradients at its output are projected
+ * by random matrices, and the damped inverse of each map's Gram matrix preconditions what is left. The engine gives these
+ * gradients as those of a second LoRA beside the trained one (`probes`), whose A is the projection and whose B is zero.
+ */
+export function logra(rows: readonly Float64Array[], queries: readonly Float64Array[], part: number): Method {
+  const size = rows[0]!.length;
+  const inverse = new Float64Array(size);
+  const q = queries.map((query) => query.slice());
+  return {
+    name: `LoGra ${Math.sqrt(part)} × ${Math.sqrt(part)}`,
+    bytes: 4 * size,
+    ...timed(q.length, () => {
+      for (let from = 0; from < size; from += part) {
+        const gram = new Float64Array(part * part);
+        for (const row of rows) {
+          for (let i = 0; i < part; i++)
+            for (let j = 0; j <= i; j++) gram[i * part + j]! += row[from + i]! * row[from + j]!;
+        }
+        const { values, vectors } = symmetricEigen(gram, part);
+        const floor = (0.1 * values.reduce((sum, value) => sum + Math.max(0, value), 0)) / part || 1e-30;
+        for (const query of q) {
+          inverse.fill(0);
+          for (let c = 0; c < part; c++) {
+            const vector = vectors.subarray(c * part, (c + 1) * part);
+            let along = 0;
+            for (let j = 0; j < part; j++) along += vector[j]! * query[from + j]!;
+            along /= Math.max(0, values[c]!) + floor;
+            for (let j = 0; j < part; j++) inverse[j]! += along * vector[j]!;
+          }
+          query.set(inverse.subarray(0, part), from);
+        }
+      }
+      return allDots(rows, q);
+    }),
+  };
+}
+
 /** EK-FAC with nothing left out: full float vectors of unit norm. */
-export async function uncompressed(material: Material, settings: FeatureSettings, normalise = true): Promise<Method> {
-  const { layout, rows, queries, covariances } = material;
+export async function uncompressed(material: Gradients, settings: FeatureSettings, normalise = true): Promise<Method> {
+  const { layout, rows, queryGradients: queries, covariances } = material;
   const { eigenbases } = await buildBases(layout, rows, covariances, { ...settings, projectionRows: 1 });
   const { turn } = rotation(layout, eigenbases);
   const factors = divisors(layout, eigenbases.lambda, eigenbases.damping);
@@ -139,8 +178,8 @@ export async function uncompressed(material: Material, settings: FeatureSettings
 }
 
 /** Ours: the worker's own path, in float before quantisation and in int8. */
-export async function ours(material: Material, settings: FeatureSettings): Promise<{ float: Method; int8: Method }> {
-  const { layout, rows, queries, covariances } = material;
+export async function ours(material: Gradients, settings: FeatureSettings): Promise<{ float: Method; int8: Method }> {
+  const { layout, rows, queryGradients: queries, covariances } = material;
   const extractor = featureExtractor(await buildBases(layout, rows, covariances, settings));
   const z = each(rows).map((gradient) => unit(extractor.reduced(gradient)));
   const quantised = each(rows).map((gradient) => extractor.feature(gradient));
