@@ -8,7 +8,7 @@ import { bytes, type Infer, struct, variants, vec } from '../scale/codec.ts';
 import { hash } from '../types.ts';
 import { type Blake, part } from './canonical.ts';
 import { dismissed, provenIf, tryDecode, upheld, type Verdict } from './challenge.ts';
-import { type FeatureRow, featureRow, rowFault, rowLeaf } from './features.ts';
+import { featureRow, rowFault, rowLeaf } from './features.ts';
 import { MAX_K, MAX_RECORD_BYTES, SUM_CHUNK } from './limits.ts';
 import { leafHash, type MerkleProof, merkleProof, verifyLeaf, verifyRange } from './merkle.ts';
 import { noveltyHolds, recordOverlap } from './novelty.ts';
