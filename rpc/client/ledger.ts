@@ -179,13 +179,19 @@ export class Ledger implements LedgerReads {
     const before = this.#queues.get(pair.address) ?? Promise.resolve();
     let taken: () => void = () => {};
     this.#queues.set(pair.address, new Promise((resolve) => (taken = resolve)));
-    return before.then(() => this.#send(pair, call, taken)).finally(taken);
+    // The library's own way to a nonce answers from memory: too late for the second of two in a row.
+    const next = (): Promise<number> => this.rpc.call<number>('system_accountNextIndex', pair.address);
+    return before
+      .then(next)
+      .then((nonce) => this.#send(pair, call, nonce, taken))
+      .finally(taken);
   }
 
   /** `taken` is called when the pool has it. */
   #send(
     pair: KeyringPair,
     call: SubmittableExtrinsic<'promise', ISubmittableResult>,
+    nonce: number,
     taken: () => void,
   ): Promise<LedgerEvent[]> {
     return new Promise((resolve, reject) => {
@@ -201,7 +207,7 @@ export class Ledger implements LedgerReads {
       const timer = setTimeout(() => lost('no block took the transaction'), INCLUSION_MS);
       void this.closed.then(() => lost('the connection is gone: whether a block took the transaction is not known'));
       call
-        .signAndSend(pair, { nonce: -1 }, ({ status, events, dispatchError }) => {
+        .signAndSend(pair, { nonce }, ({ status, events, dispatchError }) => {
           taken();
           if (status.isDropped || status.isInvalid || status.isUsurped) {
             lost(`the transaction was ${status.type.toLowerCase()}`);
