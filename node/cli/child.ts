@@ -21,13 +21,19 @@ export interface ChildCommand {
   /** What follows `openledger` on the command line. */
   readonly args: readonly string[];
   readonly log: Log;
-  /** Hears what it listens on, each time it is up ({@link announce}). */
-  ready?(url: string): void;
+  /** Hears where it listens, each time it is up ({@link announce}). */
+  ready?(at: Listening): void;
 }
 
-/** Tells the parent process, if it is one of ours, that this command listens at `url`. */
-export function announce(url: string): void {
-  process.send?.({ type: 'ready', url });
+/** Where the parts of a command listen. */
+export interface Listening {
+  readonly node?: string | undefined;
+  readonly gateway?: string | undefined;
+}
+
+/** Tells the parent process, if it is one of ours, that this command is up. */
+export function announce(at: Listening): void {
+  process.send?.({ type: 'ready', at });
 }
 
 /** Runs until the signal. */
@@ -51,8 +57,8 @@ function runOnce({ name, args, log, ready }: ChildCommand, signal: AbortSignal):
   relay(child.stdout as Readable, (line) => tell(log, name, line));
   relay(child.stderr as Readable, (line) => log('warn', `${name}: ${line}`));
   child.on('message', (message) => {
-    const { type, url } = message as { type?: unknown; url?: unknown };
-    if (type === 'ready' && typeof url === 'string') ready?.(url);
+    const { type, at } = message as { type?: unknown; at: Listening };
+    if (type === 'ready') ready?.(at);
   });
   let killer: NodeJS.Timeout | undefined;
   const stop = (): void => {

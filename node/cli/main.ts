@@ -1,5 +1,6 @@
 /** The command line: one file a group of commands under `commands/`, each loading what it needs when it runs. */
 import { Command } from 'commander';
+import { demoCommands } from './commands/demo.ts';
 import { devCommands } from './commands/dev.ts';
 import { gatewayCommands } from './commands/gateway.ts';
 import { nodeCommands } from './commands/node.ts';
@@ -10,6 +11,7 @@ const program = new Command('openledger')
   .description('The OpenLedger node: a ledger that knows whose records shaped an answer.')
   .version(version);
 devCommands(program);
+demoCommands(program);
 nodeCommands(program);
 workerCommands(program);
 gatewayCommands(program);

@@ -19,7 +19,7 @@ export class ConnectionLost extends Error {
   }
 }
 
-/** There is no node at the address. */
+/** There is no node at the address, or no longer. */
 export class NoNodeError extends Error {
   readonly code = 'NO_NODE';
 }

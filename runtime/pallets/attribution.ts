@@ -467,20 +467,23 @@ const calls = {
       const ordered = batch.receipts === 1 ? batch.firstNonce === batch.lastNonce : batch.firstNonce < batch.lastNonce;
       ensure(batch.receipts >= 1 && batch.receipts <= MAX_BATCH_RECEIPTS && ordered, errors.EmptyBatch);
       const session = inference.sessionOf(host, batch.session) ?? fail(errors.UnknownSession);
-      const before = inference.lastNonce(host, batch.session, worker, batch.adapter);
-      ensure(before === undefined || batch.firstNonce > before, errors.StaleNonce);
+      const last = inference.lastNonce(host, batch.session, worker, batch.adapter);
+      ensure(last === undefined || batch.firstNonce > last, errors.StaleNonce);
       ensure(batch.voucher.payload.nonce === batch.lastNonce, errors.BadVoucher);
       ensure(voucherHolds(host, batch, batch.voucher, session.key), errors.BadVoucher);
       ensure(batchFault(batch) === undefined && batch.pool <= batch.fees, errors.WrongSums);
       const { markup, baseModel } = models.adapterOf(host, batch.adapter);
       const by = rulesBehind(host, batch, markup) ?? fail(errors.WrongPool);
       const already = inference.settledWith(host, batch.session, worker);
-      ensure(already + batch.fees <= batch.voucher.payload.cumulative, errors.OverVoucher);
+      // A later voucher may have been settled before, of another adapter: it promised for this batch too.
+      const { cumulative } = batch.voucher.payload;
+      const before = inference.promisedTo(host, batch.session, worker);
+      ensure(already + batch.fees <= (before > cumulative ? before : cumulative), errors.OverVoucher);
       ensure(batch.fees <= session.deposit, errors.OverDeposit);
       ensure(verifySignature(host, signature, hashOf(host, receiptBatch, batch), worker), errors.BadSignature);
 
       blobs.commit(env, batch.blob, bytes);
-      inference.pay(env, batch, POT);
+      inference.pay(env, { ...batch, cumulative }, POT);
       const id = store.NextBatch.get(host);
       store.NextBatch.put(host, (id + 1n) as ReceiptBatchId);
       const of = { type: 'Batch', value: id } as const;

@@ -61,7 +61,13 @@ const store = storage('Inference', {
     [twox64Concat(sessionId), blake2_128Concat(accountId)],
     balance,
     0n,
-    'What a session has paid to a worker’s batches: a voucher’s cumulative amount bounds it.',
+    'What a session has paid to a worker’s batches: its vouchers’ cumulative amounts bound it.',
+  ),
+  PromisedTo: nMapWithDefault(
+    [twox64Concat(sessionId), blake2_128Concat(accountId)],
+    balance,
+    0n,
+    'The most that a settled voucher of a session promises a worker: batches may come in any order.',
   ),
   LastNonce: nMap(
     [twox64Concat(sessionId), blake2_128Concat(accountId), twox64Concat(adapterId)],
@@ -100,6 +106,9 @@ export const servingOf = (host: Host, adapter: AdapterId, worker: AccountId): Se
   store.Serving.get(host, [adapter, worker]);
 export const settledWith = (host: Host, id: SessionId, worker: AccountId): Balance =>
   store.SettledWith.get(host, [id, worker]);
+/** What the session has promised the worker at most, by the vouchers that the chain has seen. */
+export const promisedTo = (host: Host, id: SessionId, worker: AccountId): Balance =>
+  store.PromisedTo.get(host, [id, worker]);
 export const lastNonce = (host: Host, id: SessionId, worker: AccountId, adapter: AdapterId): bigint | undefined =>
   store.LastNonce.get(host, [id, worker, adapter]);
 
@@ -126,6 +135,8 @@ export function pay(
     readonly adapter: AdapterId;
     readonly lastNonce: bigint;
     readonly fees: Balance;
+    /** What its voucher promises in all. */
+    readonly cumulative: Balance;
   },
   pot: AccountId,
 ): void {
@@ -139,6 +150,8 @@ export function pay(
     settled: settled + batch.fees,
   });
   store.SettledWith.mutate(host, [batch.session, batch.worker], (sum) => sum + batch.fees);
+  const { cumulative } = batch;
+  store.PromisedTo.mutate(host, [batch.session, batch.worker], (most) => (cumulative > most ? cumulative : most));
   store.LastNonce.insert(host, [batch.session, batch.worker, batch.adapter], batch.lastNonce);
 }
 
@@ -199,6 +212,7 @@ const calls = {
       balances.release(env, DEPOSIT, found.owner, found.deposit);
       store.Sessions.remove(host, id);
       store.SettledWith.clear(host, [id], CLEARED_AT_ONCE);
+      store.PromisedTo.clear(host, [id], CLEARED_AT_ONCE);
       store.LastNonce.clear(host, [id], CLEARED_AT_ONCE);
       env.emit(events.Closed, { session: id, returned: found.deposit });
     },

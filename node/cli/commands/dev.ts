@@ -1,16 +1,17 @@
 /** `openledger dev`: a development ledger with everything that belongs to it, each part in a process of its own. */
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
-import { loadChainSpec } from '../../chain-spec/built-in.ts';
+import { presetSpec } from '../../chain-spec/built-in.ts';
 import { type Node, startNode } from '../../service.ts';
-import { keepRunning } from '../child.ts';
+import { announce, keepRunning, type Listening } from '../child.ts';
 import { type CommonFlags, commonOptions, withCommonFlags } from '../node-flags.ts';
-import { port, stopSignal } from '../options.ts';
+import { count, port, stopSignal } from '../options.ts';
 
 interface DevFlags extends CommonFlags {
   readonly worker: boolean;
   readonly gateway: boolean;
   readonly gatewayPort: number;
+  readonly blockTime?: number;
 }
 
 /** Accounts of the development phrase that stand behind the parts: everybody knows their keys. */
@@ -24,7 +25,7 @@ async function runDev(flags: DevFlags): Promise<void> {
   const options = {
     ...commonOptions(flags),
     name: flags.name ?? 'Alice',
-    spec: loadChainSpec('dev'),
+    spec: presetSpec('dev', flags.blockTime === undefined ? {} : { slotDurationMs: flags.blockTime }),
     basePath: flags.basePath,
     authority: AUTHOR,
   };
@@ -35,10 +36,15 @@ async function runDev(flags: DevFlags): Promise<void> {
   const failed = new AbortController();
   node.stopped.catch(() => failed.abort());
   const until = AbortSignal.any([signal, failed.signal]);
+  const up = (gateway: string | undefined): void => {
+    if (process.send === undefined) say(welcome(node, flags, gateway));
+    announce({ node: node.rpc.ws, gateway });
+  };
   const shared = ['--node', node.rpc.ws, '--log', flags.log];
   const parts: Promise<void>[] = [];
   if (flags.worker) {
-    const args = ['worker', ...shared, '--key', WORKER, '--base-path', join(node.directory, 'worker')];
+    const own = ['--key', WORKER, '--base-path', join(node.directory, 'worker'), '--engine', 'embedded'];
+    const args = ['worker', ...shared, ...own];
     parts.push(
       keepRunning({ name: 'worker', args: [...args, '--engine', 'embedded', '--settle-every', '10'], log }, until),
     );
@@ -46,14 +52,14 @@ async function runDev(flags: DevFlags): Promise<void> {
   if (flags.gateway) {
     const args = ['gateway', ...shared, '--key', PAYER, '--base-path', join(node.directory, 'gateway')];
     let told = false;
-    const ready = (url: string): void => {
-      if (!told) say(welcome(node, flags, url));
+    const ready = ({ gateway }: Listening): void => {
+      if (!told) up(gateway);
       told = true;
     };
     parts.push(
       keepRunning({ name: 'gateway', args: [...args, '--port', String(flags.gatewayPort)], log, ready }, until),
     );
-  } else say(welcome(node, flags, undefined));
+  } else up(undefined);
 
   await new Promise<void>((resolve) => {
     if (until.aborted) resolve();
@@ -100,5 +106,6 @@ export function devCommands(program: Command): void {
     .option('--no-worker', 'without the worker')
     .option('--no-gateway', 'without the gateway')
     .addOption(new Option('--gateway-port <port>', 'port for OpenAI’s API, 0 for any').argParser(port).default(8080))
+    .addOption(new Option('--block-time <ms>', 'time between blocks (default: 3000)').argParser(count))
     .action(runDev);
 }

@@ -51,7 +51,7 @@ async function runGateway(flags: GatewayFlags): Promise<void> {
     log,
   });
   log('info', `gateway at ${gateway.url}`);
-  announce(gateway.url);
+  announce({ gateway: gateway.url });
   await new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener('abort', () => resolve(), { once: true });

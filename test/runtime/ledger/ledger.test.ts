@@ -179,10 +179,10 @@ async function ledger() {
     signature: sign(name, hashOf(hashing, trainingReceipt, receipt)),
   });
   /** Orders, trains and waits the window out. */
-  const train = () => {
+  const train = (id = 0) => {
     does(owner, 'Models', 'order_training', order());
-    does(worker, 'Compute', 'take_lease', { order: 0 });
-    const receipt = receiptFor(0 as OrderId, compute.leaseOf(world.host, 0 as OrderId, worker));
+    does(worker, 'Compute', 'take_lease', { order: id });
+    const receipt = receiptFor(id as OrderId, compute.leaseOf(world.host, id as OrderId, worker));
     does(worker, 'Attribution', 'submit_training', { receipt: signed('Worker', receipt), sizes: SIZES });
     return receipt;
   };
@@ -195,9 +195,9 @@ async function ledger() {
     return receipt;
   };
   /** Receipts with nonces from `first` on, as an honest worker makes them. */
-  const answers = (training: TrainingReceipt, first: number, count: number) => {
+  const answers = (training: TrainingReceipt, first: number, count: number, adapter = 0, spent?: bigint) => {
     const rules = receiptRules(DEFAULT_RULES, MARKUP);
-    let cumulative = inference.settledWith(world.host, 0n as SessionId, worker);
+    let cumulative = spent ?? inference.settledWith(world.host, 0n as SessionId, worker);
     return Array.from({ length: count }, (_, i) => {
       const { receipt } = facts.inference(first + i);
       const fee = PRICE.input * BigInt(receipt.tokensIn) + PRICE.output * BigInt(receipt.tokensOut);
@@ -208,7 +208,7 @@ async function ledger() {
         worker,
         nonce: BigInt(first + i),
         cumulative,
-        adapter: 0 as AdapterId,
+        adapter: adapter as AdapterId,
         price: PRICE,
       };
       const pool = rules.poolOf(fee);
@@ -218,7 +218,7 @@ async function ledger() {
         ...receipt,
         voucher: { payload: promise, signature: sign('Session', hashOf(hashing, voucher, promise)) },
         worker,
-        lease: inference.servingOf(world.host, 0 as AdapterId, worker)!.lease,
+        lease: inference.servingOf(world.host, adapter as AdapterId, worker)!.lease,
         training: hashOf(hashing, trainingReceipt, training),
         fee,
         pool,
@@ -238,7 +238,7 @@ async function ledger() {
         chain: ZERO_HASH,
         worker,
         session: 0n as SessionId,
-        adapter: 0 as AdapterId,
+        adapter: batch.voucher.payload.adapter,
         blob: someHash(`receipts ${batch.firstNonce}`),
       } satisfies ReceiptBatch,
     };
@@ -288,6 +288,30 @@ t.test('the whole loop: records, snapshot, order, training, answers, settlement,
   test.equal(claimed + batch.remainder, batch.pool);
   test.equal(world.free(POT), 10n ** 15n, 'nothing is left in the pot');
   test.ok(world.balanced());
+});
+
+t.test('batches of two adapters in one session are settled in either order', async (test) => {
+  for (const laterFirst of [false, true]) {
+    const world = await ledger();
+    test.teardown(world.close);
+    const [one, other] = [world.serve(), world.train(1)];
+    world.wait(8);
+    world.does(worker, 'Inference', 'serve', { adapter: 1 });
+    const early = world.batchOf(world.answers(one, 1, 6)).batch;
+    const late = world.batchOf(world.answers(other, 7, 9, 1, early.fees)).batch;
+    test.equal(late.voucher.payload.cumulative, early.fees + late.fees);
+    for (const batch of laterFirst ? [late, early] : [early, late]) {
+      world.does(worker, 'Attribution', 'settle', world.signedBatch(batch));
+    }
+    test.equal(inference.sessionOf(world.host, 0n as SessionId)?.settled, early.fees + late.fees);
+    const more = world.batchOf(world.answers(one, 16, 3, 0, 0n)).batch;
+    test.equal(
+      world.fails(worker, 'Attribution', 'settle', world.signedBatch(more)),
+      'Attribution.OverVoucher',
+      'no voucher promises more than both',
+    );
+    test.ok(world.balanced());
+  }
 });
 
 t.test('a Datanet’s rules', async (test) => {
