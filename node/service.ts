@@ -31,9 +31,11 @@ import { createSignatures, SignatureCache } from './crypto/signatures.ts';
 import { Verifier } from './crypto/verifier.ts';
 import { COLUMN, Database, DatabaseError } from './database/database.ts';
 import { EquivocationReporter } from './equivocations.ts';
-import { informant } from './informant.ts';
+import { Informant } from './informant.ts';
 import { FileKeystore } from './keystore/files.ts';
 import { MemoryKeystore } from './keystore/memory.ts';
+import type { Metrics } from './metrics/metrics.ts';
+import type { MetricsAddress } from './metrics/server.ts';
 import { TransactionPool } from './pool/pool.ts';
 import { orderedTrieRoot } from './state/trie.ts';
 
@@ -65,6 +67,8 @@ export interface NodeOptions {
   readonly auditBooks?: boolean;
   /** Undefined: the node runs alone. */
   readonly network?: NetworkSettings | undefined;
+  /** Where Prometheus finds the metrics; undefined: nowhere. */
+  readonly metrics?: MetricsAddress | undefined;
   /** Default: the machine's. */
   readonly clock?: Clock;
   readonly log: Log;
@@ -88,6 +92,8 @@ export interface Node {
   readonly client: Client;
   readonly keystore: Keystore;
   readonly rpc: RpcAddress;
+  /** Where the metrics are served. */
+  readonly metricsUrl: string | undefined;
   readonly network: NetworkStatus;
   readonly directory: string;
   /** Takes up keys that another process put into the keystore. Throws `KeystoreError`. */
@@ -147,6 +153,16 @@ function keystoreOf({ basePath, keystorePassword }: NodeOptions, directory: stri
   return new FileKeystore({ directory: join(directory, 'keystore'), password: keystorePassword, hashing });
 }
 
+/** Loaded when asked for, as the network is. */
+async function openMetrics(chain: string, address: MetricsAddress) {
+  const [{ Metrics }, { metricsServer }] = await Promise.all([
+    import('./metrics/metrics.ts'),
+    import('./metrics/server.ts'),
+  ]);
+  const numbers: Metrics = new Metrics(chain);
+  return { numbers, server: await metricsServer(numbers.registry, address) };
+}
+
 /** Resolves when blocks are made or followed and RPC is served. Rejects with a typed error when it cannot start. */
 export async function startNode(options: NodeOptions, signal: AbortSignal): Promise<Node> {
   const { spec, log, clock = systemClock } = options;
@@ -160,7 +176,9 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
   const verifier = new Verifier({ signatures, hashing });
   let network: Network | undefined;
   let closeKeys: () => void = () => {};
+  let closeMetrics: (() => Promise<void>) | undefined;
   const close = async () => {
+    await closeMetrics?.();
     await network?.close();
     await verifier.close();
     await database.close();
@@ -191,7 +209,10 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
       clock,
       log,
     });
-    const client: Client = { blocks, events: blocks, states: chain, runtime: chain, importer: chain, pool };
+    const metrics = options.metrics === undefined ? undefined : await openMetrics(spec.id, options.metrics);
+    closeMetrics = metrics?.server.close;
+    const importer = metrics?.numbers.importing(chain) ?? chain;
+    const client: Client = { blocks, events: blocks, states: chain, runtime: chain, importer, pool };
 
     if (options.network !== undefined) {
       // Loaded when asked for: a node alone starts without it.
@@ -203,7 +224,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         keyFile: options.network.keyFile ?? (options.basePath === undefined ? undefined : join(directory, 'node-key')),
         blocks,
         events: blocks,
-        importer: chain,
+        importer,
         pool,
         checkBlock: blockCheck({
           blocks,
@@ -276,7 +297,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     const services: Service[] = [
       { name: 'pool', run: (until) => pool.run(until) },
       rpc,
-      informant(client, log),
+      new Informant({ client, network: status, clock, log }),
       { name: 'database', run: (until) => Promise.race([database.failed, aborted(until)]) },
     ];
     if (validator) {
@@ -288,8 +309,11 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
               return { ref: best, header: blocks.header(best.hash)! };
             },
             authorities: (parent) => chain.auraAuthorities(parent),
-            propose: (request) => chain.propose(request, pool.bestFirst(), (hash) => pool.remove([hash])),
-            importer: chain,
+            propose: (request) => {
+              const make = () => chain.propose(request, pool.bestFirst(), (hash) => pool.remove([hash]));
+              return metrics === undefined ? make() : metrics.numbers.proposing(make);
+            },
+            importer,
             isMajorSyncing: () => status.isMajorSyncing(),
             keystore,
             hashing,
@@ -313,7 +337,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
       {
         blocks,
         events: blocks,
-        importer: chain,
+        importer,
         authoritySet: chain.authoritySet,
         keystore,
         signatures,
@@ -334,14 +358,28 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
       network.attachVoter(voter);
       services.push(network);
     }
+    metrics?.numbers.watch({
+      node: { name: options.name, version: options.version, isAuthority: validator },
+      client,
+      network: status,
+      pool: () => pool.counters,
+      rpc: () => rpc.stats(),
+      rounds: () => voter?.roundState(),
+    });
+    if (metrics !== undefined) services.push(metrics.server);
     return {
       client,
       network: status,
       keystore,
       rpc: address,
+      metricsUrl: metrics?.server.url,
       directory,
       reloadKeys: () => keystore.refresh?.(),
-      stopped: runAll(services, signal, close),
+      stopped: runAll(
+        metrics === undefined ? services : services.map((each) => metrics.numbers.task(each)),
+        signal,
+        close,
+      ),
     };
   } catch (problem) {
     await close();

@@ -99,7 +99,8 @@ export interface RpcServer extends Service {
   stats(): RpcStats;
 }
 
-const startError = (problem: NodeJS.ErrnoException, where: string): RpcStartError => {
+/** Why a port could not be opened. `where`: host and port. */
+export const listenError = (problem: NodeJS.ErrnoException, where: string): RpcStartError => {
   switch (problem.code) {
     case 'EADDRINUSE':
       return new RpcStartError('PORT_TAKEN', `${where} is in use by another program`, { cause: problem });
@@ -181,7 +182,7 @@ export function rpcServer(options: RpcServerOptions): RpcServer {
     if (address !== undefined) return address;
     const literal = host.replace(/^\[|\]$/g, '');
     await new Promise<void>((resolve, fail) => {
-      const failed = (problem: NodeJS.ErrnoException): void => fail(startError(problem, `${host}:${port}`));
+      const failed = (problem: NodeJS.ErrnoException): void => fail(listenError(problem, `${host}:${port}`));
       http.once('error', failed);
       http.listen(port, literal, () => {
         http.off('error', failed);

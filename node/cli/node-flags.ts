@@ -42,9 +42,13 @@ export interface NodeFlags extends CommonFlags, Partial<Readonly<Record<(typeof 
   readonly nodeKeyFile?: string;
   readonly maxPeers: number;
   readonly mdns: boolean;
+  readonly prometheus: boolean;
+  readonly prometheusPort?: number;
+  readonly prometheusExternal?: boolean;
 }
 
 const PORT = 30_333;
+const PROMETHEUS_PORT = 9_615;
 
 /** An address that names the peer behind it; collected, since the flag may be repeated. */
 function peerAddress(text: string, before: readonly string[] = []): readonly string[] {
@@ -106,6 +110,13 @@ export function withNodeFlags(command: Command): Command {
     .option('--node-key-file <file>', 'key that names this node to its peers (default: kept with the data)')
     .addOption(new Option('--max-peers <n>', 'peers at the same time').argParser(count).default(50))
     .option('--no-mdns', 'do not look for peers on the local network')
+    .addOption(
+      new Option('--prometheus-port <port>', `port for metrics, 0 for any (default: ${PROMETHEUS_PORT})`).argParser(
+        port,
+      ),
+    )
+    .option('--prometheus-external', 'serve metrics on every address, not only on this machine')
+    .option('--no-prometheus', 'serve no metrics')
     .option('--config <file>', 'JSON file with these options by their names');
   for (const name of FAMILY)
     command.option(`--${name}`, `--name ${capital(name)} --validator, with the keys of //${capital(name)}`);
@@ -152,6 +163,7 @@ export function nodeOptions(flags: NodeFlags): NodeOptions {
     authority: member === undefined ? undefined : `//${capital(member)}`,
     keystorePassword: flags.passwordFile === undefined ? '' : password(flags.passwordFile),
     network: networkSettings(flags),
+    metrics: metricsAddress(flags),
   };
 }
 
@@ -162,6 +174,12 @@ function password(file: string): string {
     const { code } = problem as NodeJS.ErrnoException;
     throw new ConfigError('IO', `the password file ${file} cannot be read: ${code}`, { cause: problem });
   }
+}
+
+/** A development node, of which there may be many on a machine, has none unless told. */
+function metricsAddress({ dev, prometheus, prometheusPort, prometheusExternal }: NodeFlags): NodeOptions['metrics'] {
+  if (!prometheus || (dev && prometheusPort === undefined)) return undefined;
+  return { host: prometheusExternal ? '0.0.0.0' : '127.0.0.1', port: prometheusPort ?? PROMETHEUS_PORT };
 }
 
 /** A development node is alone until it is told of others. */

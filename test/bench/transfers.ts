@@ -61,7 +61,19 @@ const file = join(directory, 'chain.json');
 await writeFile(file, chainSpecJson(chainWith(await publicKeys(accounts))));
 const profile = values.profile === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${values.profile}`];
 const node = await startNodeProcess(
-  ['node', '--chain', file, '--base-path', join(directory, 'node'), '--alice', '--port', '0', '--rpc-port', '0'],
+  [
+    'node',
+    '--chain',
+    file,
+    '--base-path',
+    join(directory, 'node'),
+    '--alice',
+    '--no-prometheus',
+    '--port',
+    '0',
+    '--rpc-port',
+    '0',
+  ],
   profile,
 );
 

@@ -9,6 +9,7 @@ async function runNode(options: NodeOptions): Promise<void> {
   const { spec, log } = options;
   const node = await startNode(options, stopSignal());
   log('info', `${spec.name}: JSON-RPC at ${node.rpc.ws} and ${node.rpc.http}, data in ${node.directory}`);
+  if (node.metricsUrl !== undefined) log('info', `metrics at ${node.metricsUrl}`);
   process.on('SIGHUP', () => {
     try {
       node.reloadKeys();

@@ -28,11 +28,16 @@ function cpuOf(pid: number): number {
   return 10 * (Number(fields[11]) + Number(fields[12]));
 }
 
-/** `args`: what follows `openledger`; `execArgv`: options of Node itself. Rejects with its log when it does not come up. */
-export async function startNodeProcess(
-  args: readonly string[],
-  execArgv: readonly string[] = [],
-): Promise<NodeProcess> {
+/** A node on its way: it can be killed before it is {@link NodeSpawn.ready}. */
+export interface NodeSpawn {
+  readonly child: ChildProcess;
+  /** Rejects with its log when it does not come up. */
+  readonly ready: Promise<NodeProcess>;
+  readonly ended: Promise<void>;
+}
+
+/** `args`: what follows `openledger`; `execArgv`: options of Node itself. */
+export function spawnNode(args: readonly string[], execArgv: readonly string[] = []): NodeSpawn {
   const started = performance.now();
   const child = spawn(process.execPath, [...execArgv, 'node/cli/main.ts', ...args], {
     cwd: ROOT,
@@ -40,7 +45,7 @@ export async function startNodeProcess(
   });
   let log = '';
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
-  const ws = await new Promise<string>((resolve, reject) => {
+  const serving = new Promise<string>((resolve, reject) => {
     const failed = (why: string) => reject(new Error(`the node ${why}:\n${log}`));
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
@@ -55,12 +60,12 @@ export async function startNodeProcess(
     };
     child.stdout.on('data', read);
     child.stderr.on('data', read);
-    child.once('exit', (code) => {
+    child.once('close', (code) => {
       clearTimeout(timer);
       failed(`ended with ${code}`);
     });
   });
-  return {
+  const ready = serving.then((ws) => ({
     ws,
     http: ws.replace('ws:', 'http:'),
     child,
@@ -68,9 +73,14 @@ export async function startNodeProcess(
     log: () => log,
     memory: () => 1024 * Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${child.pid}/status`, 'utf8'))?.[1] ?? 0),
     cpuMs: () => cpuOf(child.pid!),
-    async stop(signal = 'SIGTERM') {
+    async stop(signal: NodeJS.Signals = 'SIGTERM') {
       child.kill(signal);
       await ended;
     },
-  };
+  }));
+  return { child, ready, ended };
 }
+
+/** Rejects with its log when it does not come up. */
+export const startNodeProcess = (args: readonly string[], execArgv: readonly string[] = []): Promise<NodeProcess> =>
+  spawnNode(args, execArgv).ready;

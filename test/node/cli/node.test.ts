@@ -41,7 +41,19 @@ t.test('flags', (test) => {
 
   const full = nodeOptions(
     parse(
-      ['--chain', 'local', '--bob', '--port', '0', '--no-mdns', '--max-peers', '7', '--blocks-pruning', '100']
+      [
+        '--chain',
+        'local',
+        '--bob',
+        '--port',
+        '0',
+        '--no-mdns',
+        '--no-prometheus',
+        '--max-peers',
+        '7',
+        '--blocks-pruning',
+        '100',
+      ]
         .concat(['--bootnodes', PEER, PEER, '--reserved-nodes', PEER, '--public-addr', '/dns4/a.example/tcp/1'])
         .concat(['--rpc-cors', 'https://a.example, https://b.example', '--rpc-max-connections', '9', '--tmp']),
     ),
@@ -111,6 +123,7 @@ t.test(
       '--port',
       '0',
       '--no-mdns',
+      '--no-prometheus',
     ].concat(['--password-file', join(home, 'password')]);
     const blocks = async (client: RpcClient, atLeast: number): Promise<void> => {
       for (;;) {
@@ -161,7 +174,8 @@ t.test(
 
 t.test('why it does not start', { timeout: 110_000 }, async (test) => {
   const home = await directory(test);
-  const node = (...args: string[]) => startNodeProcess(['node', '--alice', '--port', '0', '--no-mdns', ...args]);
+  const node = (...args: string[]) =>
+    startNodeProcess(['node', '--alice', '--port', '0', '--no-mdns', '--no-prometheus', ...args]);
   const running = await node('--chain', 'dev', '--base-path', home, '--rpc-port', '0');
   test.teardown(() => running.stop('SIGKILL'));
   const taken = new URL(running.http).port;
