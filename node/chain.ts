@@ -17,6 +17,8 @@ import {
   voterSetOf,
 } from '../consensus/grandpa/authorities.ts';
 import { JustificationError, verifyJustification } from '../consensus/grandpa/justification.ts';
+import { justificationCodec } from '../consensus/grandpa/messages.ts';
+import type { WarpFragment } from '../consensus/grandpa/warp.ts';
 import type { Clock, Log } from '../consensus/ports.ts';
 import type { Hashing, Host, Signatures, Storage } from '../runtime/host.ts';
 import { equalBytes, fromHex, toHex } from '../runtime/primitives/bytes.ts';
@@ -39,16 +41,19 @@ import {
   type BlockOrigin,
   type BlockRef,
   type ImportResult,
+  type IncomingState,
   RuntimeCallError,
   type RuntimeCalls,
+  type StateRanges,
   type States,
+  type WarpImport,
 } from './client.ts';
 import type { Verifier } from './crypto/verifier.ts';
 import { type Batch, COLUMN, type Database, DatabaseError } from './database/database.ts';
 import type { BestFirst } from './pool/best-first.ts';
 import { runtimeHost } from './runtime-host.ts';
 import type { Overlay } from './state/overlay.ts';
-import { StateDatabase } from './state/state-database.ts';
+import { StateDatabase, type StateReceiver } from './state/state-database.ts';
 import { orderedTrieRoot } from './state/trie.ts';
 
 export interface ChainPorts {
@@ -72,7 +77,7 @@ const SET = new TextEncoder().encode('grandpa/set');
 const publicKeys = vec(fixedBytes(32));
 const NOTHING = new Uint8Array();
 
-export class Chain implements States, RuntimeCalls, BlockImport {
+export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, WarpImport {
   readonly blocks: BlockStore;
   readonly slotMs: number;
   readonly #ports: ChainPorts;
@@ -148,6 +153,10 @@ export class Chain implements States, RuntimeCalls, BlockImport {
     const recorder = this.#states.recorder();
     const output = this.#run(this.#hostAt(block, recorder), what, parameters);
     return { output, proof: recorder.nodes() };
+  }
+
+  proveRange(block: Hash, after: Uint8Array | undefined, maxBytes: number): readonly Uint8Array[] | undefined {
+    return this.#states.proveRange(block, after, maxBytes);
   }
 
   closestDescendantMerkleValue(block: Hash, key: Uint8Array): Uint8Array | undefined {
@@ -361,6 +370,77 @@ export class Chain implements States, RuntimeCalls, BlockImport {
     stored();
     pending.apply();
     return { type: 'imported', isNewBest: header.number > before };
+  }
+
+  /** See {@link BlockStore.missing}. */
+  missing(): BlockRef | undefined {
+    return this.blocks.missing();
+  }
+
+  receiveState(): IncomingState {
+    const state = this.#states.receive(1);
+    return {
+      get entries() {
+        return state.entries;
+      },
+      get last() {
+        return state.last;
+      },
+      add: (entries) => state.add(entries),
+      leap: (set, fragments) => this.#inTurn(() => this.#leap(state, set, fragments)),
+    };
+  }
+
+  async #leap(state: StateReceiver, set: AuthoritySet, fragments: readonly WarpFragment[]): Promise<ImportResult> {
+    const { database, hashing } = this.#ports;
+    const { header } = fragments.at(-1)!;
+    if (this.blocks.info().finalized.number > 0) return { type: 'known' };
+    if (!equalBytes(state.root(), header.stateRoot)) return { type: 'invalid', reason: 'the state has another root' };
+    const target: BlockRef = { hash: headerHash(hashing, header), number: header.number };
+    const batch = database.batch();
+    const proven = fragments.map((each) => ({
+      hash: headerHash(hashing, each.header),
+      header: each.header,
+      proof: [[GRANDPA_ENGINE, encode(justificationCodec, each.justification)]] as Justifications,
+    }));
+    const pending = this.blocks.leap(batch, target, header, proven);
+    const received = state.finish(batch, target);
+    batch.put(COLUMN.consensus, SET, encode(authoritySetCodec, set));
+    await batch.commit({ sync: true });
+    received();
+    this.#set = set;
+    this.#after = undefined;
+    pending.apply();
+    return { type: 'imported', isNewBest: true };
+  }
+
+  /**
+   * Takes in blocks that a leap left out, the highest first (see {@link BlockStore.missing}). They are final already, and
+   * their proofs, which nobody could check without the sets of the time, are not kept.
+   */
+  fill(blocks: readonly Block[]): Promise<ImportResult> {
+    return this.#inTurn(async () => {
+      const { database, hashing } = this.#ports;
+      const wanted = this.blocks.missing();
+      if (wanted === undefined || blocks.length === 0) return { type: 'known' };
+      let expected: Hash = wanted.hash;
+      const known: (Block & { readonly hash: Hash })[] = [];
+      for (const block of blocks) {
+        const hash = headerHash(hashing, block.header);
+        if (!equalBytes(hash, expected))
+          return { type: 'invalid', reason: 'it is not the parent of the block above it' };
+        if (!equalBytes(orderedTrieRoot(hashing.blake2_256, block.extrinsics), block.header.extrinsicsRoot)) {
+          return { type: 'invalid', reason: 'its extrinsics are others' };
+        }
+        known.push({ ...block, hash });
+        expected = block.header.parentHash;
+      }
+      const batch = database.batch();
+      const pending = this.blocks.fill(batch, known);
+      await batch.commit();
+      pending.apply();
+      return { type: 'imported', isNewBest: false };
+    });
   }
 
   importJustification(hash: Hash, justification: Uint8Array): Promise<ImportResult> {

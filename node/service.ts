@@ -37,6 +37,7 @@ import { MemoryKeystore } from './keystore/memory.ts';
 import type { Metrics } from './metrics/metrics.ts';
 import type { MetricsAddress } from './metrics/server.ts';
 import { TransactionPool } from './pool/pool.ts';
+import { verifyRange } from './state/range-proof.ts';
 import { orderedTrieRoot } from './state/trie.ts';
 
 export interface NodeOptions {
@@ -86,6 +87,8 @@ export interface NetworkSettings {
   readonly maxPeers: number;
   readonly mdns: boolean;
   readonly kad: boolean;
+  /** How a chain that has not begun is filled (default `full`): block by block, or from a recent final state. */
+  readonly sync?: 'full' | 'warp';
 }
 
 export interface Node {
@@ -224,7 +227,11 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         keyFile: options.network.keyFile ?? (options.basePath === undefined ? undefined : join(directory, 'node-key')),
         blocks,
         events: blocks,
+        chain,
         importer,
+        states: chain,
+        runtime: chain,
+        verifyRange: (root, proof, after) => verifyRange(hashing.blake2_256, root, proof, after),
         pool,
         checkBlock: blockCheck({
           blocks,
@@ -236,8 +243,10 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
           clock,
         }),
         hashing,
+        signatures,
         clock,
         log,
+        sync: options.network.sync ?? 'full',
         role: validator ? 'AUTHORITY' : 'FULL',
         forkId: spec.forkId,
         agent: `openledger/${options.version}`,
@@ -350,14 +359,19 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
       },
       { voting: validator },
     );
-    services.push(voter);
+    services.push({
+      name: voter.name,
+      async run(until) {
+        // The block that a voter begins on must not change under it.
+        await network?.grounded;
+        network?.attachVoter(voter);
+        await voter.run(until);
+      },
+    });
     if (options.auditBooks ?? process.env.OPENLEDGER_AUDIT_BOOKS === '1') {
       services.push(booksAudit({ blocks, events: blocks, states: chain, hashing, signatures }));
     }
-    if (network !== undefined) {
-      network.attachVoter(voter);
-      services.push(network);
-    }
+    if (network !== undefined) services.push(network);
     metrics?.numbers.watch({
       node: { name: options.name, version: options.version, isAuthority: validator },
       client,

@@ -27,6 +27,7 @@ export interface BlockPorts {
   readonly direct: Notifications;
   readonly room: Room;
   readonly sync: SyncDriver;
+  readonly isMajorSyncing: () => boolean;
   readonly peers: () => Iterable<{ readonly id: PeerId; readonly bestHash: Hash }>;
   /** A peer said that this is its best block. */
   readonly onBest: (peer: PeerId, hash: Hash, number: number) => void;
@@ -47,21 +48,21 @@ export class BlockNews {
 
   onChainEvent(event: ChainEvent): void {
     if (event.type !== 'imported') return;
-    const { blocks, room, direct, peers, sync } = this.#ports;
+    const { blocks, room, direct, peers, isMajorSyncing } = this.#ports;
     const { block, header, origin, isNewBest } = event;
     if (origin === 'own') {
       const extrinsics = [...(blocks.body(block.hash) ?? [])];
       room.publish(encode(blockCodec, { header, extrinsics }));
     }
-    if (origin === 'genesis' || (origin !== 'own' && !isNewBest) || sync.isMajorSyncing()) return;
+    if (origin === 'genesis' || (origin !== 'own' && !isNewBest) || isMajorSyncing()) return;
     const announcement = encode(blockAnnounce, { header, isBest: isNewBest ? 1 : 0, data: NOTHING });
     for (const { id, bestHash } of peers()) if (!equalBytes(bestHash, block.hash)) direct.send(id, announcement);
   }
 
   /** A whole block by gossip. It goes on as soon as its seal is seen to be right; executing it takes longer. */
   heard(from: PeerId, message: Uint8Array): Verdict {
-    const { blocks, hashing, checkBlock, sync, onBest } = this.#ports;
-    if (sync.isMajorSyncing()) return IGNORE;
+    const { blocks, hashing, checkBlock, sync, isMajorSyncing, onBest } = this.#ports;
+    if (isMajorSyncing()) return IGNORE;
     let block: Block;
     try {
       block = decode(blockCodec, message.slice());

@@ -3,8 +3,19 @@ import type { PeerId as Libp2pPeerId } from '@libp2p/interface';
 import { peerIdFromString } from '@libp2p/peer-id';
 import type { GrandpaNetwork } from '../consensus/grandpa/driver.ts';
 import type { Clock, Log } from '../consensus/ports.ts';
-import type { BlockImport, BlockRef, Blocks, ChainEvents, NetworkStatus, PeerInfo, Service } from '../node/client.ts';
-import type { Hashing } from '../runtime/host.ts';
+import type {
+  BlockImport,
+  BlockRef,
+  Blocks,
+  ChainEvents,
+  NetworkStatus,
+  PeerInfo,
+  RuntimeCalls,
+  Service,
+  StateRanges,
+  States,
+} from '../node/client.ts';
+import type { Hashing, Signatures } from '../runtime/host.ts';
 import { equalBytes, toHex } from '../runtime/primitives/bytes.ts';
 import { decode, encode } from '../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../runtime/primitives/scale/io.ts';
@@ -19,22 +30,27 @@ import { FEE, type PeerId, PeerLedger } from './ledger.ts';
 import { Notifications } from './notifications.ts';
 import { servePing } from './ping.ts';
 import { type AnnounceHandshake, announceHandshake, type Role, role } from './protocols/announce.ts';
-import { encodeBlockRequest } from './protocols/sync.ts';
-import { Requests } from './requests.ts';
-import { SyncDriver } from './sync/driver.ts';
-import { answerBlockRequest } from './sync/server.ts';
+import { ChainSync, type SyncedChain } from './sync/chain-sync.ts';
+import type { WarpPorts } from './sync/warp.ts';
 import { MAX_TRANSACTIONS_BYTES, type NetworkPool, Transactions } from './transactions.ts';
 
 export interface NetworkOptions {
   readonly blocks: Blocks;
   readonly events: ChainEvents;
+  readonly chain: SyncedChain;
   readonly importer: BlockImport;
+  readonly states: States & StateRanges;
+  readonly runtime: RuntimeCalls;
+  readonly verifyRange: WarpPorts['verifyRange'];
   readonly pool: NetworkPool;
   readonly checkBlock: BlockCheck;
   readonly hashing: Pick<Hashing, 'blake2_256'>;
+  readonly signatures: Pick<Signatures, 'verifyEd25519'>;
   readonly clock: Clock;
   readonly log: Log;
 
+  /** How a chain that has not begun is filled. */
+  readonly sync: 'full' | 'warp';
   readonly role: Role;
   readonly forkId: string | undefined;
   readonly agent: string;
@@ -101,8 +117,7 @@ export class Network implements Service, NetworkStatus {
     readonly transactions: Notifications;
     readonly grandpa: Notifications;
   };
-  readonly #blockRequests: Requests;
-  readonly #sync: SyncDriver;
+  readonly #sync: ChainSync;
   readonly #finality: Finality;
   readonly #transactions: Transactions;
   readonly #news: BlockNews;
@@ -113,7 +128,7 @@ export class Network implements Service, NetworkStatus {
     this.#options = options;
     this.#host = host;
     this.#ledger = ledger;
-    const { blocks, importer, pool, hashing, clock, log } = options;
+    const { blocks, pool, hashing, clock, log } = options;
     const now = (): number => clock.monotonic();
     const charge = (peer: PeerId, cost: number, reason: string): void => this.#charge(peer, cost, reason);
     const peers = this.#peers;
@@ -165,35 +180,23 @@ export class Network implements Service, NetworkStatus {
       ports,
     );
     this.#direct = { announces, transactions, grandpa };
-    this.#blockRequests = new Requests(
-      {
-        name: `${prefix}/sync/2`,
-        maxRequest: 1_024,
-        maxResponse: 16 * 1024 * 1024,
-        timeoutMs: 20_000,
-        perSecond: 40,
-        burst: 200,
-        answer: async (peer, request) => {
-          try {
-            return answerBlockRequest(blocks, request);
-          } catch (problem) {
-            if (problem instanceof NetworkError || problem instanceof ScaleError) {
-              charge(peer, FEE.malformed, `a malformed request: ${problem.message}`);
-            }
-            throw problem;
-          }
-        },
-      },
-      ports,
-    );
-    this.#sync = new SyncDriver({
+    this.#sync = new ChainSync({
+      host,
+      prefix,
+      mode: options.sync,
       blocks,
-      importer,
+      chain: options.chain,
+      importer: options.importer,
+      states: options.states,
+      runtime: options.runtime,
+      verifyRange: options.verifyRange,
       hashing,
+      signatures: options.signatures,
       clock,
       log,
-      request: (peer, request, signal) =>
-        this.#blockRequests.request(peerIdFromString(peer), encodeBlockRequest(request), signal),
+      peers: function* () {
+        for (const [id, { role: theirs, best }] of peers) if (theirs !== 'LIGHT') yield { id, best };
+      },
       charge,
       drop: (peer, reason) => {
         log('warn', `a peer is left: ${reason}`, { peer });
@@ -203,7 +206,7 @@ export class Network implements Service, NetworkStatus {
     const sync = this.#sync;
     this.#finality = new Finality({
       direct: grandpa,
-      sync,
+      sync: sync.blocks,
       charge,
       room: this.#gossip.join({
         name: 'grandpa',
@@ -233,7 +236,8 @@ export class Network implements Service, NetworkStatus {
       hashing,
       checkBlock: options.checkBlock,
       direct: announces,
-      sync,
+      sync: sync.blocks,
+      isMajorSyncing: () => sync.isMajorSyncing(),
       charge,
       peers: function* () {
         for (const [id, { best }] of peers) yield { id, bestHash: best.hash };
@@ -257,6 +261,11 @@ export class Network implements Service, NetworkStatus {
     return this.#finality;
   }
 
+  /** Resolves when the chain stands where it goes on block by block: before that a voter may not begin. */
+  get grounded(): Promise<void> {
+    return this.#sync.grounded;
+  }
+
   attachVoter(voter: VoterPort): void {
     this.#finality.attach(voter);
   }
@@ -272,7 +281,7 @@ export class Network implements Service, NetworkStatus {
     for (const address of bootNodes) this.#dialer.keep(address, false);
     for (const address of reserved) this.#dialer.keep(address, true);
     const { announces, transactions, grandpa } = this.#direct;
-    for (const each of [announces, transactions, grandpa, this.#blockRequests]) await each.register();
+    for (const each of [announces, transactions, grandpa, this.#sync]) await each.register();
     await servePing(this.#host);
     this.#host.addEventListener('peer:connect', ({ detail }) => this.#greet(detail));
     this.#host.addEventListener('peer:disconnect', ({ detail }) => this.#forget(detail.toString()));
@@ -370,10 +379,9 @@ export class Network implements Service, NetworkStatus {
 
   #forget(peer: PeerId): void {
     this.#peers.delete(peer);
-    this.#blockRequests.forget(peer);
     this.#finality.closed(peer);
     for (const each of Object.values(this.#direct)) each.close(peer);
-    this.#sync.take({ type: 'disconnected', peer });
+    this.#sync.forget(peer);
   }
 
   #handshake(): Uint8Array {
@@ -411,7 +419,7 @@ export class Network implements Service, NetworkStatus {
     }
     const id = peerIdFromString(peer);
     this.#peers.set(peer, { id, role: theirs, best });
-    if (theirs !== 'LIGHT') this.#sync.take({ type: 'connected', peer, best });
+    if (theirs !== 'LIGHT') this.#sync.blocks.take({ type: 'connected', peer, best });
     this.#greet(id);
     return true;
   }

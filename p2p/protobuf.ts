@@ -53,6 +53,18 @@ export function* readFields(bytes: Uint8Array): Generator<Field> {
   }
 }
 
+/** Throws {@link NetworkError} `MALFORMED` when it is a number. */
+export function bytesOf(field: Field): Uint8Array {
+  if (field.type !== 'bytes') throw malformed(`field ${field.number} is a number`);
+  return field.value;
+}
+
+/** Of 32 bits. Throws {@link NetworkError} `MALFORMED` when it is none. */
+export function numberOf(field: Field): number {
+  if (field.type !== 'varint') throw malformed(`field ${field.number} is no number`);
+  return Number(BigInt.asUintN(32, field.value));
+}
+
 export function varintField(number: number, value: number): Uint8Array {
   return value === 0 ? new Uint8Array() : concatBytes(encodeLength(number * 8), encodeLength(value));
 }

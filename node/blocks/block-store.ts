@@ -9,8 +9,8 @@ import {
   type Justifications,
   justifications,
 } from '../../runtime/primitives/header.ts';
-import { bytes, decode, encode, vec } from '../../runtime/primitives/scale/codec.ts';
-import { asHash, type Hash } from '../../runtime/primitives/types.ts';
+import { bytes, decode, encode, struct, u32, vec } from '../../runtime/primitives/scale/codec.ts';
+import { asHash, type Hash, hash } from '../../runtime/primitives/types.ts';
 import type { BlockRef, Blocks, ChainEvent, ChainEvents, ChainInfo, TreeRoute } from '../client.ts';
 import { type Batch, COLUMN, type Database } from '../database/database.ts';
 
@@ -20,6 +20,9 @@ const FINALIZED = new Uint8Array([3]);
 const BODIES_FROM = new Uint8Array([4]);
 /** Bodies that one finalization removes beside those that leave the window by it: nodes may come from keeping all. */
 const MAX_OVERDUE = 256;
+/** The highest block that is wanted of those that warp sync leapt over. */
+const MISSING = new Uint8Array([5]);
+const missingRecord = struct({ number: u32, hash });
 const body = vec(bytes());
 
 const numberKey = (number: number): Uint8Array => {
@@ -52,6 +55,7 @@ export class BlockStore implements Blocks, ChainEvents {
   #genesis: Hash;
   #best: BlockRef;
   #finalized: BlockRef;
+  #missing: BlockRef | undefined;
 
   #bodiesFrom = 1;
 
@@ -83,6 +87,8 @@ export class BlockStore implements Blocks, ChainEvents {
     const store = new BlockStore(database, options, asHash(genesis), refOf(best), refOf(finalized));
     const bodiesFrom = database.get(COLUMN.meta, BODIES_FROM);
     if (bodiesFrom !== undefined) store.#bodiesFrom = numberIn(bodiesFrom);
+    const missing = database.get(COLUMN.meta, MISSING);
+    if (missing !== undefined) store.#missing = decode(missingRecord, missing.slice());
     for await (const [hash, encoded] of database.entries(COLUMN.headers)) {
       const { number } = decode(header, encoded);
       if (number > store.#finalized.number) store.#note(asHash(hash), number);
@@ -238,6 +244,68 @@ export class BlockStore implements Blocks, ChainEvents {
     }
     batch.put(COLUMN.meta, BODIES_FROM, numberKey(upTo + 1));
     return upTo + 1;
+  }
+
+  /**
+   * Goes to a final block without the ones before it. `proven`: final blocks on the way, with their justifications. What is
+   * leapt over is noted as {@link missing}.
+   */
+  leap(
+    batch: Batch,
+    target: BlockRef,
+    targetHeader: Header,
+    proven: readonly { readonly hash: Hash; readonly header: Header; readonly proof: Justifications }[],
+  ): Pending {
+    for (const each of proven) {
+      batch.put(COLUMN.headers, each.hash, encode(header, each.header));
+      batch.put(COLUMN.justifications, each.hash, encode(justifications, each.proof));
+      batch.put(COLUMN.canonical, numberKey(each.header.number), each.hash);
+    }
+    const abandoned = [...this.#above.values()].flat();
+    for (const hash of abandoned) {
+      batch.delete(COLUMN.headers, hash);
+      batch.delete(COLUMN.bodies, hash);
+    }
+    batch.put(COLUMN.meta, BEST, target.hash);
+    batch.put(COLUMN.meta, FINALIZED, target.hash);
+    batch.put(COLUMN.meta, MISSING, encode(missingRecord, target));
+    return {
+      apply: () => {
+        this.#above.clear();
+        this.#headers.clear();
+        this.#best = target;
+        this.#finalized = target;
+        this.#missing = target;
+        this.#emit(
+          importedEvent({ block: target, header: targetHeader, origin: 'sync', isNewBest: true, route: undefined }),
+        );
+        this.#emit({ type: 'finalized', finalized: [target], pruned: abandoned });
+      },
+    };
+  }
+
+  /** The highest block whose body is not here because warp sync leapt over it; undefined when there is none. */
+  missing(): BlockRef | undefined {
+    return this.#missing;
+  }
+
+  /** Blocks that were leapt over, the highest first, from {@link missing} on. Each is the parent of the one before. */
+  fill(batch: Batch, blocks: readonly (Block & { readonly hash: Hash })[]): Pending {
+    for (const { hash, header: each, extrinsics } of blocks) {
+      batch.put(COLUMN.headers, hash, encode(header, each));
+      batch.put(COLUMN.canonical, numberKey(each.number), hash);
+      const kept = this.#pruning === 'archive' || each.number > this.#finalized.number - this.#pruning;
+      if (kept) batch.put(COLUMN.bodies, hash, encode(body, extrinsics));
+    }
+    const lowest = blocks.at(-1)!.header;
+    const next = lowest.number > 1 ? { hash: lowest.parentHash, number: lowest.number - 1 } : undefined;
+    if (next === undefined) batch.delete(COLUMN.meta, MISSING);
+    else batch.put(COLUMN.meta, MISSING, encode(missingRecord, next));
+    return {
+      apply: () => {
+        this.#missing = next;
+      },
+    };
   }
 
   /** Makes a block that extends the finalized one final. Also says which blocks become final and which are abandoned. */

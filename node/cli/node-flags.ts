@@ -45,6 +45,7 @@ export interface NodeFlags extends CommonFlags, Partial<Readonly<Record<(typeof 
   readonly prometheus: boolean;
   readonly prometheusPort?: number;
   readonly prometheusExternal?: boolean;
+  readonly sync: 'full' | 'warp';
 }
 
 const PORT = 30_333;
@@ -117,6 +118,14 @@ export function withNodeFlags(command: Command): Command {
     )
     .option('--prometheus-external', 'serve metrics on every address, not only on this machine')
     .option('--no-prometheus', 'serve no metrics')
+    .addOption(
+      new Option(
+        '--sync <mode>',
+        'fill a new chain block by block, or leap to its newest final state and fetch the past later',
+      )
+        .choices(['full', 'warp'])
+        .default('full'),
+    )
     .option('--config <file>', 'JSON file with these options by their names');
   for (const name of FAMILY)
     command.option(`--${name}`, `--name ${capital(name)} --validator, with the keys of //${capital(name)}`);
@@ -195,6 +204,7 @@ function networkSettings(flags: NodeFlags): NetworkSettings | undefined {
     keyFile: flags.nodeKeyFile,
     maxPeers: flags.maxPeers,
     mdns: flags.mdns && !flags.dev,
+    sync: flags.sync,
     kad: true,
   };
 }

@@ -26,13 +26,16 @@ import {
   joinPath,
   locationOf,
   type Nibbles,
+  nibblesOf,
   type Ref,
   restoreNode,
+  type StateVersion,
   storeNode,
   type TrieNode,
 } from './node.ts';
 import { Overlay } from './overlay.ts';
-import { ProofRecorder, type Stale, Trie } from './trie.ts';
+import { proveRange } from './range-proof.ts';
+import { type Change, ProofRecorder, type Stale, Trie } from './trie.ts';
 
 const rootRecord = struct({ number: u32, version: u64, merkle: option(bytes()) });
 const journalRecord = struct({ added: vec(bytes()), stale: vec(tuple(bytes(), u64)), version: compact(u64) });
@@ -49,6 +52,18 @@ export interface StateOptions {
   readonly pruning: number | 'archive';
   /** Trie nodes held in memory, about; beyond it all are let go and read again as needed. */
   readonly maxCachedNodes?: number;
+}
+
+/** A state on its way in. Memory holds one piece of it, however large it is. */
+export interface StateReceiver {
+  readonly entries: number;
+  /** The last key taken in. */
+  readonly last: Uint8Array | undefined;
+  /** Entries with keys above those before, in ascending order. */
+  add(entries: readonly (readonly [key: Uint8Array, value: Uint8Array])[]): Promise<void>;
+  root(): Uint8Array;
+  /** Makes it the block's state once the batch is committed; what is returned is to be called then. */
+  finish(batch: Batch, block: { readonly hash: Hash; readonly number: number }): () => void;
 }
 
 export class StateDatabase {
@@ -137,6 +152,11 @@ export class StateDatabase {
     return state && this.trie.prove(state.root, keys);
   }
 
+  proveRange(block: Hash, after: Uint8Array | undefined, maxBytes: number): Uint8Array[] | undefined {
+    const state = this.#state(block);
+    return state && proveRange(this.trie, this.#hash, state.root, after, maxBytes);
+  }
+
   closestDescendant(block: Hash, key: Uint8Array): Uint8Array | undefined {
     const state = this.#state(block);
     return state && this.trie.closestDescendant(state.root, key);
@@ -163,6 +183,46 @@ export class StateDatabase {
       this.#states.set(toHex(block.hash), { number: block.number, version, root });
       this.#cached += added.length;
       this.#forget();
+    };
+  }
+
+  /** Takes in a whole state that others send, for a block that is final. */
+  receive(stateVersion: StateVersion): StateReceiver {
+    const version = this.#nextVersion++;
+    const { trie } = this;
+    let root: Ref | undefined;
+    let entries = 0;
+    let last: Uint8Array | undefined;
+    return {
+      get entries() {
+        return entries;
+      },
+      get last() {
+        return last;
+      },
+      add: async (piece) => {
+        const changes = piece.map(([key, value]): Change => ({ key: nibblesOf(key), value }));
+        // All of it is one version: what a piece changes of the ones before is written over in its place.
+        root = trie.update(root, changes, stateVersion, []);
+        if (root === undefined) return;
+        const batch = this.#database.batch();
+        trie.merkle(root);
+        this.#write(batch, root, new Uint8Array(), version, []);
+        await batch.commit();
+        root = { ...root, node: undefined };
+        entries += piece.length;
+        last = piece.at(-1)?.[0].slice() ?? last;
+      },
+      root: () => trie.rootHash(root),
+      finish: (batch, block) => {
+        const journal: Journal = { added: [], stale: [], version: BigInt(version) };
+        batch.put(COLUMN.journal, block.hash, encode(journalRecord, journal));
+        const record = { number: block.number, version: BigInt(version), merkle: root?.merkle };
+        batch.put(COLUMN.roots, block.hash, encode(rootRecord, record));
+        return () => {
+          this.#states.set(toHex(block.hash), { number: block.number, version, root });
+        };
+      },
     };
   }
 

@@ -155,6 +155,11 @@ export class Trie {
     return undefined;
   }
 
+  /** The node that hangs at `path`, read from the database if need be. */
+  open(ref: Ref, path: Nibbles): TrieNode {
+    return ref.node ?? this.#load(path, ref);
+  }
+
   // ---- Merkle values -----------------------------------------------------------------------------------------
 
   encoded(node: TrieNode): Uint8Array {

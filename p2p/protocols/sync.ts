@@ -10,7 +10,7 @@ import {
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
 import { NetworkError } from '../errors.ts';
-import { bytesField, type Field, readFields, varintField } from '../protobuf.ts';
+import { bytesField, bytesOf, type Field, numberOf, readFields, varintField } from '../protobuf.ts';
 
 const HEADER = 1 << 24;
 const BODY = 1 << 25;
@@ -39,14 +39,6 @@ export interface BlockData {
 
 const malformed = (why: string): NetworkError => new NetworkError('MALFORMED', `sync: ${why}`);
 
-const bytesOf = (field: Field): Uint8Array => {
-  if (field.type !== 'bytes') throw malformed(`field ${field.number} is a number`);
-  return field.value;
-};
-const numberOf = (field: Field): number => {
-  if (field.type !== 'varint') throw malformed(`field ${field.number} is no number`);
-  return Number(BigInt.asUintN(32, field.value));
-};
 /** Copied out of the message, so that keeping it does not keep the message. */
 const hashOf = (field: Field): Hash => asHash(bytesOf(field).slice());
 

@@ -8,6 +8,7 @@ import { headerHash } from '../../runtime/primitives/header.ts';
 import { NetworkError } from '../errors.ts';
 import { FEE, type PeerId } from '../ledger.ts';
 import { type BlockData, type BlockRequest, decodeBlockResponse } from '../protocols/sync.ts';
+import { duration } from './duration.ts';
 import { type FailureReason, type SyncEffect, type SyncEvent, SyncMachine } from './machine.ts';
 
 export interface SyncPorts {
@@ -209,11 +210,4 @@ class Progress {
       `syncing ${this.#rate.toFixed(1)} blocks/s, at #${best.number} of #${target},${left} finalized #${finalized.number}`,
     );
   }
-}
-
-export function duration(seconds: number): string {
-  const rounded = Math.ceil(seconds);
-  if (rounded < 60) return `${rounded} s`;
-  if (rounded < 3_600) return `${Math.floor(rounded / 60)} min ${rounded % 60} s`;
-  return `${Math.floor(rounded / 3_600)} h ${Math.floor((rounded % 3_600) / 60)} min`;
 }

@@ -19,11 +19,19 @@ export interface MemberOptions {
   readonly directory: string;
   readonly authority: string | undefined;
   readonly bootNodes: readonly string[];
+  readonly sync?: 'full' | 'warp';
 }
 
 const verbose = process.env.VERBOSE !== undefined;
 
-export async function startMember({ name, spec, directory, authority, bootNodes }: MemberOptions): Promise<Member> {
+export async function startMember({
+  name,
+  spec,
+  directory,
+  authority,
+  bootNodes,
+  sync = 'full',
+}: MemberOptions): Promise<Member> {
   const stop = new AbortController();
   const warnings: string[] = [];
   const node = await startNode(
@@ -44,6 +52,7 @@ export async function startMember({ name, spec, directory, authority, bootNodes 
         maxPeers: 25,
         mdns: false,
         kad: false,
+        sync,
       },
       log: (level, message, fields) => {
         if (level === 'warn' || level === 'error') warnings.push(message);

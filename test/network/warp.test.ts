@@ -1,0 +1,100 @@
+/** Warp sync over real sockets: a chain whose authorities changed twice, a newcomer that leaps, and one that leaps after it. */
+import { ApiPromise, Keyring, WsProvider } from '@polkadot/api';
+import t from 'tap';
+import { presetSpec } from '../../node/chain-spec/built-in.ts';
+import type { ChainSpec } from '../../node/chain-spec/chain-spec.ts';
+import { derive } from '../../node/keystore/secret-uri.ts';
+import { toHex } from '../../runtime/primitives/bytes.ts';
+import { decode, u64 } from '../../runtime/primitives/scale/codec.ts';
+import { directories, type Member, startMember, until } from './nodes.ts';
+
+const info = ({ node }: Member) => node.client.blocks.info();
+const setId = ({ node }: Member) => {
+  const { blocks, runtime } = node.client;
+  return decode(u64, runtime.call(blocks.info().finalized.hash, 'GrandpaApi_current_set_id', new Uint8Array()));
+};
+
+function specWithShortSessions(): ChainSpec {
+  const spec = presetSpec('dev', { slotDurationMs: 250 });
+  if (spec.genesis.type !== 'config') throw new Error('the preset is made of a configuration');
+  return { ...spec, genesis: { ...spec.genesis, config: { ...spec.genesis.config, sessionLength: 5 } } };
+}
+
+/** Gives the only authority other keys, under which a new set begins two sessions later. */
+async function rotate(member: Member, name: string): Promise<void> {
+  const aura = derive(name, 'sr25519').publicKey;
+  const grandpa = derive(name, 'ed25519').publicKey;
+  member.node.keystore.insert('aura', name, aura);
+  member.node.keystore.insert('gran', name, grandpa);
+  const api = await ApiPromise.create({ provider: new WsProvider(member.node.rpc.ws) as never, noInitWarn: true });
+  try {
+    const stash = new Keyring({ type: 'sr25519' }).addFromUri('//Alice//stash');
+    await api.tx.session!.setKeys!({ aura, grandpa }, new Uint8Array()).signAndSend(stash);
+  } finally {
+    await api.disconnect();
+  }
+}
+
+t.test('two newcomers, one after the other', { timeout: 110_000 }, async (test) => {
+  const spec = specWithShortSessions();
+  const homes = await directories(3);
+  const members: Member[] = [];
+  test.teardown(async () => {
+    await Promise.allSettled(members.map((each) => each.stop()));
+    await homes.remove();
+  });
+  const join = async (i: number, bootNodes: readonly string[]): Promise<Member> => {
+    const authority = i === 0 ? '//Alice' : undefined;
+    const member = await startMember({
+      name: `node${i}`,
+      spec,
+      directory: homes.paths[i]!,
+      authority,
+      bootNodes,
+      sync: 'warp',
+    });
+    members[i] = member;
+    return member;
+  };
+  // The first one has nobody to leap to, and must not wait for anybody: it is begun with full sync.
+  const first = await startMember({
+    name: 'node0',
+    spec,
+    directory: homes.paths[0]!,
+    authority: '//Alice',
+    bootNodes: [],
+  });
+  members[0] = first;
+  for (const [i, name] of ['//Alice//1', '//Alice//2'].entries()) {
+    await rotate(first, name);
+    await until(`set ${i + 1} is in charge`, 30_000, () => setId(first) === BigInt(i + 1));
+  }
+  await until('the new set finalizes', 10_000, () => info(first).finalized.number >= 30);
+
+  const follows = async (member: Member, name: string): Promise<void> => {
+    await until(`${name} leaps`, 30_000, () => info(member).finalized.number >= 20);
+    test.equal(setId(member), 2n, `${name} is in the right set`);
+    const goal = info(first).finalized.number + 4;
+    await until(`${name} follows`, 15_000, () => info(member).finalized.number >= goal);
+    await until(`${name} has the past`, 20_000, () => {
+      const hash = member.node.client.blocks.hashOf(1);
+      return hash !== undefined && member.node.client.blocks.body(hash) !== undefined;
+    });
+    for (let number = 0; number <= goal; number++) {
+      const [own, theirs] = [member, first].map(({ node }) => node.client.blocks.hashOf(number)!);
+      test.equal(toHex(own!), toHex(theirs!), `${name}: block ${number}`);
+      const body = member.node.client.blocks.body(own!);
+      test.same(body?.map(toHex), first.node.client.blocks.body(own!)?.map(toHex), `${name}: body of ${number}`);
+    }
+    test.same(member.warnings, []);
+  };
+  let second = await join(1, [first.address]);
+  await follows(second, 'the second');
+  await second.stop();
+  second = await join(1, [first.address]);
+  const again = info(first).finalized.number + 2;
+  await until('the second goes on after a restart', 20_000, () => info(second).finalized.number >= again);
+  // From one that leapt itself: it serves the proofs that it was given.
+  const third = await join(2, [second.address]);
+  await follows(third, 'the third');
+});
