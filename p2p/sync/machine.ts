@@ -68,6 +68,8 @@ interface Peer {
   /** Highest block known to be on its chain and this node's; undefined while it is looked for. */
   common: number | undefined;
   search: { low: number; high: number; step: number } | undefined;
+  /** Its chain left this node's so far below that ranges are needed, however near its head is. */
+  forked: boolean;
   busy: boolean;
   restUntil: number;
 }
@@ -156,6 +158,7 @@ export class SyncMachine {
           best: event.best,
           common: this.#chain.has(event.best.hash) ? event.best.number : undefined,
           search: undefined,
+          forked: false,
           busy: false,
           restUntil: 0,
         });
@@ -256,7 +259,10 @@ export class SyncMachine {
       if (useless || (!asked && now - since > WANTED_MS)) this.#wanted.delete(key);
     }
     const own = this.#chain.info().best.number;
-    for (const [id, { best }] of this.#peers) if (best.number > own) this.#wantNear(id, best);
+    for (const [id, peer] of this.#peers) {
+      if (peer.forked && this.#chain.has(peer.best.hash)) peer.forked = false;
+      if (!peer.forked && peer.best.number > own) this.#wantNear(id, peer.best);
+    }
   }
 
   #charge(peer: PeerId, cost: number, reason: string): void {
@@ -402,7 +408,11 @@ export class SyncMachine {
       // A long fork: it is followed by heights, from where it leaves this node's chain.
       this.#wanted.delete(key);
       const peer = this.#peers.get(id);
-      if (peer !== undefined) peer.common = undefined;
+      if (peer !== undefined) {
+        peer.common = undefined;
+        peer.search = undefined;
+        peer.forked = true;
+      }
     }
   }
 
@@ -525,7 +535,7 @@ export class SyncMachine {
 
   #probe(peer: Peer): Task | undefined {
     const { best, finalized } = this.#chain.info();
-    if (peer.common !== undefined || peer.best.number <= best.number + FAR) return undefined;
+    if (peer.common !== undefined || !this.#isFar(peer)) return undefined;
     if (peer.search === undefined) {
       if (best.number === finalized.number && finalized.number === 0) {
         peer.common = 0;
@@ -540,12 +550,17 @@ export class SyncMachine {
     return { type: 'probe', number };
   }
 
+  /** Whether it takes ranges to follow the peer. */
+  #isFar({ best, forked }: Peer): boolean {
+    const own = this.#chain.info().best.number;
+    return best.number > own + FAR || (forked && best.number > own);
+  }
+
   #rangeFrom(peer: Peer): Task | undefined {
     const { common, best } = peer;
-    const own = this.#chain.info().best.number;
     if (common === undefined) return undefined;
     if (this.#ranges.length === 0) {
-      if (best.number <= own + FAR) return undefined;
+      if (!this.#isFar(peer)) return undefined;
       this.#base = common;
       this.#cursor = common + 1;
     }
