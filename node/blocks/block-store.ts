@@ -21,7 +21,7 @@ const BODIES_FROM = new Uint8Array([4]);
 /** Bodies that one finalization removes beside those that leave the window by it: nodes may come from keeping all. */
 const MAX_OVERDUE = 256;
 /** The highest block that is wanted of those that warp sync leapt over. */
-const MISSING = new Uint8Array([5]);
+const MISSING = new Uint8Array([16]);
 const missingRecord = struct({ number: u32, hash });
 const body = vec(bytes());
 

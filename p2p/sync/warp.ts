@@ -66,7 +66,7 @@ export class WarpSync {
 
   constructor(ports: WarpPorts, options: WarpOptions = {}) {
     this.#ports = ports;
-    this.#options = { wantedPeers: 3, patienceMs: 5_000, ...options };
+    this.#options = { wantedPeers: 3, patienceMs: 3_000, ...options };
     this.#set = ports.authoritySet();
   }
 
