@@ -115,6 +115,7 @@ export class Auditor {
       .then(async (fault) => {
         if (fault === 'LATER') return;
         const faulty = fault !== undefined;
+        this.#options.telemetry?.audited(faulty);
         log(faulty ? 'warn' : 'info', `audit ${id}: ${fault ?? 'nothing wrong'}`);
         await this.#journal.keepVerdict(id, { faulty, salt: new Uint8Array(randomBytes(32)) });
       })

@@ -4,6 +4,7 @@ import type { Log } from '../consensus/ports.ts';
 import type { Hashing, Signatures } from '../runtime/host.ts';
 import type { BaseModelId } from '../runtime/primitives/attribution/ids.ts';
 import type { LoadedModel } from './engines/engine.ts';
+import type { Telemetry } from './telemetry.ts';
 
 export interface WorkerOptions {
   /** `ws://…` of the node. */
@@ -34,6 +35,8 @@ export interface WorkerOptions {
   readonly hashing: Hashing;
   readonly signatures: Signatures;
   readonly log: Log;
+  /** Told of what happens, for metrics and status. */
+  readonly telemetry?: Telemetry;
 }
 
 /** What the ledger knows this worker as. */

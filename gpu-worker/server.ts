@@ -84,6 +84,7 @@ export class AdapterServer {
   async recover(): Promise<void> {
     for (const { session, receipts } of await this.#journal.unsettled()) {
       const account = await this.#account(session);
+      this.#options.telemetry?.waiting(receipts.length);
       for (const { payload } of receipts) {
         account.spent += payload.fee;
         account.nonce = max(account.nonce, payload.voucher.payload.nonce);
@@ -121,6 +122,7 @@ export class AdapterServer {
       else if (!this.#served.has(id) && !this.#refused.has(id) && this.#served.size < this.#options.maxAdapters)
         await this.#takeUp(id, value);
     }
+    this.#options.telemetry?.serving(this.adapters);
     if (before !== this.#served.size) this.#link.tell('worker_serving', this.adapters);
     await this.#end();
   }
@@ -233,6 +235,8 @@ export class AdapterServer {
         receipt: payload,
         text,
         tokens,
+        generationMs,
+        attributionMs,
       } = await served.adapter.answer(
         { voucher: request.voucher, ...asked },
         { worker: this.#link.account, lease: served.lease, rules: receiptRules(this.#rules, served.markup) },
@@ -250,6 +254,8 @@ export class AdapterServer {
       await this.#journal.keep(receipt, encode(transcript, { ...asked, text, tokens: [...tokens] }));
       account.spent += payload.fee;
       this.#kept();
+      const { tokensOut } = payload;
+      this.#options.telemetry?.answered({ tokensIn, tokensOut, generationMs, attributionMs });
       await said;
       await line.call('worker_answer', job, toHex(encode(signedInferenceReceipt, receipt)), text);
     } finally {

@@ -105,6 +105,7 @@ export class Settler {
         const id = decode(receiptBatchId, settled.data.subarray(0, 8));
         await this.#journal.keepBatch(id, { session, adapter: BigInt(adapter), firstNonce, lastNonce });
       }
+      this.#options.telemetry?.settled(batch.receipts);
       log('info', `settled ${batch.receipts} receipts of adapter ${adapter}`);
     } catch (problem) {
       if (!(problem instanceof LedgerError && FINAL.has(problem.code))) throw problem;

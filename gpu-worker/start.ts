@@ -5,6 +5,7 @@ import type { EngineChoice } from './engines/choice.ts';
 import { chooseEngine } from './engines/choose.ts';
 import { TorchEngine } from './engines/torch/engine.ts';
 import type { WorkerOptions } from './options.ts';
+import { Telemetry } from './telemetry.ts';
 import { runWorker } from './worker.ts';
 
 /** The base model that comes with the ledger. */
@@ -12,6 +13,8 @@ export const SHIPPED_MODEL = fileURLToPath(new URL('./models/glossa-3m', import.
 
 export interface WorkerStart extends Omit<WorkerOptions, 'model' | 'engine' | 'exact'> {
   readonly engineChoice: EngineChoice;
+  /** Of metrics and status, on the loopback; 0 is any that is free. */
+  readonly telemetryPort: number;
 }
 
 /** Runs until the signal; rejects when it cannot start. */
@@ -31,7 +34,10 @@ export async function startWorker(options: WorkerStart, signal: AbortSignal): Pr
     const on = device === undefined ? '' : ` on ${device.device} in ${device.dtype}`;
     log('info', `${engine.kind} engine with ${name} (${(parameters / 1e6).toFixed(1)} M parameters)${on}`);
     const kind = device === undefined ? engine.kind : `${engine.kind} ${device.device}`;
-    await runWorker({ ...options, model, engine: kind, exact: engine.exact }, signal);
+    const telemetry = new Telemetry(model, { address: options.pair.address, node: options.node, engine: kind });
+    const { url } = await telemetry.serve(options.directory, options.telemetryPort, signal);
+    log('info', `metrics at ${url}/metrics`);
+    await runWorker({ ...options, model, engine: kind, exact: engine.exact, telemetry }, signal);
   } finally {
     await engine.close();
   }

@@ -13,6 +13,7 @@ import { artifactSizes } from '../runtime/primitives/attribution/training.ts';
 import { toHex } from '../runtime/primitives/bytes.ts';
 import { encode } from '../runtime/primitives/scale/codec.ts';
 import { sameAccount } from '../runtime/primitives/types.ts';
+import type { TrainingProgress } from './engines/engine.ts';
 import type { WorkerJournal } from './journal.ts';
 import { type NodeLink, pause } from './link.ts';
 import { orderTerms, snapshotRecords } from './materials.ts';
@@ -112,14 +113,17 @@ export class OrderTrainer {
     const { log } = this.#options;
     const lost = new AbortController();
     const until = AbortSignal.any([signal, lost.signal]);
+    let handedIn = false;
     const heart = this.#keepAlive(order, lease, lost, until);
     try {
       if ((await this.#journal.result(lease.id)) === undefined) await this.#train(order, lease, until);
       await this.#handIn(order, lease, until);
+      handedIn = true;
       log('info', `order ${order}: handed in under lease ${lease.id}`);
     } catch (problem) {
       throw lost.signal.aborted ? lost.signal.reason : problem;
     } finally {
+      this.#options.telemetry?.trained(handedIn);
       lost.abort();
       await heart;
     }
@@ -152,14 +156,16 @@ export class OrderTrainer {
   }
 
   async #train(order: OrderId, lease: compute.Lease, signal: AbortSignal): Promise<void> {
-    const { model, hashing, log, checkpointSteps } = this.#options;
+    const { model, hashing, log, checkpointSteps, telemetry } = this.#options;
     const { ordered, base, net } = await orderTerms(this.#link, order);
     const resume = await this.#journal.checkpoint(lease.id);
     const from = resume === undefined ? 'from the start' : `from step ${resume.losses.length}`;
     log('info', `order ${order} (${ordered.name}): training under lease ${lease.id}, ${from}`);
     let reported = 0;
     let last = {};
+    let progress: TrainingProgress | undefined;
     const report = (phase: string, done: number): void => {
+      telemetry?.training(order, phase, progress);
       if (Date.now() - reported < PROGRESS_MS && done < 1) return;
       reported = Date.now();
       this.#link.tell('worker_progress', { order, phase, done: Math.round(done * 1000), ...last });
@@ -193,6 +199,7 @@ export class OrderTrainer {
           keep: (checkpoint) => this.#journal.keepCheckpoint(lease.id, checkpoint),
         },
         progress(each) {
+          progress = each;
           last = {
             step: each.step,
             total: each.total,

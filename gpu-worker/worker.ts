@@ -62,6 +62,7 @@ class Worker {
     await attach(this.#link, this.#options, this.#server.adapters, (job) =>
       this.#server.hear(ledger.rpc, job as { type: string; job: string; request?: string }),
     );
+    this.#options.telemetry?.attached(true);
     log('info', `attached to ${node} as ${pair.address}`);
     const parts = [
       this.#repeat('uploads', over, () => this.#uploads.look()),
@@ -71,6 +72,7 @@ class Worker {
     if (training) parts.push(this.#repeat('training', over, () => this.#trainer.look(standing, signal)));
     if (serving) parts.push(this.#repeat('serving', over, () => this.#server.look(standing)));
     await Promise.all(parts);
+    this.#options.telemetry?.attached(false);
     this.#server.abandon();
     // Whoever stops the worker is owed what it has earned.
     if (signal.aborted) await this.#settler.settle(this.#server).catch(() => {});

@@ -90,6 +90,7 @@ export async function attachWorker(
       directory,
       modelDirectory: SHIPPED_MODEL,
       engineChoice: 'embedded',
+      telemetryPort: 0,
       licence: 'Apache-2.0',
       bond: 1_000n * OPEN,
       training: true,

@@ -13,7 +13,7 @@ export interface ChildOptions {
   readonly scratch: string;
   /** Until the first word: Python imports torch (default 120 s). */
   readonly helloMs?: number;
-  /** Silence after which it counts as hung (default 30 s). */
+  /** Silence after which it counts as hung (default 60 s). */
   readonly silenceMs?: number;
   /** One slice of work of this length counts as hung (default 10 min). */
   readonly stallMs?: number;
@@ -107,6 +107,7 @@ export class Child {
   #heard = performance.now();
   #watch: NodeJS.Timeout | undefined;
   #writing: Promise<void> = Promise.resolve();
+  #greeted = false;
   #figures: Figures = NO_FIGURES;
   #loading = false;
   /** While it starts or stops, the worker's process waits for it. */
@@ -280,6 +281,7 @@ export class Child {
         if (header.protocol !== PROTOCOL_VERSION) {
           throw new ProtocolError(`protocol ${String(header.protocol)}, this side speaks ${PROTOCOL_VERSION}`);
         }
+        this.#greeted = true;
         this.#hello.resolve(header as unknown as Hello);
         return;
       case 'beat': {
@@ -369,7 +371,9 @@ export class Child {
   }
 
   #lookAfter(): void {
-    const silence = this.#options.silenceMs ?? 30_000;
+    // Until its first word, another patience counts.
+    if (!this.#greeted) return;
+    const silence = this.#options.silenceMs ?? 60_000;
     // Loading reads from disk without a pause for others.
     const patience = this.#loading ? silence * 20 : silence;
     if (performance.now() - this.#heard > patience) this.kill(`no heart-beat for ${Math.round(patience / 1000)} s`);

@@ -139,6 +139,10 @@ export class TorchEngine implements Engine {
     return this.#devices.get(model);
   }
 
+  processOf(model: LoadedModel): number | undefined {
+    return model instanceof TorchModel ? model.processId : undefined;
+  }
+
   async close(): Promise<void> {
     this.#closing.abort();
     await Promise.all([...this.#models].map((model) => model.close()));

@@ -74,6 +74,11 @@ export class TorchModel implements LoadedModel {
     this.#gone = gone;
   }
 
+  /** The Python process, while there is one. */
+  get processId(): number | undefined {
+    return this.#supervisor.pid;
+  }
+
   // ---- adapters ------------------------------------------------------------------------------------------------------
 
   async openAdapter(files: AdapterFiles): Promise<Adapter> {

@@ -5,7 +5,8 @@ import { type Command, Option } from 'commander';
 import { ENGINE_CHOICES, type EngineChoice } from '../../../gpu-worker/engines/choice.ts';
 import type { LogLevel } from '../../logging.ts';
 import { parseOpen } from '../amounts.ts';
-import { count, stopSignal, withKeyFlags, withLogFlag, withNodeFlag } from '../options.ts';
+import { count, port, stopSignal, withKeyFlags, withLogFlag, withNodeFlag } from '../options.ts';
+import { workerCareCommands } from './worker-doctor.ts';
 
 interface WorkerFlags {
   readonly node: string;
@@ -14,6 +15,7 @@ interface WorkerFlags {
   readonly basePath?: string;
   readonly model?: string;
   readonly engine: EngineChoice;
+  readonly metricsPort: number;
   readonly licence: string;
   readonly bond: bigint;
   readonly training: boolean;
@@ -43,6 +45,7 @@ async function work(flags: WorkerFlags): Promise<void> {
       directory: flags.basePath ?? join(homedir(), '.openledger', 'worker', pair.address),
       modelDirectory: flags.model ?? SHIPPED_MODEL,
       engineChoice: flags.engine,
+      telemetryPort: flags.metricsPort,
       licence: flags.licence,
       bond: flags.bond,
       training: flags.training,
@@ -63,14 +66,21 @@ async function work(flags: WorkerFlags): Promise<void> {
 export function workerCommands(program: Command): void {
   const worker = program
     .command('worker')
-    .description('attach this machine to a node: train adapters, answer requests, earn OPEN');
-  withLogFlag(withKeyFlags(withNodeFlag(worker)))
+    .description('attach this machine to a node: train adapters, answer requests, earn OPEN')
+    .summary('train adapters, answer requests, earn OPEN');
+  const run = worker.command('run', { isDefault: true }).description('run the worker (what "worker" alone does)');
+  withLogFlag(withKeyFlags(withNodeFlag(run)))
     .addOption(
       new Option('--base-path <dir>', 'what the worker must not forget (default: ~/.openledger/worker/ADDRESS)'),
     )
     .addOption(new Option('--model <dir>', 'base model in Hugging Face layout (default: the one that comes along)'))
     .addOption(
       new Option('--engine <kind>', 'auto takes torch where Python has it').choices(ENGINE_CHOICES).default('auto'),
+    )
+    .addOption(
+      new Option('--metrics-port <port>', 'Prometheus on the loopback (default: any that is free)')
+        .argParser(port)
+        .default(0, 'any that is free'),
     )
     .addOption(new Option('--licence <id>', 'of the base model, where this worker registers it').default('Apache-2.0'))
     .addOption(new Option('--bond <open>', 'OPEN to register with').argParser(parseOpen).default(10n ** 21n, '1000'))
@@ -80,4 +90,5 @@ export function workerCommands(program: Command): void {
     .addOption(new Option('--max-adapters <n>', 'adapters served at most').argParser(count).default(64))
     .addOption(new Option('--settle-every <s>', 'seconds between settlements').argParser(count).default(60))
     .action(work);
+  workerCareCommands(worker);
 }

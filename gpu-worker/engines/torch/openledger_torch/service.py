@@ -293,5 +293,6 @@ def hello() -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "gpus": cuda,
+        "memory": [torch.cuda.mem_get_info(i)[0] for i in range(len(cuda))],
     }
 
