@@ -10,6 +10,7 @@ import { applyConfigFile } from '../../../node/cli/config-file.ts';
 import { type NodeFlags, nodeOptions, withNodeFlags } from '../../../node/cli/node-flags.ts';
 import { COLUMN, Database } from '../../../node/database/database.ts';
 import { derive } from '../../../node/keystore/secret-uri.ts';
+import { startNode } from '../../../node/service.ts';
 import { toHex } from '../../../runtime/primitives/bytes.ts';
 import { startNodeProcess } from '../../bench/support/node-process.ts';
 import { RpcClient } from '../../bench/support/rpc-client.ts';
@@ -102,100 +103,98 @@ t.test('a configuration file', async (test) => {
   test.throws(() => parse([], join(file, 'none')), { code: 'IO' });
 });
 
-t.test(
-  'a validator takes keys by RPC, authors with them, and has them after a restart',
-  { timeout: 110_000 },
-  async (test) => {
-    const home = await directory(test);
-    const spec = presetSpec('dev', { slotDurationMs: 500 });
-    const chain = join(home, 'chain.json');
-    await writeFile(chain, chainSpecJson(spec));
-    await writeFile(join(home, 'password'), 'correct horse\n');
-    const args = [
-      'node',
-      '--chain',
-      chain,
-      '--base-path',
-      home,
-      '--validator',
-      '--rpc-port',
-      '0',
-      '--port',
-      '0',
-      '--no-mdns',
-      '--no-prometheus',
-    ].concat(['--password-file', join(home, 'password')]);
-    const blocks = async (client: RpcClient, atLeast: number): Promise<void> => {
-      for (;;) {
-        const { number } = await client.call<{ number: string }>('chain_getHeader');
-        if (Number(number) >= atLeast) return;
-        await new Promise((resolve) => setTimeout(resolve, 100));
-      }
-    };
-    const aura = toHex(derive('//Alice', 'sr25519').publicKey);
-    const gran = toHex(derive('//Alice', 'ed25519').publicKey);
+/** A node of these flags, in this process. */
+async function run(args: readonly string[]) {
+  const stop = new AbortController();
+  const lines: string[] = [];
+  const log = (_level: string, message: string): number => lines.push(message);
+  const alone = ['--rpc-port', '0', '--port', '0', '--no-mdns', '--no-prometheus'];
+  const node = await startNode({ ...nodeOptions(parse([...args, ...alone])), log }, stop.signal);
+  return {
+    rpc: node.rpc,
+    lines,
+    stop: async () => {
+      stop.abort();
+      await node.stopped;
+    },
+  };
+}
 
-    const first = await startNodeProcess(args);
-    test.teardown(() => first.stop('SIGKILL'));
-    let client = await RpcClient.connect(first.ws);
-    test.equal(await client.call('author_hasKey', aura, 'aura'), false);
-    const health = await (await fetch(`${first.http}/health`)).json();
-    test.same(health, { peers: 0, isSyncing: false, shouldHavePeers: false });
-    test.same(await client.call('system_nodeRoles'), ['Authority']);
-    await test.rejects(client.call('author_insertKey', 'aura', '//Bob', aura), { code: 1040 }, 'a wrong secret');
-    await client.call('author_insertKey', 'aura', '//Alice', aura);
-    await client.call('author_insertKey', 'gran', '//Alice', gran);
-    await blocks(client, 2);
-    const rotated = await client.call<string>('author_rotateKeys');
-    const keys = join(home, 'chains', spec.id, 'keystore');
-    const names = (await readdir(keys)).filter((name) => /^[0-9a-f]+$/.test(name));
-    test.equal(names.length, 4, 'two keys inserted, two made');
-    for (const name of names) test.equal((await stat(join(keys, name))).mode & 0o777, 0o600, 'only the owner reads it');
-    test.notMatch(first.log(), /correct horse|Alice/, 'no secret in the log');
-    client.close();
-    await first.stop('SIGKILL');
-
-    const second = await startNodeProcess(args);
-    test.teardown(() => second.stop('SIGKILL'));
-    client = await RpcClient.connect(second.ws);
-    test.equal(await client.call('author_hasKey', aura, 'aura'), true);
-    test.equal(await client.call('author_hasSessionKeys', rotated), true);
-    await blocks(client, 4);
-    client.close();
-    const before = performance.now();
-    await second.stop();
-    test.ok(performance.now() - before < 5_000, 'it stops when asked to');
-    test.equal(second.child.exitCode, 0);
-
-    await writeFile(join(home, 'password'), 'wrong horse\n');
-    await test.rejects(startNodeProcess(args), /the password does not open the keystore \(WRONG_PASSWORD\)/);
-  },
-);
-
-t.test('why it does not start', { timeout: 110_000 }, async (test) => {
+const NAME = 'a validator takes keys by RPC, authors with them, and has them after a restart';
+t.test(NAME, { timeout: 60_000 }, async (test) => {
   const home = await directory(test);
-  const node = (...args: string[]) =>
-    startNodeProcess(['node', '--alice', '--port', '0', '--no-mdns', '--no-prometheus', ...args]);
-  const running = await node('--chain', 'dev', '--base-path', home, '--rpc-port', '0');
-  test.teardown(() => running.stop('SIGKILL'));
-  const taken = new URL(running.http).port;
+  const spec = presetSpec('dev', { slotDurationMs: 500 });
+  const chain = join(home, 'chain.json');
+  const password = join(home, 'password');
+  await writeFile(chain, chainSpecJson(spec));
+  await writeFile(password, 'correct horse\n');
+  const args = ['--chain', chain, '--base-path', home, '--validator', '--password-file', password];
+  const blocks = async (client: RpcClient, atLeast: number): Promise<void> => {
+    for (;;) {
+      const { number } = await client.call<{ number: string }>('chain_getHeader');
+      if (Number(number) >= atLeast) return;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  };
+  const aura = toHex(derive('//Alice', 'sr25519').publicKey);
+  const gran = toHex(derive('//Alice', 'ed25519').publicKey);
+
+  const first = await run(args);
+  test.teardown(first.stop);
+  let client = await RpcClient.connect(first.rpc.ws);
+  test.equal(await client.call('author_hasKey', aura, 'aura'), false);
+  const health = await (await fetch(`${first.rpc.http}/health`)).json();
+  test.same(health, { peers: 0, isSyncing: false, shouldHavePeers: false });
+  test.same(await client.call('system_nodeRoles'), ['Authority']);
+  await test.rejects(client.call('author_insertKey', 'aura', '//Bob', aura), { code: 1040 }, 'a wrong secret');
+  await client.call('author_insertKey', 'aura', '//Alice', aura);
+  await client.call('author_insertKey', 'gran', '//Alice', gran);
+  await blocks(client, 2);
+  const rotated = await client.call<string>('author_rotateKeys');
+  const keys = join(home, 'chains', spec.id, 'keystore');
+  const names = (await readdir(keys)).filter((name) => /^[0-9a-f]+$/.test(name));
+  test.equal(names.length, 4, 'two keys inserted, two made');
+  for (const name of names) test.equal((await stat(join(keys, name))).mode & 0o777, 0o600, 'only the owner reads it');
+  test.notMatch(first.lines.join('\n'), /correct horse|Alice/, 'no secret in the log');
+  client.close();
+  await first.stop();
+
+  const second = await run(args);
+  test.teardown(second.stop);
+  client = await RpcClient.connect(second.rpc.ws);
+  test.equal(await client.call('author_hasKey', aura, 'aura'), true);
+  test.equal(await client.call('author_hasSessionKeys', rotated), true);
+  await blocks(client, 4);
+  client.close();
+  const before = performance.now();
+  await second.stop();
+  test.ok(performance.now() - before < 5_000, 'it stops when asked to');
+
+  await writeFile(password, 'wrong horse\n');
+  await test.rejects(run(args), { code: 'WRONG_PASSWORD' });
+});
+
+t.test('why it does not start', { timeout: 60_000 }, async (test) => {
+  const home = await directory(test);
+  const running = await run(['--chain', 'dev', '--alice', '--base-path', home]);
+  test.teardown(running.stop);
   const plain = join(home, 'file');
   await writeFile(plain, '');
-  await Promise.all([
-    test.rejects(node('--tmp', '--rpc-port', taken), /openledger: .* is in use by another program \(PORT_TAKEN\)\n$/),
-    test.rejects(node('--base-path', home, '--rpc-port', '0'), /in use by another process \(LOCKED\)\n$/),
-    test.rejects(node('--base-path', plain, '--rpc-port', '0'), /cannot be written to \(NOT_WRITABLE\)\n$/),
-  ]);
+  await test.rejects(run(['--chain', 'dev', '--base-path', home]), { code: 'LOCKED' });
+  await test.rejects(run(['--chain', 'dev', '--base-path', plain]), { code: 'NOT_WRITABLE' });
+  const taken = ['node', '--dev', '--rpc-port', String(running.rpc.port)];
+  const complaint = /ended with 1:\nopenledger: 127\.0\.0\.1:\d+ is in use by another program \(PORT_TAKEN\)\n$/;
+  await test.rejects(startNodeProcess(taken), complaint, 'in one line, with a code');
   await running.stop();
 
   const other = join(home, 'other.json');
   await writeFile(other, chainSpecJson(presetSpec('dev', { slotDurationMs: 700 })));
-  await test.rejects(node('--chain', other, '--base-path', home, '--rpc-port', '0'), /\(OTHER_CHAIN\)\n$/);
+  await test.rejects(run(['--chain', other, '--base-path', home]), { code: 'OTHER_CHAIN' });
 
   const database = await Database.open(join(home, 'chains', presetSpec('dev').id, 'db'));
   const batch = database.batch();
   batch.put(COLUMN.meta, Uint8Array.of(0), Uint8Array.of(200));
   await batch.commit({ sync: true });
   await database.close();
-  await test.rejects(node('--base-path', home, '--rpc-port', '0'), /by a later version .*\(NEWER_VERSION\)\n$/);
+  await test.rejects(run(['--chain', 'dev', '--base-path', home]), { code: 'NEWER_VERSION' });
 });
