@@ -21,7 +21,7 @@ import { justificationCodec } from '../consensus/grandpa/messages.ts';
 import type { WarpFragment } from '../consensus/grandpa/warp.ts';
 import type { Clock, Log } from '../consensus/ports.ts';
 import type { Hashing, Host, Signatures, Storage } from '../runtime/host.ts';
-import { equalBytes, fromHex, toHex } from '../runtime/primitives/bytes.ts';
+import { equalBytes, toHex } from '../runtime/primitives/bytes.ts';
 import {
   type Block,
   GRANDPA_ENGINE,
@@ -31,7 +31,7 @@ import {
 } from '../runtime/primitives/header.ts';
 import { InvalidBlock } from '../runtime/primitives/invalid-block.ts';
 import { decode, encode, fixedBytes, u64, vec } from '../runtime/primitives/scale/codec.ts';
-import { asHash, type Hash, type RuntimeVersion, ZERO_HASH } from '../runtime/primitives/types.ts';
+import { type Hash, type RuntimeVersion, ZERO_HASH } from '../runtime/primitives/types.ts';
 import type { TransactionSource, TransactionValidity } from '../runtime/primitives/validity.ts';
 import { type Runtime, RuntimeApiError } from '../runtime/runtime.ts';
 import { BlockStore } from './blocks/block-store.ts';
@@ -50,11 +50,11 @@ import {
 } from './client.ts';
 import type { Verifier } from './crypto/verifier.ts';
 import { type Batch, COLUMN, type Database, DatabaseError } from './database/database.ts';
+import { writeGenesis } from './genesis.ts';
 import type { BestFirst } from './pool/best-first.ts';
 import { runtimeHost } from './runtime-host.ts';
 import type { Overlay } from './state/overlay.ts';
 import { StateDatabase, type StateReceiver } from './state/state-database.ts';
-import { orderedTrieRoot } from './state/trie.ts';
 
 export interface ChainPorts {
   readonly database: Database;
@@ -105,15 +105,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     const states = await StateDatabase.open(database, hashing.blake2_256, { pruning: options.pruning });
     const overlay = states.empty();
     const host = runtimeHost(overlay, hashing, ports.signatures, ports.log);
-    if (options.genesis.type === 'config') ports.runtime.genesis(host, options.genesis.config);
-    else for (const [key, value] of options.genesis.top) overlay.put(fromHex(key), value);
-    const genesis: Header = {
-      parentHash: ZERO_HASH,
-      number: 0,
-      stateRoot: asHash(overlay.storageRoot(1)),
-      extrinsicsRoot: asHash(orderedTrieRoot(hashing.blake2_256, [])),
-      digest: { logs: [] },
-    };
+    const genesis = writeGenesis(host, ports.runtime, options.genesis);
     const hash = headerHash(hashing, genesis);
     const known = database.genesis();
     if (known !== undefined && !equalBytes(known, hash)) {

@@ -3,8 +3,6 @@ import { randomInt } from 'node:crypto';
 import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { blake2b } from '@noble/hashes/blake2.js';
-import { blake3 } from '@noble/hashes/blake3.js';
 import { AuraWorker } from '../consensus/aura/worker.ts';
 import { GrandpaVoter, noNetwork } from '../consensus/grandpa/driver.ts';
 import { type Clock, type Journal, type Log, systemClock } from '../consensus/ports.ts';
@@ -17,7 +15,6 @@ import { type RpcAddress, rpcServer } from '../rpc/server.ts';
 import type { Hashing } from '../runtime/host.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
 import { decode, option, u64 } from '../runtime/primitives/scale/codec.ts';
-import { createRuntime } from '../runtime/runtime.ts';
 import { WorkerHub } from './attribution/hub.ts';
 import { ReceiptVerifier } from './attribution/receipt-verifier.ts';
 import { BlobStore } from './blobs/blob-store.ts';
@@ -31,6 +28,7 @@ import { createSignatures, SignatureCache } from './crypto/signatures.ts';
 import { Verifier } from './crypto/verifier.ts';
 import { COLUMN, Database, DatabaseError } from './database/database.ts';
 import { EquivocationReporter } from './equivocations.ts';
+import { newRuntime } from './genesis.ts';
 import { Informant } from './informant.ts';
 import { FileKeystore } from './keystore/files.ts';
 import { MemoryKeystore } from './keystore/memory.ts';
@@ -189,7 +187,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     await cleanUp();
   };
   try {
-    const runtime = createRuntime({ blake2_64: (data) => blake2b(data, { dkLen: 8 }), blake3 });
+    const runtime = newRuntime();
     const ports = { database, runtime, hashing, signatures, verifier, clock, log };
     const chain = await Chain.open(ports, {
       pruning: options.statePruning,

@@ -1,8 +1,10 @@
 /** The command line: one file a group of commands under `commands/`, each loading what it needs when it runs. */
 import { Command } from 'commander';
+import { chainSpecCommands } from './commands/chain-spec.ts';
 import { demoCommands } from './commands/demo.ts';
 import { devCommands } from './commands/dev.ts';
 import { gatewayCommands } from './commands/gateway.ts';
+import { keysCommands } from './commands/keys.ts';
 import { nodeCommands } from './commands/node.ts';
 import { workerCommands } from './commands/worker.ts';
 import { version } from './options.ts';
@@ -13,6 +15,8 @@ const program = new Command('openledger')
 devCommands(program);
 demoCommands(program);
 nodeCommands(program);
+keysCommands(program);
+chainSpecCommands(program);
 workerCommands(program);
 gatewayCommands(program);
 

@@ -135,7 +135,8 @@ export function withNodeFlags(command: Command): Command {
 const capital = (name: string): string => name[0]!.toUpperCase() + name.slice(1);
 
 /** Where data goes by the habits of the system (XDG base directories). */
-const home = (): string => join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local', 'share'), 'openledger');
+export const defaultBasePath = (): string =>
+  join(process.env.XDG_DATA_HOME ?? join(homedir(), '.local', 'share'), 'openledger');
 
 export function commonOptions(
   flags: CommonFlags,
@@ -167,16 +168,16 @@ export function nodeOptions(flags: NodeFlags): NodeOptions {
     ...commonOptions(flags),
     name: flags.name ?? (member === undefined ? 'openledger' : capital(member)),
     spec,
-    basePath: temporary ? undefined : (flags.basePath ?? home()),
+    basePath: temporary ? undefined : (flags.basePath ?? defaultBasePath()),
     validator: flags.validator ?? member !== undefined,
     authority: member === undefined ? undefined : `//${capital(member)}`,
-    keystorePassword: flags.passwordFile === undefined ? '' : password(flags.passwordFile),
+    keystorePassword: flags.passwordFile === undefined ? '' : passwordIn(flags.passwordFile),
     network: networkSettings(flags),
     metrics: metricsAddress(flags),
   };
 }
 
-function password(file: string): string {
+export function passwordIn(file: string): string {
   try {
     return readFileSync(file, 'utf8').replace(/\r?\n$/, '');
   } catch (problem) {

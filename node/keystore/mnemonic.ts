@@ -25,6 +25,19 @@ export function entropyOf(phrase: string): Uint8Array | undefined {
   return checksum === (bits & ((1n << checksumBits) - 1n)) ? entropy : undefined;
 }
 
+/** The words that stand for 16, 20, 24, 28 or 32 bytes of entropy. */
+export function phraseOf(entropy: Uint8Array): string {
+  const checksumBits = BigInt(entropy.length / 4);
+  const digest = createHash('sha256').update(entropy).digest();
+  let bits = entropy.reduce((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+  bits = (bits << checksumBits) | (BigInt(digest[0]!) >> (8n - checksumBits));
+  const words: string[] = [];
+  for (let left = (BigInt(entropy.length * 8) + checksumBits) / WORD_BITS; left > 0n; left--, bits >>= WORD_BITS) {
+    words.unshift(known[Number(bits & ((1n << WORD_BITS) - 1n))]!);
+  }
+  return words.join(' ');
+}
+
 /** Substrate's way from a mnemonic to a seed: as BIP-39, but it stretches the entropy and not the words. */
 export function miniSecret(phrase: string, password: string): Uint8Array | undefined {
   const entropy = entropyOf(phrase);

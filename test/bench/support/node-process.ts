@@ -6,6 +6,9 @@ import { fileURLToPath } from 'node:url';
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
 const READY = /JSON-RPC at (ws:\/\/[^\s"]+)/;
 
+/** Long: on a machine with much else to do a start takes tens of seconds. */
+const UP_MS = 180_000;
+
 export interface NodeProcess {
   readonly ws: string;
   readonly http: string;
@@ -49,8 +52,8 @@ export function spawnNode(args: readonly string[], execArgv: readonly string[] =
     const failed = (why: string) => reject(new Error(`the node ${why}:\n${log}`));
     const timer = setTimeout(() => {
       child.kill('SIGKILL');
-      failed('did not come up within 60 s');
-    }, 60_000);
+      failed(`did not come up within ${UP_MS / 1_000} s`);
+    }, UP_MS);
     const read = (chunk: Buffer): void => {
       log += chunk;
       const found = READY.exec(log)?.[1];
