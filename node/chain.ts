@@ -55,6 +55,7 @@ import type { BestFirst } from './pool/best-first.ts';
 import { runtimeHost } from './runtime-host.ts';
 import type { Overlay } from './state/overlay.ts';
 import { StateDatabase, type StateReceiver } from './state/state-database.ts';
+import { orderedTrieRoot } from './state/trie.ts';
 
 export interface ChainPorts {
   readonly database: Database;
