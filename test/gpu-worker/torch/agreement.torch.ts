@@ -97,7 +97,9 @@ const records = (model: LoadedModel, count: number): Example[] =>
 
 const SEVEN: LoraSettings = { rank: 4, alpha: 8, targets: LORA_TARGETS };
 
-test('losses, gradients, covariances and greedy tokens are the embedded engine’s', { timeout: 300_000 }, async (t) => {
+test('losses, gradients, covariances and greedy tokens are the embedded engine’s', {
+  timeout: 1_200_000,
+}, async (t) => {
   const vectors = JSON.parse(readFileSync(join(VECTORS, 'vectors.json'), 'utf8'));
   for (const name of ['deep', 'wide']) {
     const { own, other } = await engines(t, join(VECTORS, name));
@@ -134,7 +136,7 @@ test('losses, gradients, covariances and greedy tokens are the embedded engine�
   }
 });
 
-test('both train the same adapter, and take the same features', { timeout: 600_000 }, async (t) => {
+test('both train the same adapter, and take the same features', { timeout: 1_200_000 }, async (t) => {
   const { own, other } = await engines(t, GLOSSA, { serving: { batch: 4, queue: 32 } });
   const order = job(own, { rank: 6, alpha: 12, targets: ['q_proj', 'v_proj', 'up_proj', 'down_proj'] });
   const losses: number[][] = [[], []];
@@ -234,7 +236,7 @@ test('both train the same adapter, and take the same features', { timeout: 600_0
   t.equal(own.metrics().adapters, 1, 'the checkpoint’s is open still');
 });
 
-test('the process is killed amid all kinds of work, and none of it is lost', { timeout: 600_000 }, async (t) => {
+test('the process is killed amid all kinds of work, and none of it is lost', { timeout: 1_200_000 }, async (t) => {
   const scratch = mkdtempSync(join(tmpdir(), 'torch-kill-'));
   cpSync(GLOSSA, join(scratch, 'model'), { recursive: true });
   const search = await findPython();
