@@ -66,6 +66,7 @@ export class RuntimeApiError extends Error {
 export interface Runtime {
   readonly version: RuntimeVersion;
   readonly executive: Executive;
+  readonly apis: readonly RuntimeApi[];
   /** Runs `Api_method` with SCALE-encoded parameters. Throws {@link RuntimeApiError}, or what the method itself throws. */
   call(host: Host, method: string, parameters: Uint8Array): Uint8Array;
   /** Writes the state of the genesis block. */
@@ -158,6 +159,7 @@ export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
   return {
     version,
     executive,
+    apis,
     call(host, name, parameters) {
       const method = methods.get(name);
       if (method === undefined) throw new RuntimeApiError('UNKNOWN_METHOD', `the runtime has no method ${name}`);

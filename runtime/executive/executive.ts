@@ -52,14 +52,14 @@ const STATE_VERSION = 1;
 export class Executive {
   readonly assembly: Assembly;
   readonly extrinsics: ExtrinsicCodec;
-  readonly #extensions: readonly AnyExtension[];
+  readonly extensions: readonly AnyExtension[];
   readonly #version: RuntimeVersion;
   readonly #inherents: readonly (InherentDef & { readonly pallet: string })[];
 
   constructor(assembly: Assembly, extensions: readonly AnyExtension[], version: RuntimeVersion) {
     this.assembly = assembly;
     this.extrinsics = new ExtrinsicCodec(assembly.call, extensions);
-    this.#extensions = extensions;
+    this.extensions = extensions;
     this.#version = version;
     this.#inherents = assembly.pallets.flatMap(({ name, inherent }) =>
       inherent === undefined ? [] : [{ ...inherent, pallet: name }],
@@ -159,12 +159,12 @@ export class Executive {
     if (info.class === 'Mandatory') throw invalid('MandatoryValidation');
     if (!system.inherentsApplied(host)) system.noteInherentsApplied(host);
     const { extra } = extrinsic.preamble;
-    this.#extensions.forEach((each, i) => {
+    this.extensions.forEach((each, i) => {
       each.validate?.(tx, extra[i]);
     });
-    const prepared = this.#extensions.map((each, i) => each.prepare?.(tx, extra[i]));
+    const prepared = this.extensions.map((each, i) => each.prepare?.(tx, extra[i]));
     const outcome = env.dispatch(extrinsic.call, origin);
-    this.#extensions.forEach((each, i) => {
+    this.extensions.forEach((each, i) => {
       each.postDispatch?.(tx, prepared[i], outcome);
     });
     this.#finishExtrinsic(env, tx, outcome);
@@ -330,7 +330,7 @@ export class Executive {
     if (info.class === 'Mandatory') throw invalid('MandatoryValidation');
     const tx: TransactionContext = { env, signer, call: extrinsic.call, info, length: extrinsic.length, blockNumber };
     const { extra } = extrinsic.preamble;
-    const parts = this.#extensions.map((each, i) => each.validate?.(tx, extra[i]) ?? {});
+    const parts = this.extensions.map((each, i) => each.validate?.(tx, extra[i]) ?? {});
     return parts.reduce<ValidTransaction>(combine, {
       priority: 0n,
       requires: [],

@@ -11,6 +11,8 @@ const UNAVOIDABLE = /RPC methods not decorated|RPC-CORE: submitExtrinsic/;
 
 export const UNIT = 10n ** 18n;
 export const url = process.argv[2];
+/** The node itself, where `url` is a proxy before it. */
+const http = (process.env.NODE_URL ?? url).replace('ws:', 'http:');
 
 /** A script may have to keep its client from ending the process. */
 const exit = process.exit.bind(process);
@@ -43,14 +45,39 @@ export async function rejects(name, promise, expected) {
   }
 }
 
-/** Alice, and an account of each scheme that belongs to the script alone. */
+/** Whose money is spent; a script of its own has it alone, since nonces are nobody else's business. */
+export const FUNDER = process.env.FUNDER ?? '//Alice';
+
+/** The one who pays, and an account of each scheme that belongs to the script alone. */
 export async function people(label) {
   await cryptoWaitReady();
   const pair = (type, uri) => new Keyring({ type, ss58Format: 42 }).addFromUri(uri);
   return {
-    alice: pair('sr25519', '//Alice'),
+    funder: pair('sr25519', FUNDER),
     own: ['sr25519', 'ed25519', 'ecdsa'].map((type) => ({ type, pair: pair(type, `//${label}`) })),
   };
+}
+
+/** One request over HTTP. */
+export async function request(method, ...params) {
+  const response = await fetch(http, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }),
+  });
+  const { result, error } = await response.json();
+  if (error !== undefined) throw Object.assign(new Error(`${error.message} ${error.data ?? ''}`), { code: error.code });
+  return result;
+}
+
+/** Heights of the last 100 final blocks, waiting for so many if need be. */
+export async function lastHundred() {
+  for (;;) {
+    const { number } = await request('chain_getHeader', await request('chain_getFinalizedHead'));
+    const last = Number(number);
+    if (last >= 100) return Array.from({ length: 100 }, (_, i) => last - 99 + i);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
 }
 
 export function within(promise, ms, what) {
@@ -64,7 +91,7 @@ export function within(promise, ms, what) {
 export async function main(run) {
   let crash;
   try {
-    await within(run(), 240_000, 'the script');
+    await within(run(), 420_000, 'the script');
   } catch (problem) {
     crash = problem;
     print(`  crashed: ${problem?.stack ?? problem}`);

@@ -1,58 +1,72 @@
-/** Runs every client's script against one fresh node, or those named, and says what came of it. `--url` takes a running node. */
+/**
+ * Runs every client's script against one fresh node, all at once, and says what came of it. Words choose scripts by name;
+ * `--url` takes a running development node with `--state-pruning archive`.
+ */
 import { spawn } from 'node:child_process';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { presetSpec } from '../../node/chain-spec/built-in.ts';
+import { chainSpecJson } from '../../node/chain-spec/chain-spec.ts';
 import { startNodeProcess } from '../bench/support/node-process.ts';
 import { legacyProxy } from './legacy-proxy.mjs';
 
+/** Blocks of a second: the last 100 of them are there after less than two minutes. */
+const SLOT_MS = 1_000;
 const SCRIPTS = [
-  { name: '@polkadot/api', script: 'polkadot-js' },
-  { name: 'polkadot-api', script: 'papi' },
-  { name: 'polkadot-api, legacy', script: 'papi', legacy: true },
-  { name: 'dedot, both clients', script: 'dedot' },
-  { name: '@substrate/txwrapper-polkadot', script: 'txwrapper' },
-  { name: '@subsquid/substrate-processor', script: 'subsquid' },
-  { name: 'command-line tools', script: 'command-line' },
+  { name: '@polkadot/api', script: 'polkadot-js', funder: '//Alice' },
+  { name: 'polkadot-api', script: 'papi', funder: '//Bob' },
+  { name: 'polkadot-api, legacy', script: 'papi', funder: '//Charlie', legacy: true },
+  { name: 'dedot, both clients', script: 'dedot', funder: '//Dave' },
+  { name: '@substrate/txwrapper-polkadot', script: 'txwrapper', funder: '//Eve' },
+  { name: '@subsquid/substrate-processor', script: 'subsquid', funder: '//Ferdie' },
+  { name: 'command-line tools', script: 'command-line', funder: '//Alice//stash' },
 ];
 
 const { values, positionals } = parseArgs({ options: { url: { type: 'string' } }, allowPositionals: true });
-const node =
-  values.url === undefined
-    ? await startNodeProcess(['dev', '--no-worker', '--no-gateway', '--rpc-port', '0', '--state-pruning', 'archive'])
-    : undefined;
+const directory = await mkdtemp(join(tmpdir(), 'clients-'));
+
+async function start() {
+  const spec = join(directory, 'spec.json');
+  await writeFile(spec, chainSpecJson(presetSpec('dev', { slotDurationMs: SLOT_MS })));
+  process.env.OPENLEDGER_AUDIT_BOOKS = '1';
+  const flags = ['--alice', '--tmp', '--port', '0', '--no-mdns', '--rpc-port', '0', '--state-pruning', 'archive'];
+  return startNodeProcess(['node', '--chain', spec, ...flags]);
+}
+
+const node = values.url === undefined ? await start() : undefined;
 const url = values.url ?? node.ws;
 const proxy = await legacyProxy(url);
 
-const run = ({ script, legacy }) =>
+const run = ({ script, legacy, funder }) =>
   new Promise((resolve) => {
+    const started = performance.now();
     const args = [fileURLToPath(new URL(`scripts/${script}.mjs`, import.meta.url)), legacy ? proxy.url : url];
     const child = spawn(process.execPath, legacy ? [...args, `${script}-legacy`] : args, {
       stdio: ['ignore', 'pipe', 'pipe'],
+      env: { ...process.env, FUNDER: funder, NODE_URL: url },
     });
     let output = '';
     child.stdout.on('data', (chunk) => (output += chunk));
     child.stderr.on('data', (chunk) => (output += chunk));
     child.once('close', (code) => {
       const summary = /^\{"checks":.*\}$/m.exec(output)?.[0];
-      resolve({ ...(summary === undefined ? { checks: 0, failed: 1 } : JSON.parse(summary)), code, output });
+      const seconds = Math.round((performance.now() - started) / 1_000);
+      resolve({ ...(summary === undefined ? { checks: 0, failed: 1 } : JSON.parse(summary)), code, output, seconds });
     });
   });
 
+const chosen = SCRIPTS.filter(({ script }) => positionals.length === 0 || positionals.includes(script));
+const results = await Promise.all(chosen.map(run));
 let failed = 0;
-const rows = [];
-for (const each of SCRIPTS) {
-  if (positionals.length > 0 && !positionals.includes(each.script)) continue;
-  const started = performance.now();
-  const result = await run(each);
-  failed += result.failed;
-  if (result.code !== 0) process.stdout.write(`${each.name}:\n${result.output}\n`);
-  rows.push({
-    client: each.name,
-    checks: result.checks,
-    failed: result.failed,
-    seconds: Math.round((performance.now() - started) / 1_000),
-  });
-}
+const rows = chosen.map(({ name }, i) => {
+  const result = results[i];
+  failed += result.code === 0 ? 0 : Math.max(1, result.failed);
+  if (result.code !== 0) process.stdout.write(`${name}:\n${result.output}\n`);
+  return { client: name, checks: result.checks, failed: result.failed, seconds: result.seconds };
+});
 console.table(rows);
 proxy.close();
 if (node !== undefined) {
@@ -60,7 +74,11 @@ if (node !== undefined) {
     .log()
     .split('\n')
     .filter((line) => /"level":[45]0/.test(line));
-  if (complaints.length > 0) console.log(`the node complained:\n${complaints.slice(0, 20).join('\n')}`);
+  if (complaints.length > 0) {
+    console.log(`the node complained:\n${complaints.slice(0, 20).join('\n')}`);
+    failed++;
+  }
   await node.stop();
 }
+await rm(directory, { recursive: true, force: true });
 process.exitCode = failed === 0 ? 0 : 1;

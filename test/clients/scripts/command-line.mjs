@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { check, main, people, url } from '../check.mjs';
+import { check, FUNDER, main, people, url } from '../check.mjs';
 
 const bin = (name) => fileURLToPath(new URL(`../node_modules/.bin/${name}`, import.meta.url));
 
@@ -12,7 +12,7 @@ const run = (command, args, cwd) =>
   new Promise((resolve) => {
     const child = spawn(process.execPath, [bin(command), ...args], {
       cwd,
-      timeout: 90_000,
+      timeout: 200_000,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
     let output = '';
@@ -22,14 +22,14 @@ const run = (command, args, cwd) =>
   });
 
 await main(async () => {
-  const { alice, own } = await people('command-line');
+  const { funder, own } = await people('command-line');
   const directory = await mkdtemp(join(tmpdir(), 'clients-'));
   try {
-    const query = await run('polkadot-js-api', ['--ws', url, 'query.system.account', alice.address], directory);
+    const query = await run('polkadot-js-api', ['--ws', url, 'query.system.account', funder.address], directory);
     check('polkadot-js-api reads an account', query.code === 0 && /"nonce"/.test(query.output), query.output);
     const transfer = await run(
       'polkadot-js-api',
-      ['--ws', url, '--seed', '//Alice', 'tx.balances.transferKeepAlive', own[0].pair.address, '1000000000000000'],
+      ['--ws', url, '--seed', FUNDER, 'tx.balances.transferKeepAlive', own[0].pair.address, '1000000000000000'],
       directory,
     );
     check(
@@ -39,6 +39,7 @@ await main(async () => {
     );
     const constants = await run('polkadot-js-api', ['--ws', url, 'consts.system.version'], directory);
     check('polkadot-js-api reads constants', /openledger/.test(constants.output), constants.output);
+    await writeFile(join(directory, 'package.json'), '{"name":"clients","type":"module"}');
     const added = await run('papi', ['add', 'openledger', '-w', url, '--skip-codegen'], directory);
     const files = existsSync(join(directory, '.papi'))
       ? await readdir(join(directory, '.papi'), { recursive: true })
@@ -49,7 +50,8 @@ await main(async () => {
       added.output,
     );
     const generated = await run('papi', ['generate'], directory);
-    check('papi generates descriptors', /generat/i.test(generated.output), generated.output.slice(-500));
+    const descriptors = join(directory, '.papi', 'descriptors', 'dist', 'index.d.ts');
+    check('papi generates descriptors', existsSync(descriptors), generated.output.slice(-500));
   } finally {
     await rm(directory, { recursive: true, force: true });
   }

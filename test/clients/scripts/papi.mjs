@@ -1,7 +1,7 @@
 import { createClient, Enum } from 'polkadot-api';
-import { getPolkadotSigner } from 'polkadot-api/signer';
+import { getPolkadotSigner, withMetadataHash } from 'polkadot-api/signer';
 import { getWsProvider } from 'polkadot-api/ws';
-import { check, main, people, rejects, UNIT, url, within } from '../check.mjs';
+import { check, lastHundred, main, people, rejects, UNIT, url, within } from '../check.mjs';
 
 const SCHEME = { sr25519: 'Sr25519', ed25519: 'Ed25519', ecdsa: 'Ecdsa' };
 const signerOf = ({ type, pair }) => getPolkadotSigner(pair.addressRaw, SCHEME[type], (data) => pair.sign(data));
@@ -24,10 +24,27 @@ const take = (observable, count, what) =>
     what,
   );
 
+/** The call in an extrinsic as it stands in a body, for the library decodes calls alone. */
+function callOf(extrinsic) {
+  let at = 0;
+  const compact = () => {
+    const mode = extrinsic[at] & 3;
+    at += mode < 3 ? 1 << mode : 5 + (extrinsic[at] >> 2);
+  };
+  compact();
+  if (extrinsic[at++] < 0x80) return extrinsic.subarray(at);
+  at += 33;
+  at += extrinsic[at] === 2 ? 66 : 65;
+  at += extrinsic[at] === 0 ? 1 : 2;
+  compact();
+  compact();
+  return extrinsic.subarray(at + 1);
+}
+
 await main(async () => {
   const client = createClient(getWsProvider(url));
   const api = client.getUnsafeApi();
-  const { alice, own } = await people(process.argv[3] ?? 'papi');
+  const { funder, own } = await people(process.argv[3] ?? 'papi');
   const spec = await client.getChainSpecData();
   check('chain data', spec.genesisHash.length === 66 && spec.name.length > 0 && spec.properties.ss58Format === 42);
   const version = await api.constants.System.Version();
@@ -40,14 +57,14 @@ await main(async () => {
     best.every((blocks) => blocks.length > 0),
   );
 
-  const root = signerOf({ type: 'sr25519', pair: alice });
+  const root = signerOf({ type: 'sr25519', pair: funder });
   const transfer = (to, value) => api.tx.Balances.transfer_keep_alive({ dest: Enum('Id', to), value });
   const paid = (result) =>
     result.events.find(({ type, value }) => type === 'TransactionPayment' && value.type === 'TransactionFeePaid').value
       .value;
   for (const { type, pair } of own) {
     const call = transfer(pair.address, 20n * UNIT);
-    const estimated = await call.getEstimatedFees(alice.address);
+    const estimated = await call.getEstimatedFees(funder.address);
     const result = await within(call.signAndSubmit(root), 60_000, 'a transaction');
     check(
       `the fee estimated is charged (to an ${type} account)`,
@@ -56,7 +73,7 @@ await main(async () => {
     );
   }
   for (const each of own) {
-    const call = transfer(alice.address, UNIT);
+    const call = transfer(funder.address, UNIT);
     const immortal = await within(
       call.signAndSubmit(signerOf(each), { mortality: { mortal: false }, tip: 77n }),
       60_000,
@@ -76,41 +93,45 @@ await main(async () => {
 
   const account = await api.query.System.Account.getValue(own[0].pair.address, { at: 'best' });
   check('reads an account', account.nonce === 3, account.nonce);
-  const entries = await api.query.System.Account.getEntries({ at: 'finalized' });
-  const issuance = await api.query.Balances.TotalIssuance.getValue({ at: 'finalized' });
+  const { hash: at } = await client.getFinalizedBlock();
+  const entries = await api.query.System.Account.getEntries({ at });
+  const issuance = await api.query.Balances.TotalIssuance.getValue({ at });
   const sum = entries.reduce((total, { value }) => total + value.data.free + value.data.reserved, 0n);
   check('all balances are the total issuance', sum === issuance, `${sum} ${issuance}`);
   const watched = await take(api.query.Timestamp.Now.watchValue({ at: 'best' }), 3, 'a storage value');
   check('follows storage', watched.length === 3);
   const nonce = await api.apis.AccountNonceApi.account_nonce(own[0].pair.address);
   check('calls a runtime API', nonce === 3);
-
-  const { number } = await client.getFinalizedBlock();
-  let events = 0;
-  let extrinsics = 0;
-  for (let height = Math.max(1, number - 99); height <= number; height++) {
-    const hash = await client._request('chain_getBlockHash', [height]);
-    const body = await client.getBlockBody(hash);
-    for (const bytes of body) if ((await api.txFromCallData) === undefined || bytes.length > 0) extrinsics++;
-    events += (await api.query.System.Events.getValue({ at: hash })).length;
-  }
-  check(
-    'decodes the events of the last blocks',
-    events > extrinsics && extrinsics >= Math.min(100, number),
-    `${events} ${extrinsics}`,
-  );
+  const hardware = withMetadataHash({ decimals: 18, tokenSymbol: 'OPEN' }, signerOf(own[0]));
+  const remark = api.tx.System.remark({ remark: Uint8Array.of(5) });
+  const signed = await within(remark.signAndSubmit(hardware), 60_000, 'a transaction');
+  check('as a hardware wallet, with the digest of the metadata', signed.ok);
 
   await rejects(
     'a stale nonce',
-    within(transfer(alice.address, UNIT).signAndSubmit(signerOf(own[0]), { nonce: 0 }), 30_000, 'an answer'),
+    within(transfer(funder.address, UNIT).signAndSubmit(signerOf(own[0]), { nonce: 0 }), 30_000, 'an answer'),
     /Stale/,
   );
   const { own: strangers } = await people('papi-nobody');
   await rejects(
     'nobody to pay',
-    within(transfer(alice.address, UNIT).signAndSubmit(signerOf(strangers[0])), 30_000, 'an answer'),
+    within(transfer(funder.address, UNIT).signAndSubmit(signerOf(strangers[0])), 30_000, 'an answer'),
     /Payment/,
   );
   check('the connection lives on', (await api.query.System.Number.getValue()) > 0);
+
+  let events = 0;
+  let extrinsics = 0;
+  for (const height of await lastHundred()) {
+    const hash = await client._request('chain_getBlockHash', [height]);
+    for (const bytes of await client.getBlockBody(hash)) {
+      const { decodedCall } = await api.txFromCallData(callOf(bytes));
+      if (decodedCall.value.type.length > 0) extrinsics++;
+    }
+    events += (await api.query.System.Events.getValue({ at: hash })).filter(
+      ({ event }) => event.type.length > 0,
+    ).length;
+  }
+  check('decodes every call and event of the last 100 blocks', extrinsics > 100 && events > extrinsics, `${events}`);
   client.destroy();
 });

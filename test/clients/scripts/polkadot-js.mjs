@@ -1,5 +1,7 @@
 import { ApiPromise, HttpProvider, WsProvider } from '@polkadot/api';
-import { check, main, people, rejects, UNIT, url, within } from '../check.mjs';
+import { u8aToHex } from '@polkadot/util';
+import { merkleizeMetadata } from '@polkadot-api/merkleize-metadata';
+import { check, lastHundred, main, people, rejects, UNIT, url, within } from '../check.mjs';
 
 const heads = (subscribe, count) =>
   new Promise((resolve, reject) => {
@@ -21,7 +23,7 @@ const rising = (numbers) => numbers.every((each, i) => i === 0 || each > numbers
 await main(async () => {
   const provider = new WsProvider(url);
   const api = await ApiPromise.create({ provider });
-  const { alice, own } = await people('polkadot-js');
+  const { funder, own } = await people('polkadot-js');
   const [chain, health, methods] = await Promise.all([
     api.rpc.system.chain(),
     api.rpc.system.health(),
@@ -65,8 +67,8 @@ await main(async () => {
     );
   for (const { type, pair } of own) {
     const call = api.tx.balances.transferKeepAlive(pair.address, 20n * UNIT);
-    const { partialFee } = await call.paymentInfo(alice);
-    const { fee } = await send(call, alice);
+    const { partialFee } = await call.paymentInfo(funder);
+    const { fee } = await send(call, funder);
     check(
       `the fee estimated is charged (to an ${type} account)`,
       fee === partialFee.toBigInt(),
@@ -75,7 +77,7 @@ await main(async () => {
   }
   const lengthFee = (await api.call.transactionPaymentApi.queryLengthToFee(1)).toBigInt();
   for (const { type, pair } of own) {
-    const back = api.tx.balances.transferKeepAlive(alice.address, UNIT);
+    const back = api.tx.balances.transferKeepAlive(funder.address, UNIT);
     const { fee, tip } = await send(back, pair, { era: 0, tip: 77n });
     check(`${type}, immortal, with a tip`, tip === 77n && fee > 77n);
     const estimated = await back.paymentInfo(pair, { era: 16 });
@@ -98,9 +100,10 @@ await main(async () => {
     read.nonce.toNumber() === 5 && read.data.free.toBigInt() > 10n * UNIT,
     read.nonce.toNumber(),
   );
-  const entries = await api.query.system.account.entries();
+  const then = await api.at(await api.rpc.chain.getFinalizedHead());
+  const entries = await then.query.system.account.entries();
   const sum = entries.reduce((total, [, { data }]) => total + data.free.toBigInt() + data.reserved.toBigInt(), 0n);
-  check('all balances are the total issuance', sum === (await api.query.balances.totalIssuance()).toBigInt());
+  check('all balances are the total issuance', sum === (await then.query.balances.totalIssuance()).toBigInt());
   const watched = await within(
     new Promise((resolve, reject) => {
       let stop = () => {};
@@ -122,19 +125,15 @@ await main(async () => {
   const proof = await api.rpc.state.getReadProof([api.query.timestamp.now.key()]);
   check('a read proof', proof.proof.length > 1);
 
-  const last = (await api.rpc.chain.getHeader()).number.toNumber();
-  let extrinsics = 0;
-  let events = 0;
-  for (let number = Math.max(1, last - 99); number <= last; number++) {
-    const hash = await api.rpc.chain.getBlockHash(number);
-    const { block } = await api.rpc.chain.getBlock(hash);
-    const at = await api.at(hash);
-    extrinsics += block.extrinsics.filter(({ method }) => method.section.length > 0).length;
-    events += (await at.query.system.events()).filter(({ event }) => event.method.length > 0).length;
-  }
-  check('decodes every extrinsic and event of the last blocks', extrinsics >= last && events > extrinsics);
+  const metadata = (await api.call.metadata.metadataAtVersion(15)).unwrap();
+  const digest = merkleizeMetadata(metadata.toU8a(true), { decimals: 18, tokenSymbol: 'OPEN' }).digest();
+  const { fee: signedFee } = await send(api.tx.system.remark('0x05'), first, {
+    mode: 1,
+    metadataHash: u8aToHex(digest),
+  });
+  check('as a hardware wallet, with the digest of the metadata', signedFee > 0n);
 
-  const bad = api.tx.balances.transferKeepAlive(alice.address, UNIT);
+  const bad = api.tx.balances.transferKeepAlive(funder.address, UNIT);
   await rejects('a stale nonce', bad.signAndSend(first, { nonce: 0 }), /1010.*outdated/i);
   const { own: strangers } = await people('polkadot-js-nobody');
   await rejects('nobody to pay', bad.signAndSend(strangers[0].pair), /1010.*pay/i);
@@ -158,5 +157,23 @@ await main(async () => {
 
   const http = await ApiPromise.create({ provider: new HttpProvider(url.replace('ws:', 'http:')), noInitWarn: true });
   check('over HTTP', (await http.query.balances.totalIssuance()).toBigInt() > 0n);
+
+  let extrinsics = 0;
+  let signed4 = 0;
+  let events = 0;
+  for (const number of await lastHundred()) {
+    const hash = await api.rpc.chain.getBlockHash(number);
+    const { block } = await api.rpc.chain.getBlock(hash);
+    const at = await api.at(hash);
+    extrinsics += block.extrinsics.filter(({ method }) => method.section.length > 0).length;
+    signed4 += block.extrinsics.filter(({ isSigned }) => isSigned).length;
+    events += (await at.query.system.events()).filter(({ event }) => event.method.length > 0).length;
+  }
+  check(
+    'decodes every extrinsic and event of the last 100 blocks',
+    extrinsics === 100 + signed4 && signed4 > 10 && events > extrinsics,
+    `${extrinsics} ${signed4} ${events}`,
+  );
+  await http.disconnect();
   await api.disconnect();
 });

@@ -1,22 +1,17 @@
+import { blake2AsHex, xxhashAsHex } from '@polkadot/util-crypto';
 import { construct, createMetadata, decode, getRegistry, methods } from '@substrate/txwrapper-polkadot';
-import { check, main, people, UNIT, url } from '../check.mjs';
+import { check, main, people, rejects, request as rpc, UNIT } from '../check.mjs';
 
-const http = url.replace('ws:', 'http:');
-async function rpc(method, ...params) {
-  const response = await fetch(http, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }),
-  });
-  const { result, error } = await response.json();
-  if (error !== undefined) throw Object.assign(new Error(error.message), error);
-  return result;
-}
+/** Where the ledger keeps an account. */
+const accountKey = ({ publicKey }) =>
+  ['System', 'Account'].reduce((key, name) => key + xxhashAsHex(name, 128).slice(2), '0x') +
+  blake2AsHex(publicKey, 128).slice(2) +
+  Buffer.from(publicKey).toString('hex');
 
 await main(async () => {
-  const { alice, own } = await people('txwrapper');
-  const { block } = await rpc('chain_getBlock');
+  const { funder, own } = await people('txwrapper');
   const blockHash = await rpc('chain_getBlockHash');
+  const { block } = await rpc('chain_getBlock', blockHash);
   const genesisHash = await rpc('chain_getBlockHash', 0);
   const metadataRpc = await rpc('state_getMetadata');
   const { specVersion, transactionVersion, specName } = await rpc('state_getRuntimeVersion');
@@ -30,47 +25,80 @@ await main(async () => {
   });
   registry.setMetadata(createMetadata(registry, metadataRpc));
 
-  const send = async (from, dest, value, options) => {
-    const { address, type } = from;
-    const nonce = await rpc('system_accountNextIndex', address);
-    const unsigned = methods.balances.transferKeepAlive(
-      { dest: { id: dest }, value: String(value) },
-      {
-        address,
-        blockHash,
-        blockNumber: registry.createType('BlockNumber', block.header.number).toNumber(),
-        eraPeriod: 64,
-        genesisHash,
-        metadataRpc,
-        nonce,
-        specVersion,
-        tip: 0,
-        transactionVersion,
-        ...options,
-      },
-      { metadataRpc, registry },
-    );
-    const payload = construct.signingPayload(unsigned, { registry });
-    const { signature } = registry.createType('ExtrinsicPayload', payload, { version: 4 }).sign(from);
-    const tx = construct.signedTx(unsigned, signature, { metadataRpc, registry });
-    const decoded = decode(tx, { metadataRpc, registry });
-    check(`${type}: decodes what it made`, decoded.method.name === 'transferKeepAlive' && decoded.nonce === nonce);
-    const hash = await rpc('author_submitExtrinsic', tx);
-    check(`${type}: the hash is as computed`, hash === construct.txHash(tx));
-    for (let i = 0; i < 200; i++) {
-      if ((await rpc('system_accountNextIndex', address)) > nonce) {
-        const now = await rpc(
-          'state_call',
-          'AccountNonceApi_account_nonce',
-          `0x${Buffer.from(from.publicKey).toString('hex')}`,
-        );
-        if (Buffer.from(now.slice(2), 'hex').readUInt32LE() > nonce) return true;
-      }
+  const codecs = { metadataRpc, registry };
+
+  const freeOf = async (pair) =>
+    registry
+      .createType('AccountInfoWithTripleRefCount', await rpc('state_getStorage', accountKey(pair)))
+      .data.free.toBigInt();
+  const hasSent = async ({ addressRaw }, nonce) => {
+    const account = `0x${Buffer.from(addressRaw).toString('hex')}`;
+    for (let i = 0; i < 300; i++) {
+      const now = await rpc('state_call', 'AccountNonceApi_account_nonce', account);
+      if (Buffer.from(now.slice(2), 'hex').readUInt32LE() > nonce) return true;
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
     return false;
   };
-  const [sr] = own;
-  check('a transfer from Alice', await send(alice, sr.pair.address, 20n * UNIT));
-  check('sr25519, with a tip', await send(sr.pair, alice.address, UNIT, { tip: 5 }));
+  const optionsOf = async ({ address }, more) => ({
+    address,
+    blockHash,
+    blockNumber: registry.createType('BlockNumber', block.header.number).toNumber(),
+    eraPeriod: 64,
+    genesisHash,
+    metadataRpc,
+    nonce: await rpc('system_accountNextIndex', address),
+    specVersion,
+    tip: 0,
+    transactionVersion,
+    ...more,
+  });
+  const sign = (unsigned, pair) => {
+    const payload = construct.signingPayload(unsigned, { registry });
+    const { signature } = registry.createType('ExtrinsicPayload', payload, { version: 4 }).sign(pair);
+    return construct.signedTx(unsigned, signature, codecs);
+  };
+  const transfer = (to, value, { isImmortalEra = false, ...info }) =>
+    methods.balances.transferKeepAlive({ dest: { id: to }, value: String(value) }, info, { ...codecs, isImmortalEra });
+
+  /** The fee charged is what the balance lost beside value and tip. */
+  const pays = async (what, pair, value, more = {}) => {
+    const options = await optionsOf(pair, more);
+    const tx = sign(transfer(funder.address, value, options), pair);
+    const decoded = decode(tx, codecs);
+    check(
+      `${what}: decodes what it made`,
+      decoded.method.name === 'transferKeepAlive' && decoded.nonce === options.nonce,
+    );
+    const { partialFee } = await rpc('payment_queryInfo', tx);
+    const before = await freeOf(pair);
+    const hash = await rpc('author_submitExtrinsic', tx);
+    check(`${what}: the hash is as computed`, hash === construct.txHash(tx));
+    check(`${what}: goes into a block`, await hasSent(pair, options.nonce));
+    const fee = before - (await freeOf(pair)) - value - BigInt(options.tip);
+    check(`${what}: the fee estimated is charged`, fee === BigInt(partialFee), `${fee} ${partialFee}`);
+  };
+
+  for (const { pair } of own) {
+    const options = await optionsOf(funder);
+    await rpc('author_submitExtrinsic', sign(transfer(pair.address, 20n * UNIT, options), funder));
+    if (!(await hasSent(funder, options.nonce))) throw new Error('no money came');
+  }
+  for (const { type, pair } of own) {
+    await pays(`${type}, mortal, with a tip`, pair, UNIT, { tip: 5 });
+    await pays(`${type}, immortal`, pair, UNIT, { isImmortalEra: true, blockHash: genesisHash });
+  }
+  const [{ pair: first }] = own;
+  const options = await optionsOf(first);
+  const calls = [1n, 2n].map((value) => transfer(funder.address, value, options).method);
+  const batch = sign(methods.utility.batchAll({ calls }, options, codecs), first);
+  await rpc('author_submitExtrinsic', batch);
+  check('a batch', await hasSent(first, options.nonce));
+
+  const again = sign(transfer(funder.address, 1n, { ...options, nonce: 0 }), first);
+  await rejects('a stale nonce', rpc('author_submitExtrinsic', again), /^1010 /);
+  const { own: strangers } = await people('txwrapper-nobody');
+  const [{ pair: poor }] = strangers;
+  const poorly = sign(transfer(funder.address, 1n, await optionsOf(poor)), poor);
+  await rejects('nobody to pay', rpc('author_submitExtrinsic', poorly), /^1010 /);
 });
