@@ -175,7 +175,7 @@ export class Executive {
   #applyUnsigned(env: Execution, tx: TransactionContext): DispatchOutcome {
     this.#unsignedOf(tx.call).validate(env, tx.call.value.value ?? {});
     if (!system.inherentsApplied(env.host)) system.noteInherentsApplied(env.host);
-    const checks = this.#extensions.filter(({ bare }) => bare);
+    const checks = this.extensions.filter(({ bare }) => bare);
     for (const each of checks) each.validate?.(tx, undefined);
     const prepared = checks.map((each) => each.prepare?.(tx, undefined));
     const outcome = env.dispatch(tx.call, NONE);
