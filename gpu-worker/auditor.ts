@@ -3,8 +3,7 @@
  * others again, commits to what it found and reveals it. A verdict is journaled before its commitment leaves.
  */
 import { randomBytes } from 'node:crypto';
-import { LedgerError } from '../rpc/client/ledger.ts';
-import { idOfKey } from '../rpc/client/models.ts';
+import { idOfKey, LedgerError } from '../rpc/client/ledger.ts';
 import { pendingBatch } from '../runtime/pallets/attribution.ts';
 import * as audits from '../runtime/pallets/audits.ts';
 import * as compute from '../runtime/pallets/compute.ts';

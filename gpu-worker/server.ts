@@ -1,7 +1,6 @@
 /** Serves adapters: opens what is live, answers the node's jobs, signs and journals a receipt for each answer. */
 import { type JsonRpcClient, JsonRpcError } from '../rpc/client/json-rpc.ts';
-import { LedgerError } from '../rpc/client/ledger.ts';
-import { idOfKey } from '../rpc/client/models.ts';
+import { idOfKey, LedgerError } from '../rpc/client/ledger.ts';
 import { generationRequest } from '../rpc/inference-codecs.ts';
 import * as inference from '../runtime/pallets/inference.ts';
 import * as models from '../runtime/pallets/models.ts';

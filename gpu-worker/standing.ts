@@ -1,8 +1,7 @@
 /** What a worker is to the ledger: which base model its files are, what it is registered for, which account attaches. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { LedgerError } from '../rpc/client/ledger.ts';
-import { idOfKey } from '../rpc/client/models.ts';
+import { idOfKey, LedgerError } from '../rpc/client/ledger.ts';
 import { attachment } from '../rpc/inference-codecs.ts';
 import * as compute from '../runtime/pallets/compute.ts';
 import * as models from '../runtime/pallets/models.ts';

@@ -3,8 +3,7 @@
  * once: a result that is journaled is only handed in, however often the process dies or the node goes.
  */
 import { ConnectionLost } from '../rpc/client/json-rpc.ts';
-import { LedgerError } from '../rpc/client/ledger.ts';
-import { idOfKey } from '../rpc/client/models.ts';
+import { idOfKey, LedgerError } from '../rpc/client/ledger.ts';
 import * as compute from '../runtime/pallets/compute.ts';
 import { hashOf } from '../runtime/primitives/attribution/canonical.ts';
 import type { OrderId } from '../runtime/primitives/attribution/ids.ts';

@@ -3,10 +3,10 @@ import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { Keyring } from '@polkadot/api';
 import type { KeyringPair, KeyringPair$Json } from '@polkadot/keyring/types';
-import { cryptoWaitReady } from '@polkadot/util-crypto';
+import { cryptoWaitReady, decodeAddress, encodeAddress, mnemonicGenerate } from '@polkadot/util-crypto';
 
 export class KeyError extends Error {
-  readonly code: 'BAD_KEY' | 'WRONG_PASSWORD' | 'NO_PASSWORD';
+  readonly code: 'BAD_ADDRESS' | 'BAD_KEY' | 'WRONG_PASSWORD' | 'NO_PASSWORD';
   constructor(code: KeyError['code'], message: string) {
     super(message);
     this.code = code;
@@ -77,4 +77,21 @@ export async function password(file: string | undefined): Promise<string> {
     process.stdin.setRawMode(false);
     process.stderr.write('\n');
   }
+}
+
+/** An SS58 address as it is, or that of a development secret URI, for what needs no signature. Throws {@link KeyError}. */
+export async function accountAddress(account: string): Promise<string> {
+  if (account.startsWith('/')) return (await openKey(account)).address;
+  try {
+    return encodeAddress(decodeAddress(account), 42);
+  } catch {
+    throw new KeyError('BAD_ADDRESS', `${account} is no SS58 address`);
+  }
+}
+
+/** A fresh account. */
+export async function newKey(): Promise<{ readonly mnemonic: string; readonly pair: KeyringPair }> {
+  await cryptoWaitReady();
+  const mnemonic = mnemonicGenerate();
+  return { mnemonic, pair: fromUri(new Keyring({ type: 'sr25519', ss58Format: 42 }), mnemonic) };
 }

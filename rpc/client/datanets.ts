@@ -1,6 +1,6 @@
 /** Datanets as contributors and curators use them: JSONL becomes a committed batch, batches become snapshots. */
 import type { KeyringPair } from '@polkadot/keyring/types';
-import * as datanets from '../../runtime/pallets/datanets.ts';
+import * as pallet from '../../runtime/pallets/datanets.ts';
 import type { Blake } from '../../runtime/primitives/attribution/canonical.ts';
 import { blobName } from '../../runtime/primitives/attribution/commitment.ts';
 import { type DatanetId, datanetId } from '../../runtime/primitives/attribution/ids.ts';
@@ -12,7 +12,7 @@ import { shingles } from '../../runtime/primitives/attribution/shingles.ts';
 import { concatBytes, fromUtf8, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import { struct, u32 } from '../../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
-import { firstField, type Ledger, LedgerError } from './ledger.ts';
+import { firstField, idOfKey, type Ledger, LedgerError } from './ledger.ts';
 
 /** What a Datanet is opened with; amounts in OPEN's smallest unit. */
 export interface DatanetTerms {
@@ -206,31 +206,41 @@ const taken = struct({ id: datanetId, version: u32 });
 export async function takeSnapshot(ledger: Ledger, pair: KeyringPair, datanet: DatanetId): Promise<number> {
   const { batches } = await datanetOf(ledger, datanet);
   // One contributed meanwhile is let in too.
-  const most = Math.min(batches + 16, datanets.MAX_SNAPSHOT_BATCHES);
+  const most = Math.min(batches + 16, pallet.MAX_SNAPSHOT_BATCHES);
   const events = await ledger.submit(pair, ledger.tx('datanets', 'snapshot', datanet, most));
   return firstField(events, 'Datanets.SnapshotTaken', taken).version;
 }
 
 /** Rejects with `Datanets.UnknownDatanet`. */
-export async function datanetOf(ledger: Ledger, id: DatanetId): Promise<datanets.Datanet> {
-  const found = await ledger.read('datanets', 'datanets', datanets.datanet, id);
+export async function datanetOf(ledger: Ledger, id: DatanetId): Promise<pallet.Datanet> {
+  const found = await ledger.read('datanets', 'datanets', pallet.datanet, id);
   if (found === undefined) throw new LedgerError('Datanets.UnknownDatanet', `there is no Datanet ${id}`);
   return found;
 }
 
-export async function batchOf(ledger: Ledger, datanet: DatanetId, index: number): Promise<datanets.Batch> {
-  const found = await ledger.read('datanets', 'batches', datanets.batch, datanet, index);
+export async function batchOf(ledger: Ledger, datanet: DatanetId, index: number): Promise<pallet.Batch> {
+  const found = await ledger.read('datanets', 'batches', pallet.batch, datanet, index);
   if (found === undefined) throw new LedgerError('Datanets.UnknownBatch', `Datanet ${datanet} has no batch ${index}`);
   return found;
 }
 
-export async function snapshotOf(
-  ledger: Ledger,
-  datanet: DatanetId,
-  version: number,
-): Promise<datanets.StoredSnapshot> {
-  const found = await ledger.read('datanets', 'snapshots', datanets.storedSnapshot, datanet, version);
+export async function snapshotOf(ledger: Ledger, datanet: DatanetId, version: number): Promise<pallet.StoredSnapshot> {
+  const found = await ledger.read('datanets', 'snapshots', pallet.storedSnapshot, datanet, version);
   if (found === undefined)
     throw new LedgerError('Models.UnknownSnapshot', `Datanet ${datanet} has no snapshot ${version}`);
   return found;
 }
+
+export const datanets = async (ledger: Ledger): Promise<{ readonly id: DatanetId; readonly value: pallet.Datanet }[]> =>
+  (await ledger.entries('datanets', 'datanets', pallet.datanet))
+    .map(({ key, value }) => ({ id: idOfKey(key) as DatanetId, value }))
+    .sort((a, b) => a.id - b.id);
+
+/** In the order of their commitment. */
+export const batchesOf = async (
+  ledger: Ledger,
+  datanet: DatanetId,
+): Promise<{ readonly index: number; readonly batch: pallet.Batch }[]> =>
+  (await ledger.entries('datanets', 'batches', pallet.batch, datanet))
+    .map(({ key, value }) => ({ index: idOfKey(key), batch: value }))
+    .sort((a, b) => a.index - b.index);

@@ -35,6 +35,10 @@ export function firstField<T>(events: readonly LedgerEvent[], name: string, code
   return codec.decodeFrom(new Source(found.data));
 }
 
+/** Ids at the end of storage keys of maps hashed by `Twox64Concat`. */
+export const idOfKey = (key: Uint8Array): number =>
+  new DataView(key.buffer, key.byteOffset + key.length - 4, 4).getUint32(0, true);
+
 /** Storage by the pallets' own codecs. */
 export interface LedgerReads {
   /** A storage item by its pallet's codec; undefined where nothing is stored. */

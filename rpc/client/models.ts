@@ -9,15 +9,12 @@ import {
   type OrderId,
   orderId,
 } from '../../runtime/primitives/attribution/ids.ts';
-import type { Price } from '../../runtime/primitives/attribution/receipts.ts';
+import { type Price, signedTrainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { LORA_MODULES, type TrainingConfig } from '../../runtime/primitives/attribution/training.ts';
+import type { Infer } from '../../runtime/primitives/scale/codec.ts';
 import { PERBILL } from '../../runtime/primitives/types.ts';
 import { datanetOf } from './datanets.ts';
-import { firstField, type Ledger, LedgerError } from './ledger.ts';
-
-/** The id at the end of the storage key of a map hashed by `Twox64Concat`. */
-export const idOfKey = (key: Uint8Array): number =>
-  new DataView(key.buffer, key.byteOffset + key.length - 4, 4).getUint32(0, true);
+import { firstField, idOfKey, type Ledger, LedgerError } from './ledger.ts';
 
 /** Choices of whoever orders; everything else has defaults that suit small models and some hundreds of records. */
 export interface TrainingChoices {
@@ -187,4 +184,10 @@ export async function awaitAdapter(
   } finally {
     stop();
   }
+}
+
+export async function trainingReceiptOf(ledger: Ledger, id: AdapterId): Promise<Infer<typeof signedTrainingReceipt>> {
+  const found = await ledger.read('models', 'receipts', signedTrainingReceipt, id);
+  if (found === undefined) throw new LedgerError('Models.UnknownAdapter', `there is no adapter ${id}`);
+  return found;
 }

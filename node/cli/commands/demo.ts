@@ -35,15 +35,20 @@ async function runDemo(flags: DemoFlags): Promise<void> {
     const seconds = Math.round((Date.now() - started) / 1000);
     process.stderr.write(`[${String(seconds).padStart(3)} s] ${words}\n`);
   };
-  const [{ Ledger }, { openKey }, { createHashing }, { FULL, SHORT, runLoop }, report] = await Promise.all([
-    import('../../../rpc/client/ledger.ts'),
-    import('../account-key.ts'),
-    import('../../crypto/hashing.ts'),
-    import('../demo/loop.ts'),
-    import('../demo/report.ts'),
-  ]);
+  const [{ Ledger }, { openKey }, { createHashing }, { FULL, SHORT, runLoop }, { demoDomains }, report] =
+    await Promise.all([
+      import('../../../rpc/client/ledger.ts'),
+      import('../account-key.ts'),
+      import('../../crypto/hashing.ts'),
+      import('../demo/loop.ts'),
+      import('../demo/records.ts'),
+      import('../demo/report.ts'),
+    ]);
   const funder = await openKey(flags.key);
   const hashing = createHashing();
+  const size = flags.short ? SHORT : FULL;
+  // Before anything is connected: reading the dictionary keeps this thread busy for a while.
+  const domains = demoDomains(size.records, size.held);
   const stop = new AbortController();
   const signal = AbortSignal.any([stopSignal(), stop.signal]);
   const running = await reachable(flags.node ?? DEFAULT_NODE);
@@ -59,9 +64,8 @@ async function runDemo(flags: DemoFlags): Promise<void> {
     const ledger = await Ledger.connect(place.node);
     const doors = new Doors(place, funder, hashing);
     try {
-      const size = flags.short ? SHORT : FULL;
       const gateway = (model: string) => doors.open(model, tell);
-      const outcome = await runLoop({ ledger, funder, size, hashing, gateway, tell });
+      const outcome = await runLoop({ ledger, domains, funder, size, hashing, gateway, tell });
       const lines = report.standings(outcome);
       const results = report.checks(outcome, lines, flags.short === true);
       const seconds = Math.round((Date.now() - started) / 1000);

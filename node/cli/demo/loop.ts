@@ -9,6 +9,7 @@ import { embeddedEngine } from '../../../gpu-worker/engines/embedded/engine.ts';
 import { SHIPPED_MODEL } from '../../../gpu-worker/start.ts';
 import { type Books, books, holdingsOf, transferToMany } from '../../../rpc/client/accounts.ts';
 import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../../rpc/client/datanets.ts';
+import { complete } from '../../../rpc/client/gateway.ts';
 import type { Ledger } from '../../../rpc/client/ledger.ts';
 import {
   awaitAdapter,
@@ -16,21 +17,18 @@ import {
   orderTraining,
   type TrainingChoices,
   trainingConfigOf,
+  trainingReceiptOf,
 } from '../../../rpc/client/models.ts';
 import { claim, rewardsOf } from '../../../rpc/client/rewards.ts';
 import type { Hashing } from '../../../runtime/host.ts';
 import { blobName } from '../../../runtime/primitives/attribution/commitment.ts';
 import type { AdapterId, BaseModelId, DatanetId } from '../../../runtime/primitives/attribution/ids.ts';
-import {
-  type InferenceReceipt,
-  signedInferenceReceipt,
-  signedTrainingReceipt,
-} from '../../../runtime/primitives/attribution/receipts.ts';
+import { type InferenceReceipt, signedInferenceReceipt } from '../../../runtime/primitives/attribution/receipts.ts';
 import { equalBytes, fromHex, toHex } from '../../../runtime/primitives/bytes.ts';
 import { decode } from '../../../runtime/primitives/scale/codec.ts';
 import { formatOpen, OPEN } from '../amounts.ts';
 import { progress } from '../progress.ts';
-import { type DemoContributor, type Domain, demoDomains, jsonl, type QuestionAnswer } from './records.ts';
+import { type DemoContributor, type Domain, jsonl, type QuestionAnswer } from './records.ts';
 
 export interface DemoSize {
   /** Records a contributor, and a domain's that are kept back. */
@@ -59,7 +57,7 @@ export const SHORT: DemoSize = {
 };
 
 export class DemoError extends Error {
-  readonly code: 'NO_WORKER' | 'NOT_SERVED' | 'ANSWER_FAILED' | 'NOT_PAID';
+  readonly code: 'NO_WORKER' | 'NOT_SERVED' | 'NOT_PAID';
   constructor(code: DemoError['code'], message: string) {
     super(message);
     this.code = code;
@@ -110,6 +108,7 @@ export interface Outcome {
 
 export interface LoopOptions {
   readonly ledger: Ledger;
+  readonly domains: readonly Domain[];
   /** Pays for everything at the start. */
   readonly funder: KeyringPair;
   readonly size: DemoSize;
@@ -131,9 +130,8 @@ async function until<T>(milliseconds: number, failure: DemoError, look: () => Pr
 }
 
 export async function runLoop(options: LoopOptions): Promise<Outcome> {
-  const { ledger, tell, size } = options;
+  const { ledger, tell, domains } = options;
   const before = await books(ledger);
-  const domains = demoDomains(size.records, size.held);
   const { people, owner } = await fund(options, domains);
   tell(`${people.length} contributors in ${domains.length} domains have OPEN to begin with`);
   const baseModel = await findBaseModel(options);
@@ -257,8 +255,8 @@ async function heldOutLosses({ ledger, tell }: LoopOptions, trained: readonly Tr
     const model = await engine.load(SHIPPED_MODEL);
     const losses: Loss[] = [];
     for (const { domain, adapter: id } of trained) {
-      const receipt = await ledger.read('models', 'receipts', signedTrainingReceipt, id);
-      const { adapter: weights, adapterConfig: config } = receipt!.payload;
+      const { payload } = await trainingReceiptOf(ledger, id);
+      const { adapter: weights, adapterConfig: config } = payload;
       const adapter = await model.openAdapter({
         weights: await ledger.blob(weights),
         config: await ledger.blob(config),
@@ -285,7 +283,13 @@ async function ask({ ledger, size, gateway, tell }: LoopOptions, trained: readon
   const answers: Answered[] = [];
   for (const { model } of trained) await gateway(model);
   for (const { model, question, held } of wanted) {
-    const { text, encoded } = await complete(url, model, question.prompt);
+    const { text, attribution } = await complete(url, {
+      model,
+      question: question.prompt,
+      maxTokens: 40,
+      temperature: 0,
+    });
+    const { receipt: encoded } = attribution;
     const { fault } = await ledger.rpc.call<{ fault: string | null }>('attribution_verify', encoded);
     const { payload } = decode(signedInferenceReceipt, fromHex(encoded));
     answers.push({ model, question, held, text, encoded, receipt: payload, fault });
@@ -304,26 +308,6 @@ function known({ contributors }: Domain, count: number): QuestionAnswer[] {
     const { records } = honest[i % honest.length]!;
     return records[Math.floor(i / honest.length) % records.length]!;
   });
-}
-
-async function complete(url: string, model: string, question: string) {
-  const response = await fetch(`${url}/chat/completions`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({
-      model,
-      messages: [{ role: 'user', content: question }],
-      max_tokens: 40,
-      temperature: 0,
-    }),
-  });
-  const body = (await response.json()) as {
-    choices: [{ message: { content: string } }];
-    attribution: { receipt: string };
-    error?: { message: string };
-  };
-  if (!response.ok) throw new DemoError('ANSWER_FAILED', `${response.status}: ${body.error?.message}`);
-  return { text: body.choices[0].message.content, encoded: body.attribution.receipt };
 }
 
 /** What the receipts say that each account is owed. */

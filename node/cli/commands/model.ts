@@ -1,0 +1,256 @@
+/** `openledger model …`: order adapters, follow their training, list them. */
+import { randomBytes } from 'node:crypto';
+import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { AdapterId, BaseModelId, DatanetId } from '../../../runtime/primitives/attribution/ids.ts';
+import { formatOpen, OPEN, parseOpen } from '../amounts.ts';
+import {
+  addressOf,
+  type ClientFlags,
+  id,
+  part,
+  print,
+  type SignerFlags,
+  withClientFlags,
+  withLedger,
+  withSignerFlags,
+} from '../client.ts';
+import { count } from '../options.ts';
+
+const clients = () => import('../../../rpc/client/models.ts');
+
+interface OrderFlags extends SignerFlags {
+  readonly name: string;
+  readonly snapshot?: number;
+  readonly base?: number;
+  readonly budget: bigint;
+  readonly markup: number;
+  readonly priceIn: bigint;
+  readonly priceOut: bigint;
+  readonly rank: number;
+  readonly epochs: number;
+  readonly steps?: number;
+  readonly learningRate: number;
+  readonly batch: number;
+  readonly length: number;
+  readonly k: number;
+  readonly seed?: number;
+  readonly wait: boolean;
+}
+
+async function order(datanet: number, flags: OrderFlags): Promise<void> {
+  const models = await clients();
+  const { datanetOf } = await import('../../../rpc/client/datanets.ts');
+  const { LedgerError } = await import('../../../rpc/client/ledger.ts');
+  const { openKey } = await import('../account-key.ts');
+  const { rank, epochs, steps, learningRate, batch, length, k } = flags;
+  const config = models.trainingConfigOf({
+    ...{ rank, epochs, learningRate, batch, k, sequenceLength: length },
+    ...(steps !== undefined && { steps }),
+  });
+  const pair = await openKey(flags.key, flags.passwordFile);
+  await withLedger(flags.node, async (ledger) => {
+    const { snapshots } = await datanetOf(ledger, datanet as DatanetId);
+    if (snapshots === 0) throw new LedgerError('Models.UnknownSnapshot', `Datanet ${datanet} has no snapshot yet`);
+    const base = flags.base ?? (await models.baseModels(ledger))[0]?.id;
+    if (base === undefined) {
+      throw new LedgerError('Models.UnknownBaseModel', 'there is no base model: the first worker registers its own');
+    }
+    const made = await models.orderTraining(ledger, pair, {
+      name: flags.name,
+      datanet: datanet as DatanetId,
+      version: flags.snapshot ?? snapshots - 1,
+      baseModel: base as BaseModelId,
+      config,
+      seed: BigInt(flags.seed ?? randomBytes(4).readUInt32LE()),
+      budget: flags.budget,
+      markup: flags.markup,
+      price: { input: flags.priceIn, output: flags.priceOut },
+    });
+    if (!flags.wait) {
+      print(flags, { order: made }, () => `Order ${made} waits for a worker.`);
+      return;
+    }
+    const { progress } = await import('../progress.ts');
+    const shown = progress(flags.name);
+    try {
+      const adapter = await models.awaitAdapter(ledger, made, {
+        report: ({ phase, done, step, total, loss, tokensPerSecond }) =>
+          shown.show(
+            done,
+            step === undefined ? phase : `${phase}, step ${step}/${total}, loss ${loss}, ${tokensPerSecond} tokens/s`,
+          ),
+        standing: ({ type }) => shown.note(STANDINGS[type]),
+      });
+      print(flags, { order: made, adapter }, () => `Adapter ${adapter} “${flags.name}” is live.`);
+    } finally {
+      shown.end();
+    }
+  });
+}
+
+const STANDINGS = {
+  waiting: 'waits for a worker',
+  training: 'a worker has taken it',
+  audit: 'trained; it can be disputed for a while',
+  live: 'accepted, the worker is paid',
+  cancelled: 'cancelled',
+} as const;
+
+const perToken = ({ input, output }: { readonly input: bigint; readonly output: bigint }): string =>
+  `${formatOpen(input * 1000n)} / ${formatOpen(output * 1000n)}`;
+
+async function list(flags: ClientFlags): Promise<void> {
+  const models = await clients();
+  const { table } = await import('../table.ts');
+  await withLedger(flags.node, async (ledger) => {
+    const [bases, orders, adapters] = await Promise.all([
+      models.baseModels(ledger),
+      models.orders(ledger),
+      models.adapters(ledger),
+    ]);
+    const standings = await Promise.all(orders.map(({ id: each }) => models.standingOf(ledger, each)));
+    const served = await ledger.rpc.call<{ adapter: number; worker: string }[]>('inference_models');
+    const workers = (adapter: number): number => served.filter((each) => each.adapter === adapter).length;
+    const value = {
+      baseModels: bases.map(({ id: base, value: { manifest } }) => ({
+        id: base,
+        name: manifest.name,
+        parameters: manifest.parameters,
+        licence: manifest.licence,
+      })),
+      orders: orders.map(({ id: each, value: { name, snapshot, budget } }, i) => ({
+        id: each,
+        name,
+        datanet: snapshot.datanet,
+        snapshot: snapshot.version,
+        budget,
+        standing: standings[i]!.type,
+      })),
+      adapters: adapters.map(({ id: adapter, value: { name, owner, status, price, markup, order: of } }) => ({
+        id: adapter,
+        name,
+        owner: addressOf(owner),
+        order: of,
+        status: status.type.toLowerCase(),
+        price,
+        markup: markup / 1e9,
+        workers: workers(adapter),
+      })),
+    };
+    print(flags, value, () =>
+      [
+        table(
+          ['>Base', 'Name', '>Parameters', 'Licence'],
+          value.baseModels.map((each) => [String(each.id), each.name, String(each.parameters), each.licence]),
+        ),
+        table(
+          ['>Order', 'Name', '>Datanet', '>Snapshot', '>Budget, OPEN', 'Standing'],
+          value.orders.map((each) => [
+            String(each.id),
+            each.name,
+            String(each.datanet),
+            String(each.snapshot),
+            formatOpen(each.budget),
+            each.standing,
+          ]),
+        ),
+        table(
+          ['>Adapter', 'Name', 'Owner', 'Status', '>OPEN per 1000 tokens in / out', '>Served by'],
+          value.adapters.map((each) => [
+            String(each.id),
+            each.name,
+            each.owner,
+            each.status,
+            perToken(each.price),
+            String(each.workers),
+          ]),
+        ),
+      ].join('\n'),
+    );
+  });
+}
+
+async function show(wanted: string, flags: ClientFlags): Promise<void> {
+  const models = await clients();
+  const { LedgerError } = await import('../../../rpc/client/ledger.ts');
+  await withLedger(flags.node, async (ledger) => {
+    const found = (await models.adapters(ledger)).find(
+      ({ id: adapter, value: { name } }) => name === wanted || String(adapter) === wanted,
+    );
+    if (found === undefined) throw new LedgerError('Models.UnknownAdapter', `there is no adapter ${wanted}`);
+    const { id: adapter, value } = found;
+    const [{ payload: receipt }, ordered] = await Promise.all([
+      models.trainingReceiptOf(ledger, adapter as AdapterId),
+      models.orderOf(ledger, value.order),
+    ]);
+    const { loss } = receipt;
+    const nats = (fixed: number): string => (fixed / 65_536).toFixed(3);
+    print(
+      flags,
+      {
+        adapter,
+        name: value.name,
+        owner: addressOf(value.owner),
+        worker: addressOf(value.worker),
+        status: value.status.type.toLowerCase(),
+        price: value.price,
+        markup: value.markup / 1e9,
+        order: value.order,
+        snapshot: ordered.snapshot,
+        config: ordered.config,
+        files: { adapter: receipt.adapter, config: receipt.adapterConfig },
+        features: receipt.features,
+        loss,
+      },
+      () =>
+        [
+          `Adapter ${adapter} “${value.name}”, ${value.status.type.toLowerCase()}`,
+          `Owner    ${addressOf(value.owner)}, markup ${value.markup / 1e7} %`,
+          `Worker   ${addressOf(value.worker)}, order ${value.order}, budget ${formatOpen(ordered.budget)} OPEN`,
+          `Records  ${ordered.snapshot.count} of Datanet ${ordered.snapshot.datanet}, snapshot ${ordered.snapshot.version}`,
+          `Training ${loss.steps} steps, ${loss.tokens} tokens, loss ${nats(loss.first)} → ${nats(loss.last)}`,
+          `Price    ${perToken(value.price)} OPEN per 1000 tokens in / out`,
+          `Files    ${ledger.url.replace(/^ws/, 'http')}/blobs/${Buffer.from(receipt.adapter).toString('hex')} (safetensors)`,
+        ].join('\n'),
+    );
+  });
+}
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (!(value > 0 && value < 1)) throw new InvalidArgumentError('between 0 and 1');
+  return value;
+}
+
+export function modelCommands(program: Command): void {
+  const group = program.command('model').description('adapters: order one, follow its training, see what there is');
+  withSignerFlags(group.command('order'))
+    .description('order an adapter trained on a Datanet’s snapshot, and follow it until it is live')
+    .argument('<datanet>', 'its number', id)
+    .requiredOption('--name <name>', 'what the adapter is called, also at the gateway')
+    .addOption(new Option('--snapshot <version>', 'which version (default: the newest)').argParser(id))
+    .addOption(new Option('--base <id>', 'which base model (default: the first)').argParser(id))
+    .addOption(new Option('--budget <open>', 'OPEN for the worker').argParser(parseOpen).default(20n * OPEN, '20'))
+    .addOption(new Option('--markup <part>', 'yours, on every fee').argParser(part).default(0.1))
+    .addOption(
+      new Option('--price-in <open>', 'a token of a question').argParser(parseOpen).default(OPEN / 10_000n, '0.0001'),
+    )
+    .addOption(
+      new Option('--price-out <open>', 'a token of an answer').argParser(parseOpen).default(OPEN / 1_000n, '0.001'),
+    )
+    .addOption(new Option('--rank <r>', 'of the LoRA factors').argParser(count).default(8))
+    .addOption(new Option('--epochs <n>', 'passes over the records').argParser(count).default(3))
+    .addOption(new Option('--steps <n>', 'steps, in place of epochs').argParser(count))
+    .addOption(new Option('--learning-rate <rate>', 'at its peak').argParser(positive).default(0.003))
+    .addOption(new Option('--batch <n>', 'records a step').argParser(count).default(8))
+    .addOption(new Option('--length <tokens>', 'of a record at most').argParser(count).default(96))
+    .addOption(new Option('--k <n>', 'entries of a feature row').argParser(count).default(256))
+    .addOption(new Option('--seed <n>', 'of the training (default: random)').argParser(id))
+    .option('--no-wait', 'order and return')
+    .action(order);
+  withClientFlags(group.command('list')).description('list base models, orders and adapters').action(list);
+  withClientFlags(group.command('show'))
+    .description('show an adapter: its lineage, its training, its price')
+    .argument('<adapter>', 'its name or number')
+    .action(show);
+}
