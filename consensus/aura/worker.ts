@@ -5,6 +5,7 @@
 import type { BlockImport, BlockRef, Keystore, Service } from '../../node/client.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { type DigestItem, type Header, headerHash } from '../../runtime/primitives/header.ts';
+import { InvalidBlock } from '../../runtime/primitives/invalid-block.ts';
 import { decode, encode, u64 } from '../../runtime/primitives/scale/codec.ts';
 import type { Clock, Journal, Log } from '../ports.ts';
 import { authorOf, type Slot, slotAt, slotDigest, slotOf, slotStart, withSeal } from './slots.ts';
@@ -75,6 +76,7 @@ export type SlotOutcome =
         | 'noState'
         | 'tooLate'
         | 'proposalFailed'
+        | 'disabled'
         | 'keyGone'
         | 'notImported';
     };
@@ -179,7 +181,11 @@ export class AuraWorker implements Service {
     return { type: 'authored', slot, number: header.number, extrinsics: proposal.extrinsics.length };
   }
 
-  async #propose(slot: Slot, parent: BlockRef, signal: AbortSignal): Promise<Proposal | 'tooLate' | 'proposalFailed'> {
+  async #propose(
+    slot: Slot,
+    parent: BlockRef,
+    signal: AbortSignal,
+  ): Promise<Proposal | 'tooLate' | 'proposalFailed' | 'disabled'> {
     const { clock, log } = this.#ports;
     const start = slotStart(slot, this.#slotMs);
     const end = start + this.#slotMs;
@@ -211,6 +217,10 @@ export class AuraWorker implements Service {
       return proposal;
     } catch (error) {
       if (abort.signal.aborted) return 'tooLate';
+      if (error instanceof InvalidBlock && error.code === 'AUTHOR_DISABLED') {
+        log('info', 'this validator is out of duty for an offence', { slot });
+        return 'disabled';
+      }
       log('error', 'a block could not be built', { slot, error: (error as Error).message });
       return 'proposalFailed';
     } finally {

@@ -32,7 +32,7 @@ export const authorship = pallet({
     onInitialize({ host }) {
       const found = find(host);
       if (found !== undefined) {
-        if (session.isDisabled(host, found)) throw new InvalidBlock('BAD_PRE_DIGEST', 'the author is out of duty');
+        if (session.isDisabled(host, found)) throw new InvalidBlock('AUTHOR_DISABLED', 'the author is out of duty');
         store.Author.put(host, found);
       }
       return cost(6_000_000n, 3, 2);

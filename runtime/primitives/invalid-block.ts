@@ -3,6 +3,8 @@ export class InvalidBlock extends Error {
   readonly code:
     | 'BAD_EXTRINSIC'
     | 'BAD_PRE_DIGEST'
+    /** The author of the slot was taken out of duty for an offence. */
+    | 'AUTHOR_DISABLED'
     | 'INHERENT_ORDER'
     | 'MISSING_INHERENT'
     | 'MANDATORY_FAILED'

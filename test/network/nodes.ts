@@ -18,20 +18,16 @@ export interface MemberOptions {
   readonly spec: ChainSpec;
   readonly directory: string;
   readonly authority: string | undefined;
+  /** Authors and votes with what keys it has (default: when there is an `authority`). */
+  readonly validator?: boolean;
   readonly bootNodes: readonly string[];
   readonly sync?: 'full' | 'warp';
 }
 
 const verbose = process.env.VERBOSE !== undefined;
 
-export async function startMember({
-  name,
-  spec,
-  directory,
-  authority,
-  bootNodes,
-  sync = 'full',
-}: MemberOptions): Promise<Member> {
+export async function startMember(options: MemberOptions): Promise<Member> {
+  const { name, spec, directory, authority, validator, bootNodes, sync = 'full' } = options;
   const stop = new AbortController();
   const warnings: string[] = [];
   const node = await startNode(
@@ -42,6 +38,7 @@ export async function startMember({
       basePath: directory,
       statePruning: 256,
       authority,
+      ...(validator !== undefined && { validator }),
       rpc: { host: '127.0.0.1', port: 0, methods: 'auto' },
       network: {
         listen: ['/ip4/127.0.0.1/tcp/0', '/ip4/127.0.0.1/tcp/0/ws'],

@@ -531,7 +531,7 @@ t.test('one of four validators that offends is out of duty until the set changes
     try {
       of.next();
     } catch (problem) {
-      test.match(problem, { code: 'BAD_PRE_DIGEST' });
+      test.match(problem, { code: 'AUTHOR_DISABLED' });
       refusals++;
       test.equal(Number(aura.currentSlot(of.host)) % 4, index);
       break;

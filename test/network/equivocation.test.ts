@@ -1,0 +1,118 @@
+/** Over real sockets: whoever votes twice or makes two blocks in a slot loses stake, and the rest goes on. */
+import { Keyring } from '@polkadot/api';
+import t from 'tap';
+import { authorOf, slotDigest, slotOf, withSeal } from '../../consensus/aura/slots.ts';
+import { blockId, encodeGossip, signingPayload, voterId } from '../../consensus/grandpa/messages.ts';
+import { createHashing } from '../../node/crypto/hashing.ts';
+import { signWith } from '../../node/keystore/keys.ts';
+import { derive } from '../../node/keystore/secret-uri.ts';
+import type { PoolTransaction } from '../../node/pool/entry.ts';
+import type { Network } from '../../p2p/network.ts';
+import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
+import { headerHash } from '../../runtime/primitives/header.ts';
+import { type Member, until } from './nodes.ts';
+import { authors, best, blocksOf, chainOf, connect, finalized, SLOT_MS, startValidators, URIS } from './validators.ts';
+
+const OPEN = 10n ** 18n;
+const hashing = createHashing();
+
+t.test('whoever makes two blocks or votes twice is slashed and out of duty', { timeout: 240_000 }, async (test) => {
+  const { members, close } = await startValidators(URIS, 100, 1);
+  const [witness, other] = members as [Member, Member];
+  const api = await connect(witness);
+  test.teardown(async () => {
+    await api.disconnect();
+    await close();
+  });
+  await until('blocks are final', 90_000, () => members.every((each) => finalized(each) >= 3));
+  const stakeOf = async (uri: string) => {
+    const stash = new Keyring({ type: 'sr25519' }).addFromUri(`${uri}//stash`).address;
+    const ledger = (await api.query.staking!.ledger!(stash)) as unknown as {
+      unwrap(): { total: { toBigInt(): bigint } };
+    };
+    return ledger.unwrap().total.toBigInt();
+  };
+  const slashed = async (uri: string, to: bigint) => {
+    for (let tries = 0; tries < 900; tries++) {
+      if ((await stakeOf(uri)) === to) return;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    throw new Error(`${uri} has ${await stakeOf(uri)}, not ${to}`);
+  };
+
+  // Charlie votes a second time in a round in which all count votes.
+  const charlie = derive('//Charlie', 'ed25519');
+  const early = blocksOf(witness).hashOf(1)!;
+  const forge = (round: number) => {
+    const target = { hash: blockId(early), number: 1 };
+    const signature = signWith(charlie, signingPayload('prevote', target, round, 0), hashing);
+    const vote = { kind: 'prevote', target, voter: voterId(charlie.publicKey), signature } as const;
+    return encodeGossip({ type: 'vote', round, setId: 0, vote });
+  };
+  const full = 1_000_000n * OPEN;
+  const once = full - (full * 5_625n) / 10_000n;
+  for (let tries = 0; tries < 200 && (await stakeOf('//Charlie')) === full; tries++) {
+    const state = (await api.rpc.grandpa.roundState()) as unknown as { best: { round: { toNumber(): number } } };
+    for (const ahead of [0, 1]) {
+      (other.node.network as Network).grandpa.broadcast(forge(state.best.round.toNumber() + ahead), 'vote');
+    }
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+  await slashed('//Charlie', once);
+
+  // Dave makes a second block for the slot of his last one, with a transaction more.
+  const dave = derive('//Dave', 'sr25519');
+  const chain = chainOf(witness);
+  const eve = new Keyring({ type: 'sr25519' }).addFromUri('//Eve');
+  const signed = await api.tx.system!.remark!('0x1234').signAsync(eve, { nonce: 0, era: 0 });
+  const twin = async () => {
+    for (let number = best(witness).number; number > 1; number--) {
+      const header = blocksOf(witness).header(blocksOf(witness).hashOf(number)!)!;
+      const parent = { hash: header.parentHash, number: number - 1 };
+      const slot = slotOf(header)!;
+      if (!equalBytes(authorOf(slot, chain.auraAuthorities(parent)!)!, dave.publicKey)) continue;
+      const rest = [{ hash: hashing.blake2_256(signed.toU8a(true)), extrinsic: signed.toU8a(true) } as PoolTransaction];
+      const only = { next: () => rest.pop(), markInvalid: () => {} };
+      const proposal = await chain.propose(
+        {
+          parent,
+          slot,
+          preRuntime: slotDigest(slot),
+          timestamp: slot * SLOT_MS,
+          deadline: Number.POSITIVE_INFINITY,
+          signal: new AbortController().signal,
+        },
+        only as never,
+        () => {},
+      );
+      test.equal(proposal.extrinsics.length, 2);
+      const seal = signWith(dave, headerHash(hashing, proposal.header), hashing);
+      return { header: withSeal(proposal.header, seal), extrinsics: [...proposal.extrinsics] };
+    }
+    return undefined;
+  };
+  // Below the last final block it would be too late for it.
+  const result = await (async () => {
+    for (let tries = 0; ; tries++) {
+      const block = await twin();
+      const made = block && (await chain.import(block, { origin: 'gossip' }));
+      if (made?.type === 'imported' || tries > 600) return made;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  })();
+  test.equal(result?.type, 'imported', 'a valid block, on a fork');
+  await slashed('//Dave', once);
+  test.ok(witness.warnings.includes('an author made two blocks in one slot'));
+  test.ok(witness.warnings.includes('a voter voted twice'));
+
+  // One of four may be out of duty at a time: Charlie was first. Finality goes on, without his blocks.
+  const disabled = (await api.query.session!.disabledValidators!()) as unknown as { length: number };
+  test.equal(disabled.length, 1);
+  const now = best(witness).number;
+  await until('finality goes on', 90_000, () => members.every((each) => finalized(each) >= now + 6));
+  const seen = authors(other, now + 1);
+  test.notOk(seen.has(toHex(derive('//Charlie', 'sr25519').publicKey)));
+  test.ok(seen.has(toHex(dave.publicKey)));
+  const validators = (await api.query.staking!.validators!.keys()) as unknown as unknown[];
+  test.equal(validators.length, 2, 'both are chilled');
+});
