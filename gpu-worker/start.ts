@@ -1,5 +1,6 @@
 /** A worker from its settings: the engine, the base model, then the process itself. */
 import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { EngineChoice } from './engines/choice.ts';
 import { chooseEngine } from './engines/choose.ts';
@@ -13,6 +14,8 @@ export const SHIPPED_MODEL = fileURLToPath(new URL('./models/glossa-3m', import.
 
 export interface WorkerStart extends Omit<WorkerOptions, 'model' | 'engine' | 'exact'> {
   readonly engineChoice: EngineChoice;
+  /** Of a vLLM server, for the engine `vllm`. */
+  readonly vllmUrl?: string;
   /** Of metrics and status, on the loopback; 0 is any that is free. */
   readonly telemetryPort: number;
 }
@@ -20,7 +23,12 @@ export interface WorkerStart extends Omit<WorkerOptions, 'model' | 'engine' | 'e
 /** Runs until the signal; rejects when it cannot start. */
 export async function startWorker(options: WorkerStart, signal: AbortSignal): Promise<void> {
   const { log } = options;
-  const { engine, why } = await chooseEngine(options.engineChoice, { log: (line) => log('debug', `engine: ${line}`) });
+  const { engine, why } = await chooseEngine(options.engineChoice, {
+    log: (line) => log('debug', `engine: ${line}`),
+    ...(options.vllmUrl !== undefined && {
+      vllm: { url: options.vllmUrl, adapters: join(options.directory, 'vllm-adapters') },
+    }),
+  });
   log('info', `engine: ${why}`);
   try {
     await mkdir(options.directory, { recursive: true });

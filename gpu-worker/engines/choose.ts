@@ -4,6 +4,12 @@ import { embeddedEngine } from './embedded/engine.ts';
 import { type Engine, EngineError } from './engine.ts';
 import { type TorchOptions, torchEngine } from './torch/engine.ts';
 import { findPython } from './torch/python.ts';
+import { VllmEngine, type VllmOptions } from './vllm/engine.ts';
+
+export interface ChooseOptions extends Omit<TorchOptions, 'python'> {
+  /** Of a vLLM server, for `vllm`, and where it finds adapters. */
+  readonly vllm?: Pick<VllmOptions, 'url' | 'model' | 'adapters' | 'apiKey'>;
+}
 
 export interface ChosenEngine {
   readonly engine: Engine;
@@ -14,9 +20,16 @@ export interface ChosenEngine {
 /** `torch` that is asked for and not there is `ENGINE_FAILED`, with what is missing and what to do. */
 export async function chooseEngine(
   choice: EngineChoice,
-  options: Omit<TorchOptions, 'python'> = {},
+  options: ChooseOptions = {},
   environment: NodeJS.ProcessEnv = process.env,
 ): Promise<ChosenEngine> {
+  if (choice === 'vllm') {
+    const { vllm, ...rest } = options;
+    if (vllm === undefined) throw new EngineError('BAD_SETTINGS', 'the engine vllm needs --url of a server');
+    const { engine: behind, why } = await chooseEngine('auto', rest, environment);
+    const engine = new VllmEngine({ ...vllm, behind });
+    return { engine, why: `vLLM at ${vllm.url} answers; training and attribution by ${why}` };
+  }
   if (choice === 'embedded') return { engine: await embeddedEngine(), why: 'the embedded engine, as asked for' };
   const search = await findPython(environment);
   if (search.found) {

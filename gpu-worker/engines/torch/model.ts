@@ -5,7 +5,6 @@
 import { type GradientLayout, gradientLayout, type LoraMatrix } from '../../attribution/layout.ts';
 import type { MatrixCovariance } from '../../attribution/precondition.ts';
 import { checkLora } from '../embedded/config.ts';
-import { TextStream } from '../embedded/text-stream.ts';
 import type { StreamingTokenizer } from '../embedded/tokenizer.ts';
 import {
   type Adapter,
@@ -15,7 +14,6 @@ import {
   type EngineMetrics,
   type Example,
   type ExampleGradient,
-  type FinishReason,
   type Generation,
   type GenerationHooks,
   type GenerationRequest,
@@ -29,6 +27,7 @@ import {
   type TrainingJob,
   type TrainingOutcome,
 } from '../engine.ts';
+import { GenerationState } from '../generation.ts';
 import { CallCancelled, type CallResult } from './child.ts';
 import { doublesOf, examplesPart, floatsOf, jsonSettings, progressOf } from './codecs.ts';
 import type { Supervisor } from './supervisor.ts';
@@ -171,36 +170,11 @@ export class TorchModel implements LoadedModel {
 
   async generate(request: GenerationRequest, hooks: GenerationHooks = {}): Promise<Generation> {
     this.#expectOpen();
-    const { adapter, prompt, maxTokens, temperature, topP, seed, stop = [] } = request;
-    if (stop.length > 16 || stop.some((text) => typeof text !== 'string' || text === '')) {
-      throw new EngineError('BAD_REQUEST', 'stop sequences');
-    }
+    const { adapter, prompt, maxTokens, temperature, topP, seed } = request;
+    const state = new GenerationState(this.#tokenizer, request, this.info.maxPositions, hooks);
     const id = adapter === undefined ? undefined : TorchAdapter.idOf(adapter, this);
-    const limit = Math.min(maxTokens, this.info.maxPositions - prompt.length);
-    const started = performance.now();
-    const stream = new TextStream(this.#tokenizer, stop);
-    const tokens: number[] = [];
-    let text = '';
-    let first = 0;
-    let finish: FinishReason | undefined;
     const ended = new AbortController();
     const signal = hooks.signal === undefined ? ended.signal : AbortSignal.any([hooks.signal, ended.signal]);
-    const token = (token: number): void => {
-      // What was under way when a stop sequence was seen.
-      if (finish !== undefined) return;
-      if (token < 0 || token >= this.info.vocabulary) throw strange('generate');
-      const index = tokens.length;
-      if (index === 0) first = performance.now();
-      tokens.push(token);
-      const isEnd = this.tokenizer.eos.includes(token);
-      const full = tokens.length >= limit;
-      const { delta, stopped } = isEnd ? { delta: stream.flush(), stopped: false } : stream.push(token, full);
-      text += delta;
-      if (isEnd || stopped) finish = 'stop';
-      else if (full) finish = 'length';
-      hooks.token?.({ id: token, index, delta });
-      if (stopped) ended.abort();
-    };
     const params = {
       prompt,
       maxTokens,
@@ -209,34 +183,24 @@ export class TorchModel implements LoadedModel {
       seed: String(seed),
       ...(id !== undefined && { adapter: id }),
     };
-    if (hooks.signal?.aborted !== true) {
-      try {
-        await this.#supervisor.retry(async (child, progressed) => {
-          if (finish !== undefined) return;
-          const given = [...tokens];
-          await child.call('generate', { ...params, given }, [], {
-            signal,
-            token: (each) => {
-              token(each);
-              progressed();
-            },
-          });
+    if (hooks.signal?.aborted === true) return state.result();
+    try {
+      await this.#supervisor.retry(async (child, progressed) => {
+        if (state.isOver) return;
+        await child.call('generate', { ...params, given: [...state.tokens] }, [], {
+          signal,
+          token: (token) => {
+            if (state.push(token)) ended.abort();
+            progressed();
+          },
         });
-      } catch (error) {
-        const closed = error instanceof EngineError && error.code === 'ENGINE_CLOSED';
-        const cancelled = signal.aborted && (error === signal.reason || error instanceof CallCancelled);
-        if (!cancelled && !(closed && tokens.length > 0) && !(closed && this.#closing !== undefined)) throw error;
-      }
+      });
+    } catch (error) {
+      const closed = error instanceof EngineError && error.code === 'ENGINE_CLOSED' && this.#closing !== undefined;
+      const cancelled = signal.aborted && (error === signal.reason || error instanceof CallCancelled);
+      if (!cancelled && !closed) throw error;
     }
-    const now = performance.now();
-    return {
-      tokens,
-      text,
-      finish: finish ?? 'aborted',
-      promptTokens: prompt.length,
-      firstTokenMilliseconds: (first || now) - started,
-      milliseconds: now - started,
-    };
+    return state.result();
   }
 
   // ---- losses and gradients ------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ interface WorkerFlags {
   readonly model?: string;
   readonly engine: EngineChoice;
   readonly metricsPort: number;
+  readonly url?: string;
   readonly licence: string;
   readonly bond: bigint;
   readonly training: boolean;
@@ -46,6 +47,7 @@ async function work(flags: WorkerFlags): Promise<void> {
       modelDirectory: flags.model ?? SHIPPED_MODEL,
       engineChoice: flags.engine,
       telemetryPort: flags.metricsPort,
+      ...(flags.url !== undefined && { vllmUrl: flags.url }),
       licence: flags.licence,
       bond: flags.bond,
       training: flags.training,
@@ -77,6 +79,7 @@ export function workerCommands(program: Command): void {
     .addOption(
       new Option('--engine <kind>', 'auto takes torch where Python has it').choices(ENGINE_CHOICES).default('auto'),
     )
+    .addOption(new Option('--url <url>', 'of a vLLM server, for --engine vllm'))
     .addOption(
       new Option('--metrics-port <port>', 'Prometheus on the loopback (default: any that is free)')
         .argParser(port)

@@ -1,0 +1,189 @@
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createServer, type IncomingMessage } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { test } from 'tap';
+import { embeddedEngine } from '../../../gpu-worker/engines/embedded/engine.ts';
+import type { AdapterFiles, GenerationRequest } from '../../../gpu-worker/engines/engine.ts';
+import { VllmEngine } from '../../../gpu-worker/engines/vllm/engine.ts';
+
+const WIDE = fileURLToPath(new URL('../../vectors/embedded/wide', import.meta.url));
+const FILES: AdapterFiles = {
+  config: readFileSync(join(WIDE, 'adapter', 'adapter_config.json')),
+  weights: readFileSync(join(WIDE, 'adapter', 'adapter_model.safetensors')),
+};
+
+interface Asked {
+  readonly path: string;
+  readonly body: Record<string, unknown>;
+}
+
+const bodyOf = async (request: IncomingMessage): Promise<string> => {
+  let text = '';
+  for await (const chunk of request) text += chunk;
+  return text;
+};
+
+test('answers come from the server, gradients from the engine behind', { timeout: 90_000 }, async (t) => {
+  const scratch = mkdtempSync(join(tmpdir(), 'vllm-'));
+  const asked: Asked[] = [];
+  const loras = new Map<string, string>();
+  let mode = 'good';
+  let refuse = 0;
+  let gone = 0;
+  /** What the server makes of a prompt: the last token, counted up. */
+  const tokensOf = (prompt: readonly number[], count: number): number[] =>
+    Array.from({ length: count }, (_, i) => 10 + ((prompt.at(-1)! * 7 + i * 3) % 280));
+  const server = createServer(async (request, response) => {
+    if (refuse > 0) {
+      refuse--;
+      request.socket.destroy();
+      return;
+    }
+    const text = await bodyOf(request);
+    const body = text === '' ? {} : JSON.parse(text);
+    asked.push({ path: request.url!, body });
+    const json = (status: number, value: unknown): void => {
+      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(value));
+    };
+    if (request.headers.authorization !== 'Bearer secret') return json(401, {});
+    if (request.url === '/v1/models') return json(200, { data: [{ id: 'the-base' }] });
+    if (request.url === '/v1/load_lora_adapter') {
+      loras.set(body.lora_name, body.lora_path);
+      const whole = existsSync(join(body.lora_path, 'adapter_model.safetensors'));
+      return whole ? json(200, {}) : json(400, { error: 'no such adapter' });
+    }
+    if (request.url === '/v1/unload_lora_adapter') {
+      loras.delete(body.lora_name);
+      return json(200, {});
+    }
+    if (mode === 'busy') return json(503, { error: 'busy' });
+    response.on('close', () => gone++);
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    const say = (choice: unknown): void =>
+      void response.write(`data: ${JSON.stringify({ choices: [choice] })}\r\n\r\n`);
+    const all = tokensOf(body.prompt, mode === 'endless' ? 1_000 : body.max_tokens);
+    for (const [i, id] of all.entries()) {
+      if (response.destroyed) return;
+      if (mode === 'old') say({ text: 'x', finish_reason: null });
+      else if (mode === 'short' && i === 3) return void response.end();
+      else if (mode === 'error' && i === 3)
+        return void response.end('data: {"error":{"message":"CUDA fell over"}}\n\n');
+      else if (mode === 'stop' && i === 3) {
+        say({ token_ids: [1], text: '', finish_reason: 'stop' });
+        break;
+      } else say({ token_ids: [id], text: 'x', finish_reason: i + 1 === all.length ? 'length' : null });
+      if (i % 5 === 0) await new Promise((resolve) => setTimeout(resolve, 2));
+    }
+    response.end('data: [DONE]\n\n');
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  const behind = await embeddedEngine();
+  const engine = new VllmEngine({ url, behind, adapters: scratch, apiKey: 'secret' });
+  t.teardown(async () => {
+    await engine.close();
+    server.close();
+    server.closeAllConnections();
+    rmSync(scratch, { recursive: true });
+  });
+  refuse = 2;
+  const model = await engine.load(WIDE);
+  const adapter = await model.openAdapter(FILES);
+  t.equal(loras.size, 0, 'an adapter that nobody asks for is not loaded');
+  const request: GenerationRequest = {
+    prompt: [5, 9],
+    maxTokens: 12,
+    temperature: 0.5,
+    topP: 0.9,
+    seed: 2n ** 64n - 1n,
+  };
+  const expected = tokensOf([9], 12);
+  const seen: number[] = [];
+  const made = await model.generate(request, { token: ({ id }) => seen.push(id) });
+  t.same([made.tokens, seen, made.finish, made.promptTokens], [expected, expected, 'length', 2]);
+  t.equal(made.text, model.tokenizer.decode(expected));
+  t.match(asked.at(-1), {
+    path: '/v1/completions',
+    body: {
+      model: 'the-base',
+      prompt: [5, 9],
+      max_tokens: 12,
+      temperature: 0.5,
+      top_p: 0.9,
+      stream: true,
+      return_token_ids: true,
+    },
+  });
+  t.ok(Number.isSafeInteger(asked.at(-1)!.body.seed));
+  const both = await Promise.all([1, 2].map(() => model.generate({ ...request, adapter })));
+  t.same(both[0]!.tokens, expected);
+  t.equal(loras.size, 1, 'loaded once');
+  const [name] = loras.keys();
+  t.equal(asked.at(-1)!.body.model, name);
+  t.equal(asked.filter(({ path }) => path === '/v1/load_lora_adapter').length, 1);
+
+  const stopped = await model.generate({ ...request, stop: [made.text.slice(3, 5)] });
+  t.equal(stopped.text, made.text.slice(0, made.text.indexOf(made.text.slice(3, 5))));
+  t.equal(stopped.finish, 'stop');
+  mode = 'stop';
+  const ended = await model.generate(request);
+  t.same([ended.finish, ended.tokens], ['stop', [...expected.slice(0, 3), 1]]);
+  mode = 'endless';
+  const before = gone;
+  const abort = new AbortController();
+  const aborted = await model.generate(request, {
+    signal: abort.signal,
+    token: ({ index }) => index === 4 && abort.abort(),
+  });
+  t.equal(aborted.finish, 'aborted');
+  t.ok(aborted.tokens.length >= 5 && aborted.tokens.length <= 12);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  t.ok(gone > before, 'the server is told');
+  const code = (body: Promise<unknown>): Promise<unknown> =>
+    body.then(
+      () => 'none',
+      (error) => error.code ?? error.name,
+    );
+  for (const [how, want] of [
+    ['old', 'ENGINE_FAILED'],
+    ['short', 'ENGINE_FAILED'],
+    ['error', 'ENGINE_FAILED'],
+    ['busy', 'OVERLOADED'],
+  ] as const) {
+    mode = how;
+    t.equal(await code(model.generate(request)), want, how);
+  }
+  mode = 'good';
+  const thrown = model.generate(request, {
+    token: () => {
+      throw new RangeError('mine');
+    },
+  });
+  t.equal(await code(thrown), 'RangeError');
+  t.equal(await code(model.generate({ ...request, prompt: [] })), 'BAD_REQUEST');
+  t.equal(await code(model.generate({ ...request, prompt: Array(96).fill(5) })), 'PROMPT_TOO_LONG');
+  t.equal(model.metrics().active, 0);
+  t.ok(model.metrics().generatedTokens > 50);
+
+  const example = { tokens: [5, 9, 8, 7], from: 2 };
+  for await (const { gradient } of model.gradients([example], adapter)) {
+    t.equal(gradient.length, model.layout(adapter.lora).size);
+    t.ok(gradient.some((value) => value !== 0));
+  }
+  t.equal((await model.losses([example], adapter)).length, 1);
+  const plain = await behind.load(WIDE);
+  t.equal(await code(model.generate({ ...request, adapter: await plain.openAdapter(FILES) })), 'BAD_ADAPTER');
+  await adapter.close();
+  t.equal(loras.size, 0);
+  t.same(existsSync(join(scratch, name!)), false);
+
+  const wrong = new VllmEngine({ url, behind, adapters: scratch, apiKey: 'secret', model: 'another' });
+  t.equal(await code(wrong.load(WIDE)), 'ENGINE_FAILED');
+  const away = new VllmEngine({ url: 'http://127.0.0.1:1', behind, adapters: scratch, attempts: 1 });
+  t.equal(await code(away.load(WIDE)), 'ENGINE_FAILED');
+  await model.close();
+  t.equal(await code(model.generate(request)), 'ENGINE_CLOSED');
+});
