@@ -5,6 +5,8 @@ import type { AdapterId } from '../runtime/primitives/attribution/ids.ts';
 import type { SignedInferenceReceipt } from '../runtime/primitives/attribution/receipts.ts';
 import type { AccountId } from '../runtime/primitives/types.ts';
 
+export { type GenerationRequest, generationRequest } from '../rpc/inference-codecs.ts';
+
 export type HubErrorCode =
   | 'NO_WORKER'
   | 'NOT_SERVED'

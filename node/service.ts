@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { AuraWorker } from '../consensus/aura/worker.ts';
 import { GrandpaVoter, noNetwork } from '../consensus/grandpa/driver.ts';
 import { type Clock, type Journal, type Log, systemClock } from '../consensus/ports.ts';
+import type { BlobExchange } from '../p2p/blobs.ts';
 import type { Network } from '../p2p/network.ts';
 import type { Cors, MethodPolicy } from '../rpc/access.ts';
 import { ledgerGroup } from '../rpc/groups/ledger.ts';
@@ -13,12 +14,13 @@ import { health } from '../rpc/groups/system.ts';
 import { standardGroups } from '../rpc/groups.ts';
 import { type RpcAddress, rpcServer } from '../rpc/server.ts';
 import type { Hashing } from '../runtime/host.ts';
+import { committed } from '../runtime/pallets/blobs.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
 import { decode, option, u64 } from '../runtime/primitives/scale/codec.ts';
 import { WorkerHub } from './attribution/hub.ts';
 import { ReceiptVerifier } from './attribution/receipt-verifier.ts';
 import { BlobStore } from './blobs/blob-store.ts';
-import { blobHandler } from './blobs/http.ts';
+import { blobHandler, type FetchBlob } from './blobs/http.ts';
 import { booksAudit } from './books.ts';
 import { Chain } from './chain.ts';
 import type { ChainSpec } from './chain-spec/chain-spec.ts';
@@ -29,6 +31,7 @@ import { Verifier } from './crypto/verifier.ts';
 import { COLUMN, Database, DatabaseError } from './database/database.ts';
 import { EquivocationReporter } from './equivocations.ts';
 import { newRuntime } from './genesis.ts';
+import type { InferenceHub } from './inference-port.ts';
 import { Informant } from './informant.ts';
 import { FileKeystore } from './keystore/files.ts';
 import { MemoryKeystore } from './keystore/memory.ts';
@@ -261,7 +264,35 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         return size === undefined ? undefined : Number(size);
       },
     });
-    const checks = new ReceiptVerifier({ blocks, states: chain, hashing, signatures, blobs });
+    let exchange: BlobExchange | undefined;
+    const fetchBlob: FetchBlob = async (blob) => (await exchange?.fetch(blob, signal)) ?? false;
+    const checks = new ReceiptVerifier({
+      blocks,
+      states: chain,
+      hashing,
+      signatures,
+      blobs,
+      fetch: fetchBlob,
+    });
+    const local = new WorkerHub(checks, hashing);
+    let hub: InferenceHub = local;
+    const services: Service[] = [];
+    if (network !== undefined) {
+      const { BlobExchange } = await import('../p2p/blobs.ts');
+      const { InferenceNetwork } = await import('../p2p/inference.ts');
+      const wire = network.wire();
+      exchange = new BlobExchange(wire, {
+        blobs,
+        committed: () => committed(checks.state()),
+        replicate: validator,
+      });
+      const far = new InferenceNetwork(wire, local, () => blocks.info().genesisHash);
+      for (const each of [exchange, far]) {
+        await each.register();
+        services.push(each);
+      }
+      hub = far;
+    }
 
     const shouldHavePeers = network !== undefined && spec.chainType !== 'Development';
     let voter: GrandpaVoter | undefined;
@@ -285,13 +316,13 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
       groups: [
         ...standard,
         ledgerGroup({
-          hub: new WorkerHub(checks, hashing),
+          hub,
           checks,
           host: () => checks.state(),
           genesisHash: () => blocks.info().genesisHash,
         }),
       ],
-      routes: [blobHandler(blobs)],
+      routes: [blobHandler(blobs, fetchBlob)],
       health: () => {
         const report = health({ network: status, shouldHavePeers });
         return { report, ready: !report.isSyncing && (report.peers > 0 || !shouldHavePeers) };
@@ -301,12 +332,12 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     const address = await rpc.listen();
 
     const journal = journalIn(database);
-    const services: Service[] = [
+    services.push(
       { name: 'pool', run: (until) => pool.run(until) },
       rpc,
       new Informant({ client, network: status, clock, log }),
       { name: 'database', run: (until) => Promise.race([database.failed, aborted(until)]) },
-    ];
+    );
     if (validator) {
       services.push(
         new AuraWorker(

@@ -1,5 +1,5 @@
 /** The network of the node: who its peers are, and what is spoken with them. */
-import type { PeerId as Libp2pPeerId } from '@libp2p/interface';
+import type { PeerId as Libp2pPeerId, PrivateKey } from '@libp2p/interface';
 import { peerIdFromString } from '@libp2p/peer-id';
 import type { GrandpaNetwork } from '../consensus/grandpa/driver.ts';
 import type { Clock, Log } from '../consensus/ports.ts';
@@ -23,7 +23,7 @@ import { type BlockCheck, BlockNews, MAX_BLOCK_BYTES } from './blocks.ts';
 import { Dialer } from './dialer.ts';
 import { NetworkError } from './errors.ts';
 import { Finality, type VoterPort } from './finality.ts';
-import { Gossip, type Room, type RoomOptions } from './gossip.ts';
+import { Gossip } from './gossip.ts';
 import { createHost, type Host } from './host.ts';
 import { loadIdentity } from './identity.ts';
 import { FEE, type PeerId, PeerLedger } from './ledger.ts';
@@ -33,6 +33,7 @@ import { type AnnounceHandshake, announceHandshake, type Role, role } from './pr
 import { ChainSync, type SyncedChain } from './sync/chain-sync.ts';
 import type { WarpPorts } from './sync/warp.ts';
 import { MAX_TRANSACTIONS_BYTES, type NetworkPool, Transactions } from './transactions.ts';
+import type { Wire } from './wire.ts';
 
 export interface NetworkOptions {
   readonly blocks: Blocks;
@@ -83,9 +84,10 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   const ledger = new PeerLedger(() => clock.monotonic());
   const genesis = toHex(blocks.info().genesisHash).slice(2);
   const prefix = `/${genesis}${forkId === undefined ? '' : `/${forkId}`}`;
+  const identity = await loadIdentity(options.keyFile);
   const host = await createHost(
     {
-      identity: await loadIdentity(options.keyFile),
+      identity,
       listen: options.listen,
       announce: options.publicAddresses,
       maxPeers: options.maxPeers,
@@ -99,7 +101,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     ledger,
     hashing,
   );
-  const network = new Network(options, host, ledger, prefix);
+  const network = new Network(options, host, ledger, prefix, identity);
   await network.open();
   return network;
 }
@@ -107,6 +109,8 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
 export class Network implements Service, NetworkStatus {
   readonly name = 'network';
   readonly #options: NetworkOptions;
+  readonly #prefix: string;
+  readonly #identity: PrivateKey;
   readonly #host: Host;
   readonly #ledger: PeerLedger;
   readonly #gossip: Gossip;
@@ -124,8 +128,10 @@ export class Network implements Service, NetworkStatus {
   readonly #greetings = new Set<Promise<void>>();
   readonly #stop = new AbortController();
 
-  constructor(options: NetworkOptions, host: Host, ledger: PeerLedger, prefix: string) {
+  constructor(options: NetworkOptions, host: Host, ledger: PeerLedger, prefix: string, identity: PrivateKey) {
     this.#options = options;
+    this.#prefix = prefix;
+    this.#identity = identity;
     this.#host = host;
     this.#ledger = ledger;
     const { blocks, pool, hashing, clock, log } = options;
@@ -270,9 +276,21 @@ export class Network implements Service, NetworkStatus {
     this.#finality.attach(voter);
   }
 
-  /** A room of gossip for another purpose: receipts, serving adverts. */
-  room(options: RoomOptions): Room {
-    return this.#gossip.join(options);
+  /** For further protocols. */
+  wire(): Wire {
+    const { clock, log } = this.#options;
+    return {
+      host: this.#host,
+      prefix: this.#prefix,
+      publicKey: this.#identity.publicKey.raw,
+      sign: async (message) => this.#identity.sign(message),
+      peers: () => [...this.#peers].flatMap(([id, { role: theirs }]) => (theirs === 'LIGHT' ? [] : [id])),
+      isMajorSyncing: () => this.isMajorSyncing(),
+      join: (options) => this.#gossip.join(options),
+      charge: (peer, cost, reason) => this.#charge(peer, cost, reason),
+      clock,
+      log,
+    };
   }
 
   /** Listens. Called by {@link createNetwork}. */

@@ -14,7 +14,7 @@ import { MAX_TRANSACTIONS, transactions } from './protocols/announce.ts';
 export const MAX_TRANSACTIONS_BYTES = 1024 * 1024;
 
 /** The pool, and what it says when a transaction could go into a block. */
-export interface NetworkPool extends Pick<Pool, 'submit'> {
+export interface NetworkPool extends Pick<Pool, 'submit' | 'ready'> {
   onReady(
     listener: (transaction: {
       readonly hash: Hash;
@@ -38,12 +38,18 @@ export interface TransactionPorts {
 const COLLECT_MS = 50;
 const REMEMBERED = 50_000;
 const MAX_WAITING = 20_000;
+/** What no block took for so long may have been lost on the way: it is told again, then after twice the time, and so on. */
+const AGAIN_MS = 4_000;
+const MAX_KEPT = 4_096;
+const MAX_AGAIN = 256;
 
 export class Transactions {
   readonly #ports: TransactionPorts;
   /** Came by gossip, so gossip brings it to all others too. */
   readonly #heard = new LRUCache<string, true>({ max: REMEMBERED });
   #waiting: { readonly key: string; readonly extrinsic: Uint8Array }[] = [];
+  /** Ready here and told to others. */
+  readonly #told = new Map<Uint8Array, { at: number; pause: number }>();
 
   constructor(ports: TransactionPorts) {
     this.#ports = ports;
@@ -54,11 +60,13 @@ export class Transactions {
       if (propagate && this.#waiting.length < MAX_WAITING) this.#waiting.push({ key: toHex(hash), extrinsic });
     });
     const timer = setInterval(() => this.#tell(), COLLECT_MS);
+    const repair = setInterval(() => this.#again(), AGAIN_MS / 4);
     await new Promise<void>((resolve) => {
       if (signal.aborted) resolve();
       else signal.addEventListener('abort', () => resolve(), { once: true });
     });
     clearInterval(timer);
+    clearInterval(repair);
     unsubscribe();
   }
 
@@ -107,11 +115,32 @@ export class Transactions {
     if (this.#waiting.length === 0) return;
     const waiting = this.#waiting;
     this.#waiting = [];
+    for (const { extrinsic } of waiting) {
+      if (this.#told.size < MAX_KEPT) this.#told.set(extrinsic, { at: performance.now() + AGAIN_MS, pause: AGAIN_MS });
+    }
     const members = room.members();
     for (const batch of batches(waiting.filter(({ key }) => !this.#heard.has(key)))) room.publish(batch);
     const others = [...peers()].filter((peer) => !members.has(peer));
     if (others.length === 0) return;
     for (const batch of batches(waiting)) for (const peer of others) direct.send(peer, batch);
+  }
+
+  /** Gossip never says the same thing twice, so it goes straight to peers, whether they have it or not. */
+  #again(): void {
+    const { direct, peers, pool } = this.#ports;
+    if (this.#told.size === 0) return;
+    const ready = new Set(pool.ready());
+    const now = performance.now();
+    const due: { readonly extrinsic: Uint8Array }[] = [];
+    for (const [extrinsic, entry] of this.#told) {
+      if (!ready.has(extrinsic)) this.#told.delete(extrinsic);
+      else if (entry.at <= now && due.length < MAX_AGAIN) {
+        entry.pause *= 2;
+        entry.at = now + entry.pause;
+        due.push({ extrinsic });
+      }
+    }
+    for (const batch of batches(due)) for (const peer of peers()) direct.send(peer, batch);
   }
 }
 

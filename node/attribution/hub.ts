@@ -76,15 +76,22 @@ export class WorkerHub implements InferenceHub {
 
   /** What attached workers serve by the chain's word, those with the fewest jobs first. */
   models(): ServedModel[] {
-    const host = this.#verifier.state();
     const served: ServedModel[] = [];
     for (const { worker, jobs } of this.#workers.values()) {
-      for (const adapter of worker.adapters as readonly AdapterId[]) {
-        if (inference.servingOf(host, adapter, worker.account) === undefined) continue;
-        served.push({ adapter, name: models.adapterOf(host, adapter).name, worker: worker.account, waiting: jobs });
+      for (const adapter of worker.adapters) {
+        const model = this.served(adapter, worker.account, jobs);
+        if (model !== undefined) served.push(model);
       }
     }
     return served.sort((a, b) => a.adapter - b.adapter || a.waiting - b.waiting);
+  }
+
+  /** By the chain's word; undefined when the worker does not serve that adapter. */
+  served(adapter: number, worker: AccountId, waiting: number): ServedModel | undefined {
+    const host = this.#verifier.state();
+    const id = adapter as AdapterId;
+    if (inference.servingOf(host, id, worker) === undefined) return undefined;
+    return { adapter: id, name: models.adapterOf(host, id).name, worker, waiting };
   }
 
   generate(request: GenerationRequest, listener: JobListener): HubJob {
@@ -162,7 +169,7 @@ export class WorkerHub implements InferenceHub {
   /** Verifies before it passes on. Throws {@link HubError} to the worker when the receipt is wrong. */
   async answer(id: string, account: AccountId, receipt: SignedInferenceReceipt, text: string): Promise<void> {
     const { request } = this.#own(id, account);
-    const fault = this.#foreign(request, receipt, text) ?? (await this.#verifier.verify(receipt));
+    const fault = await this.faultOf(request, receipt, text);
     const job = this.#end(id);
     if (fault === undefined) {
       job?.listener.answer(receipt, text);
@@ -171,6 +178,15 @@ export class WorkerHub implements InferenceHub {
     const error = new HubError('BAD_RECEIPT', `the receipt does not hold: ${fault}`, fault);
     job?.listener.fail(error);
     throw error;
+  }
+
+  /** A code for what is wrong with an answer; undefined for one that holds. */
+  async faultOf(
+    request: GenerationRequest,
+    receipt: SignedInferenceReceipt,
+    text: string,
+  ): Promise<string | undefined> {
+    return this.#foreign(request, receipt, text) ?? (await this.#verifier.verify(receipt));
   }
 
   /** Whether a receipt is about something else than what was asked and said. */

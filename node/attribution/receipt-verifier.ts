@@ -27,7 +27,7 @@ import {
 import { receiptRules } from '../../runtime/primitives/attribution/split.ts';
 import { type ReceiptFault, verifyInferenceReceipt } from '../../runtime/primitives/attribution/verify.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
-import { sameAccount } from '../../runtime/primitives/types.ts';
+import { type Hash, sameAccount } from '../../runtime/primitives/types.ts';
 import type { BlobStore } from '../blobs/blob-store.ts';
 import type { Blocks, States } from '../client.ts';
 import { stateReader } from './state-reader.ts';
@@ -59,6 +59,8 @@ export interface VerifierPorts {
   readonly hashing: Hashing;
   readonly signatures: Signatures;
   readonly blobs: BlobStore;
+  /** Gets a blob that is not here from other nodes; false when they have not got it either. */
+  readonly fetch?: ((blob: Hash) => Promise<boolean>) | undefined;
 }
 
 interface Opened {
@@ -127,8 +129,11 @@ export class ReceiptVerifier {
     const key = toHex(features.featureFile) + toHex(features.sumFile);
     const before = this.#opened.get(key);
     if (before !== undefined) return before;
-    const { blobs, hashing } = this.#ports;
+    const { blobs, hashing, fetch } = this.#ports;
     const opening = (async () => {
+      for (const blob of [features.featureFile, features.sumFile, features.frequencyFile]) {
+        if (!blobs.has(blob)) await fetch?.(blob as Hash);
+      }
       const [rows, sums, frequencies] = await Promise.all(
         [features.featureFile, features.sumFile, features.frequencyFile].map((blob) => blobs.read(blob)),
       );

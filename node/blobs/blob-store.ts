@@ -81,6 +81,11 @@ export class BlobStore {
     return this.#sizes.has(nameOf(hash));
   }
 
+  /** Whether the chain has committed to it. */
+  expects(hash: Hash): boolean {
+    return this.#options.expected(hash) !== undefined;
+  }
+
   size(hash: Uint8Array): number | undefined {
     return this.#sizes.get(nameOf(hash));
   }

@@ -5,7 +5,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { pipeline } from 'node:stream/promises';
 import { fromHex } from '../../runtime/primitives/bytes.ts';
-import { asHash } from '../../runtime/primitives/types.ts';
+import { asHash, type Hash } from '../../runtime/primitives/types.ts';
 import { BlobError, type BlobErrorCode, type BlobStore } from './blob-store.ts';
 
 const PATH = /^\/blobs\/(?:0x)?([0-9a-f]{64})$/;
@@ -42,8 +42,17 @@ export function parseRange(header: string | undefined, size: number): readonly [
   return first >= size ? null : last < first ? undefined : [first, last];
 }
 
-/** Answers requests under `/blobs/`; false if the path is none of its own. */
-export function blobHandler(store: BlobStore): (request: IncomingMessage, response: ServerResponse) => boolean {
+/** Gets a blob from other nodes; false when it cannot be had. */
+export type FetchBlob = (hash: Hash) => Promise<boolean>;
+
+/**
+ * Answers requests under `/blobs/`; false if the path is none of its own. What is asked for and is not here is fetched from
+ * other nodes first, where there are any.
+ */
+export function blobHandler(
+  store: BlobStore,
+  fetch?: FetchBlob,
+): (request: IncomingMessage, response: ServerResponse) => boolean {
   return (request, response) => {
     const path = (request.url ?? '').split('?', 1)[0] as string;
     if (!path.startsWith('/blobs/')) return false;
@@ -52,7 +61,7 @@ export function blobHandler(store: BlobStore): (request: IncomingMessage, respon
       refuse(response, 400, 'BAD_NAME', 'a blob is named by 64 lower-case hex digits');
       return true;
     }
-    serve(store, name, request, response).catch((problem: unknown) => {
+    serve(store, fetch, name, request, response).catch((problem: unknown) => {
       if (problem instanceof BlobError) refuse(response, STATUS[problem.code], problem.code, problem.message);
       else if (request.destroyed || response.destroyed) response.destroy();
       else refuse(response, 500, 'INTERNAL', 'the request failed');
@@ -63,6 +72,7 @@ export function blobHandler(store: BlobStore): (request: IncomingMessage, respon
 
 async function serve(
   store: BlobStore,
+  fetch: FetchBlob | undefined,
   name: string,
   request: IncomingMessage,
   response: ServerResponse,
@@ -79,6 +89,7 @@ async function serve(
     }
     case 'GET':
     case 'HEAD': {
+      if (request.method === 'GET' && !store.has(hash)) await fetch?.(hash);
       const size = store.size(hash);
       if (size === undefined) throw new BlobError('NOT_FOUND', `no blob 0x${name} here`);
       const range = parseRange(request.headers.range, size);

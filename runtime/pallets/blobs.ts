@@ -52,6 +52,11 @@ export function drop(env: Env, blob: Hash): void {
   }
 }
 
+/** All blobs that are committed to, in the order of their hashes. */
+export function* committed(host: Host): Generator<Hash> {
+  yield* store.Blobs.keys(host);
+}
+
 export const sizeOf = (host: Host, blob: Hash): bigint | undefined => store.Blobs.get(host, blob)?.bytes;
 
 const api = runtimeApi({

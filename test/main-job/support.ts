@@ -10,7 +10,7 @@ import { SHIPPED_MODEL, startWorker, type WorkerStart } from '../../gpu-worker/s
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
-import { type Node, startNode } from '../../node/service.ts';
+import { type NetworkSettings, type Node, startNode } from '../../node/service.ts';
 import { Ledger } from '../../rpc/client/ledger.ts';
 import { type GatewayOptions, startGateway } from '../../rpc/gateway/gateway.ts';
 
@@ -45,7 +45,12 @@ export async function temporaryDirectory(test: Teardown): Promise<string> {
 /** Starts a node of the `dev` chain with short slots; `//Alice` authors. */
 export async function startLedger(
   test: Teardown,
-  options: { readonly slotDurationMs?: number; readonly basePath?: string; readonly log?: Log } = {},
+  options: {
+    readonly slotDurationMs?: number;
+    readonly basePath?: string;
+    readonly log?: Log;
+    readonly network?: NetworkSettings;
+  } = {},
 ): Promise<{
   readonly node: Node;
   readonly ledger: Ledger;
@@ -63,6 +68,7 @@ export async function startLedger(
       statePruning: 256,
       authority: '//Alice',
       rpc: { host: '127.0.0.1', port: 0, methods: 'auto' },
+      network: options.network,
       log: options.log ?? listener('node').log,
     },
     stop.signal,

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ChainSpec } from '../../node/chain-spec/chain-spec.ts';
-import { type Node, startNode } from '../../node/service.ts';
+import { type NetworkSettings, type Node, startNode } from '../../node/service.ts';
 
 export interface Member {
   readonly node: Node;
@@ -26,6 +26,25 @@ export interface MemberOptions {
 
 const verbose = process.env.VERBOSE !== undefined;
 
+/** Loopback, any port. */
+export const loopback = (bootNodes: readonly string[], sync: 'full' | 'warp' = 'full'): NetworkSettings => ({
+  listen: ['/ip4/127.0.0.1/tcp/0', '/ip4/127.0.0.1/tcp/0/ws'],
+  publicAddresses: [],
+  bootNodes,
+  reserved: [],
+  keyFile: undefined,
+  maxPeers: 25,
+  mdns: false,
+  kad: false,
+  sync,
+});
+
+export const addressOf = (node: Node): string => {
+  const address = node.network.listenAddresses().find((each) => !each.includes('/ws'));
+  if (address === undefined) throw new Error('the node does not listen');
+  return address;
+};
+
 export async function startMember(options: MemberOptions): Promise<Member> {
   const { name, spec, directory, authority, validator, bootNodes, sync = 'full' } = options;
   const stop = new AbortController();
@@ -40,17 +59,7 @@ export async function startMember(options: MemberOptions): Promise<Member> {
       authority,
       ...(validator !== undefined && { validator }),
       rpc: { host: '127.0.0.1', port: 0, methods: 'auto' },
-      network: {
-        listen: ['/ip4/127.0.0.1/tcp/0', '/ip4/127.0.0.1/tcp/0/ws'],
-        publicAddresses: [],
-        bootNodes,
-        reserved: [],
-        keyFile: undefined,
-        maxPeers: 25,
-        mdns: false,
-        kad: false,
-        sync,
-      },
+      network: loopback(bootNodes, sync),
       log: (level, message, fields) => {
         if (level === 'warn' || level === 'error') warnings.push(message);
         if (verbose) process.stderr.write(`${name} ${level} ${message} ${JSON.stringify(fields ?? {})}\n`);
@@ -58,11 +67,9 @@ export async function startMember(options: MemberOptions): Promise<Member> {
     },
     stop.signal,
   );
-  const address = node.network.listenAddresses().find((each) => !each.includes('/ws'));
-  if (address === undefined) throw new Error('the node does not listen');
   return {
     node,
-    address,
+    address: addressOf(node),
     warnings,
     stop: async () => {
       stop.abort();
