@@ -11,6 +11,7 @@ import { keysCommands } from './commands/keys.ts';
 import { modelCommands } from './commands/model.ts';
 import { nodeCommands } from './commands/node.ts';
 import { rewardsCommands } from './commands/rewards.ts';
+import { testnetCommands } from './commands/testnet.ts';
 import { workerCommands } from './commands/worker.ts';
 import { version } from './options.ts';
 
@@ -24,6 +25,7 @@ export function createProgram(): Command {
   nodeCommands(program);
   keysCommands(program);
   chainSpecCommands(program);
+  testnetCommands(program);
   program.commandsGroup('Bring a machine to it:');
   workerCommands(program);
   gatewayCommands(program);

@@ -1,6 +1,7 @@
 /** `openledger node`. */
 import type { Command } from 'commander';
 import { type NodeOptions, startNode } from '../../service.ts';
+import { announce } from '../child.ts';
 import { applyConfigFile } from '../config-file.ts';
 import { type NodeFlags, nodeOptions, withNodeFlags } from '../node-flags.ts';
 import { stopSignal } from '../options.ts';
@@ -10,6 +11,7 @@ async function runNode(options: NodeOptions): Promise<void> {
   const node = await startNode(options, stopSignal());
   log('info', `${spec.name}: JSON-RPC at ${node.rpc.ws} and ${node.rpc.http}, data in ${node.directory}`);
   if (node.metricsUrl !== undefined) log('info', `metrics at ${node.metricsUrl}`);
+  announce({ node: node.rpc.ws });
   process.on('SIGHUP', () => {
     try {
       node.reloadKeys();

@@ -1,5 +1,5 @@
 /** `openledger node`: what its flags and its configuration file come to, keys that outlive it, and how it says that it cannot start. */
-import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Command } from 'commander';
@@ -86,6 +86,9 @@ t.test('a configuration file', async (test) => {
   test.match({ rpc, validator, name }, { rpc: { port: 9950 }, validator: true, name: 'from flag' });
   test.equal(spec.id, 'openledger_local');
   test.match(network, { mdns: false, bootNodes: [PEER] });
+  const guide = await readFile(new URL('../../../node/deploy/README.md', import.meta.url), 'utf8');
+  await write(/```json\n(.*?)```/s.exec(guide)![1]!);
+  test.match(parse([], file), { validator: true, mdns: false, name: 'my validator' }, 'that of the guide');
   const refused: readonly (readonly [unknown, string])[] = [
     [{ colour: 'red' }, 'UNKNOWN_OPTION'],
     [{ config: 'other.json' }, 'UNKNOWN_OPTION'],
