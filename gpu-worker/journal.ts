@@ -183,7 +183,7 @@ export class WorkerJournal {
 
   async checkpoint(lease: bigint): Promise<TrainingCheckpoint | undefined> {
     const stored = await this.#read(`checkpoint/${width(lease)}`, storedCheckpoint);
-    return stored && { state: stored.state, losses: [...new Float64Array(stored.losses.slice().buffer)] };
+    return stored && { state: stored.state, losses: [...new Float64Array(new Uint8Array(stored.losses).buffer)] };
   }
 
   /** The work is done: from here on it is only handed in, whatever happens to the process. */

@@ -84,6 +84,22 @@ export async function register(link: NodeLink, options: WorkerOptions, baseModel
   if (!same) await link.submit('compute', 'update', wanted);
 }
 
+/**
+ * Makes up for what was slashed: below the least bond a worker is given nothing to do. False for one that cannot be: it is
+ * on its way out.
+ */
+export async function keepBond(link: NodeLink, options: WorkerOptions): Promise<boolean> {
+  const own = await link.ledger.read('compute', 'workers', compute.worker, link.pair.address);
+  if (own === undefined || own.leaving !== undefined) return false;
+  const { minBond } =
+    (await link.ledger.read('compute', 'parameters', compute.parameters)) ?? compute.DEFAULT_PARAMETERS;
+  if (own.bond >= minBond) return true;
+  const missing = (options.bond > minBond ? options.bond : minBond) - own.bond;
+  await link.submit('compute', 'bondMore', missing);
+  options.log('warn', `the bond was ${own.bond / 10n ** 18n} OPEN, below the least: made up for it`);
+  return true;
+}
+
 /** Proves the key to the node by its challenge; `hear` gets the node's jobs. */
 export async function attach(
   link: NodeLink,

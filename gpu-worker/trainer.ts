@@ -17,6 +17,7 @@ import type { WorkerJournal } from './journal.ts';
 import { type NodeLink, pause } from './link.ts';
 import { orderTerms, snapshotRecords } from './materials.ts';
 import type { Standing, WorkerOptions } from './options.ts';
+import { keepBond } from './standing.ts';
 import { trainOrder } from './training.ts';
 import type { Uploads } from './uploads.ts';
 
@@ -63,8 +64,9 @@ export class OrderTrainer {
     const open = orders.filter(
       ({ order, status }) => status.type === 'Open' && (this.#failures.get(order) ?? 0) < MAX_FAILURES,
     );
+    if (open.length === 0 || !(await keepBond(this.#link, this.#options))) return;
     // Workers begin at different places, so that they do not all pay for the same lease.
-    const first = open.length === 0 ? 0 : this.#link.account[0]! % open.length;
+    const first = this.#link.account[0]! % open.length;
     for (const { order } of [...open.slice(first), ...open.slice(0, first)]) {
       const lease = await this.#take(order);
       if (lease === undefined) continue;
@@ -78,8 +80,13 @@ export class OrderTrainer {
     try {
       await this.#link.submit('compute', 'takeLease', order);
     } catch (problem) {
-      if (problem instanceof LedgerError && problem.code.startsWith('Compute.')) return undefined;
-      throw problem;
+      if (!(problem instanceof LedgerError && problem.code.startsWith('Compute.'))) throw problem;
+      // Asked again and again, a call that cannot succeed costs its fee again and again.
+      if (!/NotOpen|TooManyLeases/.test(problem.code)) {
+        this.#failures.set(order, MAX_FAILURES);
+        this.#options.log('warn', `order ${order} cannot be taken: ${problem.message}`);
+      }
+      return undefined;
     }
     return this.#leaseOf(order);
   }

@@ -19,6 +19,7 @@ import { utf8 } from '../runtime/primitives/bytes.ts';
 import { decode, option, u64 } from '../runtime/primitives/scale/codec.ts';
 import { WorkerHub } from './attribution/hub.ts';
 import { ReceiptVerifier } from './attribution/receipt-verifier.ts';
+import { stateReader } from './attribution/state-reader.ts';
 import { BlobStore } from './blobs/blob-store.ts';
 import { blobHandler, type FetchBlob } from './blobs/http.ts';
 import { booksAudit } from './books.ts';
@@ -267,12 +268,13 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     let exchange: BlobExchange | undefined;
     const fetchBlob: FetchBlob = async (blob) => (await exchange?.fetch(blob, signal)) ?? false;
     const checks = new ReceiptVerifier({
-      blocks,
-      states: chain,
       hashing,
-      signatures,
-      blobs,
-      fetch: fetchBlob,
+      state: () => stateReader(chain.at(blocks.info().best.hash)!, hashing, signatures),
+      genesisHash: () => blocks.info().genesisHash,
+      async blob(hash) {
+        if (!blobs.has(hash)) await fetchBlob(hash);
+        return blobs.read(hash);
+      },
     });
     const local = new WorkerHub(checks, hashing);
     let hub: InferenceHub = local;

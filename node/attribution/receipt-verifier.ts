@@ -5,7 +5,7 @@
 import { LRUCache } from 'lru-cache';
 import { verifySignature } from '../../runtime/executive/extrinsic.ts';
 import { DispatchFailure } from '../../runtime/framework/dispatch.ts';
-import type { Hashing, Host, Signatures } from '../../runtime/host.ts';
+import type { Hashing, Host } from '../../runtime/host.ts';
 import * as attribution from '../../runtime/pallets/attribution.ts';
 import * as inference from '../../runtime/pallets/inference.ts';
 import * as models from '../../runtime/pallets/models.ts';
@@ -28,9 +28,7 @@ import { receiptRules } from '../../runtime/primitives/attribution/split.ts';
 import { type ReceiptFault, verifyInferenceReceipt } from '../../runtime/primitives/attribution/verify.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import { type Hash, sameAccount } from '../../runtime/primitives/types.ts';
-import type { BlobStore } from '../blobs/blob-store.ts';
-import type { Blocks, States } from '../client.ts';
-import { stateReader } from './state-reader.ts';
+import { BlobError } from '../blobs/blob-store.ts';
 
 export type VoucherFault =
   | 'OTHER_CHAIN'
@@ -54,13 +52,12 @@ export type VerificationFault =
 const KEPT_ADAPTERS = 16;
 
 export interface VerifierPorts {
-  readonly blocks: Blocks;
-  readonly states: States;
   readonly hashing: Hashing;
-  readonly signatures: Signatures;
-  readonly blobs: BlobStore;
-  /** Gets a blob that is not here from other nodes; false when they have not got it either. */
-  readonly fetch?: ((blob: Hash) => Promise<boolean>) | undefined;
+  /** The state that receipts are held against. */
+  state(): Host;
+  genesisHash(): Hash;
+  /** A published file. Throws a {@link BlobError} where it cannot be had. */
+  blob(hash: Hash): Promise<Uint8Array>;
 }
 
 interface Opened {
@@ -76,17 +73,14 @@ export class ReceiptVerifier {
     this.#ports = ports;
   }
 
-  /** The best block's state. */
+  /** The state that receipts are held against. */
   state(): Host {
-    const { blocks, states, hashing, signatures } = this.#ports;
-    const view = states.at(blocks.info().best.hash);
-    if (view === undefined) throw new Error('the best block has a state');
-    return stateReader(view, hashing, signatures);
+    return this.#ports.state();
   }
 
   /** Whether a session stands behind a voucher (`undefined`: it does). Who has used it up is the worker's business. */
   voucherFault(host: Host, { payload, signature }: SignedVoucher): VoucherFault | undefined {
-    if (!equalBytes(payload.chain, this.#ports.blocks.info().genesisHash)) return 'OTHER_CHAIN';
+    if (!equalBytes(payload.chain, this.#ports.genesisHash())) return 'OTHER_CHAIN';
     const session = inference.sessionOf(host, payload.session);
     if (session === undefined) return 'UNKNOWN_SESSION';
     if (!verifySignature(host, signature, hashOf(host, voucher, payload), session.key)) return 'BAD_VOUCHER_SIGNATURE';
@@ -108,14 +102,18 @@ export class ReceiptVerifier {
     if (inference.servingOf(host, promise.adapter, payload.worker)?.lease !== payload.lease) return 'NOT_SERVING';
     if (!verifySignature(host, signature, hashOf(host, inferenceReceipt, payload), payload.worker))
       return 'BAD_SIGNATURE';
+    const inForce = attribution.rulesInForce(host);
     let opened: Opened;
     try {
       opened = await this.#open(host, promise.adapter);
     } catch (problem) {
       if (problem instanceof CommitmentError || problem instanceof FeatureError) return 'BAD_DATA';
-      return 'NO_DATA';
+      if (problem instanceof BlobError) return 'NO_DATA';
+      throw problem;
     }
-    return verifyInferenceReceipt(payload, opened.data.model, receiptRules(attribution.rulesOf(host), adapter.markup));
+    const { model } = opened.data;
+    const faults = inForce.map((rules) => verifyInferenceReceipt(payload, model, receiptRules(rules, adapter.markup)));
+    return faults.includes(undefined) ? undefined : faults[0];
   }
 
   /** Why a receipt pays whom. Verify it first. */
@@ -129,13 +127,10 @@ export class ReceiptVerifier {
     const key = toHex(features.featureFile) + toHex(features.sumFile);
     const before = this.#opened.get(key);
     if (before !== undefined) return before;
-    const { blobs, hashing, fetch } = this.#ports;
+    const { hashing } = this.#ports;
     const opening = (async () => {
-      for (const blob of [features.featureFile, features.sumFile, features.frequencyFile]) {
-        if (!blobs.has(blob)) await fetch?.(blob as Hash);
-      }
       const [rows, sums, frequencies] = await Promise.all(
-        [features.featureFile, features.sumFile, features.frequencyFile].map((blob) => blobs.read(blob)),
+        [features.featureFile, features.sumFile, features.frequencyFile].map((blob) => this.#ports.blob(blob)),
       );
       const data = openCommitment(hashing, features, { features: rows!, sums: sums!, frequencies: frequencies! });
       return { data, explainer: new Explainer(hashing, data) };

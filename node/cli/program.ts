@@ -12,6 +12,7 @@ import { modelCommands } from './commands/model.ts';
 import { nodeCommands } from './commands/node.ts';
 import { rewardsCommands } from './commands/rewards.ts';
 import { testnetCommands } from './commands/testnet.ts';
+import { verifyCommands } from './commands/verify.ts';
 import { workerCommands } from './commands/worker.ts';
 import { version } from './options.ts';
 
@@ -34,6 +35,7 @@ export function createProgram(): Command {
   modelCommands(program);
   chatCommands(program);
   rewardsCommands(program);
+  verifyCommands(program);
   accountCommands(program);
   program.addHelpText(
     'after',

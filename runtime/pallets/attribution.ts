@@ -193,8 +193,12 @@ const errors = {
   TooBusy: error(19, 'Too many windows are open: try again in a few blocks.'),
 };
 
-/** The rules for receipts that are made now. */
-export const rulesOf = (host: Host): Rules => store.Rules.get(host);
+/** The rules for receipts that are made now, and those before them while receipts by them are still settled. */
+export function rulesInForce(host: Host): readonly Rules[] {
+  const previous = store.PreviousRules.get(host);
+  const now = store.Rules.get(host);
+  return previous === undefined || system.blockNumber(host) > previous.until ? [now] : [now, previous.rules];
+}
 
 // ---- rewards -------------------------------------------------------------------------------------------------
 
@@ -387,10 +391,7 @@ function voucherHolds(host: Host, batch: ReceiptBatch, given: ReceiptBatch['vouc
 
 /** Pools are rounded down receipt by receipt, so a batch's may be up to one unit a receipt below that of its fees. */
 function rulesBehind(host: Host, { fees, pool, receipts }: ReceiptBatch, markup: number): Rules | undefined {
-  const previous = store.PreviousRules.get(host);
-  const known = [store.Rules.get(host)];
-  if (previous !== undefined && system.blockNumber(host) <= previous.until) known.push(previous.rules);
-  return known.find((each) => {
+  return rulesInForce(host).find((each) => {
     const most = receiptRules(each, markup).poolOf(fees);
     return pool <= most && most - pool <= 2n * BigInt(receipts);
   });

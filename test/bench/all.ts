@@ -9,6 +9,8 @@ import { meets, printFigures, readReport } from './support/report.ts';
 
 interface Bench {
   readonly name: string;
+  /** Where it lies, if not under its name. */
+  readonly file?: string;
   readonly full: readonly string[];
   readonly quick: readonly string[];
 }
@@ -20,6 +22,8 @@ const BENCHES: readonly Bench[] = [
   { name: 'trie', full: [], quick: ['--largest', '100000'] },
   { name: 'crypto', full: [], quick: [] },
   { name: 'pool', full: [], quick: [] },
+  { name: 'attribution-verify', file: 'attribution/verify', full: [], quick: [] },
+  { name: 'attribution-share', file: 'attribution/share', full: [], quick: ['--answers', '4'] },
   { name: 'day', full: [], quick: ['--blocks', '1800'] },
 ];
 
@@ -31,10 +35,10 @@ const unknown = positionals.filter((each) => !BENCHES.some(({ name }) => name ==
 if (unknown.length > 0) throw new Error(`no bench is called ${unknown.join(', ')}`);
 const chosen = BENCHES.filter(({ name }) => positionals.length === 0 || positionals.includes(name));
 
-const run = ({ name, full, quick }: Bench): Promise<number> =>
+const run = ({ name, file: path = name, full, quick }: Bench): Promise<number> =>
   new Promise((resolve, reject) => {
     console.log(`\n== ${name}`);
-    const file = fileURLToPath(new URL(`./${name}.ts`, import.meta.url));
+    const file = fileURLToPath(new URL(`./${path}.ts`, import.meta.url));
     const child = spawn(process.execPath, [file, ...(values.quick ? quick : full)], {
       stdio: 'inherit',
     });

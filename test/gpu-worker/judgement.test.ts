@@ -16,6 +16,7 @@ import {
   answer,
   batchCase,
   CONFIG,
+  forwarding,
   hashing,
   materialOf,
   open,
@@ -154,7 +155,7 @@ t.test('an answer', { timeout: 120_000 }, async (test) => {
 
   /** Receipts of a worker whose engine is not what it says. */
   const dishonest = async (engineOf: Partial<LoadedModel>, of: AdapterMaterial = material) => {
-    const lying = await open({ ...bound(model), ...engineOf }, of);
+    const lying = await open({ ...forwarding(model), ...engineOf }, of);
     const made = await answer(lying, request(1n));
     await lying.close();
     return judge([made.receipt], made.disclosed);
@@ -212,20 +213,3 @@ t.test('an answer', { timeout: 120_000 }, async (test) => {
     'an answer that was ended early',
   );
 });
-
-/** Methods of a model that keep to it: it has private fields. */
-function bound(model: LoadedModel): LoadedModel {
-  return {
-    info: model.info,
-    tokenizer: model.tokenizer,
-    openAdapter: (files) => model.openAdapter(files),
-    train: (job, hooks) => model.train(job, hooks),
-    generate: (asked, hooks) => model.generate(asked, hooks),
-    losses: (examples, adapter, signal) => model.losses(examples, adapter, signal),
-    layout: (lora, options) => model.layout(lora, options),
-    gradients: (examples, adapter, options) => model.gradients(examples, adapter, options),
-    covariances: (examples, adapter, options) => model.covariances(examples, adapter, options),
-    metrics: () => model.metrics(),
-    close: () => model.close(),
-  };
-}

@@ -4,6 +4,7 @@ import { books } from '../../rpc/client/accounts.ts';
 import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../rpc/client/datanets.ts';
 import type { Ledger } from '../../rpc/client/ledger.ts';
 import { baseModels, orderTraining, trainingConfigOf } from '../../rpc/client/models.ts';
+import * as compute from '../../runtime/pallets/compute.ts';
 import type { BaseModelId, DatanetId, OrderId } from '../../runtime/primitives/attribution/ids.ts';
 import { hashing, OPEN, startLedger } from '../main-job/support.ts';
 
@@ -78,4 +79,11 @@ export async function order(
 export async function balanced(ledger: Ledger): Promise<boolean> {
   const { sum, issuance } = await books(ledger);
   return sum === issuance;
+}
+
+/** As root: how many blocks a lease lasts without being renewed. */
+export async function setLeases({ ledger, pair }: World, leaseBlocks: number): Promise<void> {
+  const parameters = { ...compute.DEFAULT_PARAMETERS, leaseBlocks };
+  const call = ledger.tx('compute', 'setParameters', parameters);
+  await ledger.submit(pair('//Alice'), ledger.tx('sudo', 'sudo', call));
 }

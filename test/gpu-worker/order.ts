@@ -155,3 +155,20 @@ export function batchCase(receipts: readonly SignedInferenceReceipt[], item = 0)
 
 export const open = (model: LoadedModel, material: AdapterMaterial): Promise<ServedAdapter> =>
   ServedAdapter.open(hashing, model, material);
+
+/** Methods of a model that keep to it: it has private fields. */
+export function forwarding(model: LoadedModel): LoadedModel {
+  return {
+    info: model.info,
+    tokenizer: model.tokenizer,
+    openAdapter: (files) => model.openAdapter(files),
+    train: (job, hooks) => model.train(job, hooks),
+    generate: (asked, hooks) => model.generate(asked, hooks),
+    losses: (examples, adapter, signal) => model.losses(examples, adapter, signal),
+    layout: (lora, options) => model.layout(lora, options),
+    gradients: (examples, adapter, options) => model.gradients(examples, adapter, options),
+    covariances: (examples, adapter, options) => model.covariances(examples, adapter, options),
+    metrics: () => model.metrics(),
+    close: () => model.close(),
+  };
+}

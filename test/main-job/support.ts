@@ -48,6 +48,7 @@ export async function startLedger(
   options: {
     readonly slotDurationMs?: number;
     readonly basePath?: string;
+    readonly port?: number;
     readonly log?: Log;
     readonly network?: NetworkSettings;
   } = {},
@@ -67,7 +68,7 @@ export async function startLedger(
       basePath: options.basePath ?? (await temporaryDirectory(test)),
       statePruning: 256,
       authority: '//Alice',
-      rpc: { host: '127.0.0.1', port: 0, methods: 'auto' },
+      rpc: { host: '127.0.0.1', port: options.port ?? 0, methods: 'auto' },
       network: options.network,
       log: options.log ?? listener('node').log,
     },

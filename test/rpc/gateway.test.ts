@@ -1,15 +1,27 @@
 /** The gateway through the unmodified `openai` package: answers with their attribution, money, and every refusal. */
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import OpenAI, { APIError } from 'openai';
-import t from 'tap';
+import t, { type Test } from 'tap';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { claim, pendingBatches, rewardsOf } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
-import { inferenceReceipt, signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import { featureFile, rowLeaf } from '../../runtime/primitives/attribution/features.ts';
+import { verifyLeaf } from '../../runtime/primitives/attribution/merkle.ts';
+import {
+  inferenceReceipt,
+  signedInferenceReceipt,
+  signedTrainingReceipt,
+} from '../../runtime/primitives/attribution/receipts.ts';
+import { sumFile, sumLeaf } from '../../runtime/primitives/attribution/sums.ts';
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
-import { decode } from '../../runtime/primitives/scale/codec.ts';
-import { balanced, order, until, world } from '../gpu-worker/ledger-world.ts';
+import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
+import { asHash } from '../../runtime/primitives/types.ts';
+import { balanced, order, until, type World, world } from '../gpu-worker/ledger-world.ts';
 import { attachWorker, hashing, listener, OPEN, openGateway } from '../main-job/support.ts';
+
+const CLI = fileURLToPath(new URL('../../node/cli/main.ts', import.meta.url));
 
 interface Attribution {
   readonly receipt: string;
@@ -73,6 +85,9 @@ t.test('the openai package', { timeout: 150_000 }, async (test) => {
   const paid = attributionOf(whole).contributors.reduce((sum, { amount }) => sum + BigInt(amount), 0n);
   test.equal(paid + receipt.remainder, receipt.pool, 'shares and remainder are the pool');
   test.same(await ledger.rpc.call('attribution_verify', attributionOf(whole).receipt), { valid: true, fault: null });
+
+  await explained(test, ledger, whole);
+  await verified(test, url, attributionOf(whole).receipt);
 
   const said: string[] = [];
   let last: unknown;
@@ -176,3 +191,87 @@ t.test('the openai package', { timeout: 150_000 }, async (test) => {
   test.ok(await balanced(ledger), 'to the last unit');
   test.same(heard.lines, [], 'no failure of the gateway’s own');
 });
+
+interface Proof {
+  readonly first: number;
+  readonly siblings: readonly string[];
+}
+interface Explanation {
+  readonly shares: readonly { readonly contributor: string; readonly entry: number; readonly proof: Proof }[];
+  readonly records: readonly {
+    readonly index: number;
+    readonly record: string;
+    readonly score: string;
+    readonly proof: Proof;
+  }[];
+  readonly spans: readonly {
+    readonly start: number;
+    readonly matches: readonly { readonly record: number; readonly offset: number }[];
+  }[];
+}
+
+/** Contributors, records and spans, each proof checked against the roots on the chain. */
+async function explained(test: Test, ledger: World['ledger'], answer: unknown): Promise<void> {
+  const receipt = receiptOf(answer);
+  const told = await ledger.rpc.call<Explanation>('attribution_explain', attributionOf(answer).receipt, 5);
+  const { adapter } = receipt.voucher.payload;
+  const { features } = (await ledger.read('models', 'receipts', signedTrainingReceipt, adapter))!.payload;
+  const { rows } = decode(featureFile, await ledger.blob(features.featureFile));
+  const { entries } = decode(sumFile, await ledger.blob(features.sumFile));
+  const proofOf = ({ first, siblings }: Proof) => ({ first, siblings: siblings.map((each) => asHash(fromHex(each))) });
+  test.same(
+    told.shares.map(({ contributor }) => contributor),
+    receipt.shares.map(({ contributor }) => toHex(contributor)),
+  );
+  for (const { entry, proof } of told.shares) {
+    const leaf = sumLeaf(hashing, entries[entry]!);
+    test.ok(
+      verifyLeaf(hashing, 'sums', features.sumRoot, features.sumEntries, leaf, proofOf(proof)),
+      'a sum is proven',
+    );
+  }
+  test.equal(told.records.length, 5);
+  for (const [at, { index, record, score, proof }] of told.records.entries()) {
+    const row = rows[index]!;
+    test.equal(record, toHex(row.record));
+    test.ok(
+      verifyLeaf(hashing, 'features', features.featureRoot, rows.length, rowLeaf(hashing, row), proofOf(proof)),
+      'a row is proven',
+    );
+    if (at > 0) test.ok(BigInt(told.records[at - 1]!.score) >= BigInt(score), 'best first');
+  }
+  test.same(
+    told.spans.map(({ start, matches }) => [start, matches.map(({ record, offset }) => [record, offset])]),
+    receipt.spans.map(({ start, matches }) => [start, matches.map(({ record, offset }) => [record, offset])]),
+  );
+}
+
+/** The small verifier as people run it: its verdict, and its exit code. */
+async function verified(test: Test, node: string, receipt: string): Promise<void> {
+  const run = (input: string) =>
+    new Promise<{ code: number | null; out: string; err: string }>((resolve) => {
+      const child = spawn(process.execPath, [CLI, 'verify', '-', '--json', '--node', node]);
+      let [out, err] = ['', ''];
+      child.stdout.on('data', (chunk) => {
+        out += chunk;
+      });
+      child.stderr.on('data', (chunk) => {
+        err += chunk;
+      });
+      child.on('close', (code) => resolve({ code, out, err }));
+      child.stdin.end(input);
+    });
+  const { payload, signature } = decode(signedInferenceReceipt, fromHex(receipt));
+  const raised = payload.shares.map((each, at) => (at === 0 ? { ...each, influence: each.influence + 1n } : each));
+  const forged = toHex(encode(signedInferenceReceipt, { payload: { ...payload, shares: raised }, signature }));
+  const [good, bad, none] = await Promise.all([run(JSON.stringify({ receipt })), run(forged), run('0x00')]);
+  const verdict = JSON.parse(good.out) as { valid: boolean; contributors: unknown[]; records: unknown[] };
+  test.equal(good.code, 0, good.err);
+  test.equal(verdict.valid, true);
+  test.equal(verdict.contributors.length, payload.shares.length);
+  test.equal(verdict.records.length, 10);
+  test.equal(bad.code, 2, bad.err);
+  test.equal((JSON.parse(bad.out) as { fault: string }).fault, 'BAD_SIGNATURE');
+  test.equal(none.code, 1);
+  test.match(none.err, /BAD_RECEIPT_INPUT/);
+}

@@ -1,0 +1,113 @@
+/** Workers check workers on a whole ledger: honest work passes, a worker whose engine lies is caught and pays. */
+import type { KeyringPair } from '@polkadot/keyring/types';
+import t from 'tap';
+import { embeddedEngine } from '../../gpu-worker/engines/embedded/engine.ts';
+import type { LoadedModel } from '../../gpu-worker/engines/engine.ts';
+import { SHIPPED_MODEL } from '../../gpu-worker/start.ts';
+import { runWorker } from '../../gpu-worker/worker.ts';
+import { createSignatures } from '../../node/crypto/signatures.ts';
+import { awaitAdapter, standingOf } from '../../rpc/client/models.ts';
+import { pendingBatches } from '../../rpc/client/rewards.ts';
+import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
+import * as compute from '../../runtime/pallets/compute.ts';
+import { hashing, listener, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
+import { balanced, order, until, world } from './ledger-world.ts';
+import { forwarding } from './order.ts';
+
+t.test('three auditors, and a worker that begins to lie', { timeout: 115_000 }, async (test) => {
+  const chain = await world(test);
+  const { ledger, node, pair } = chain;
+  const parameters = {
+    ...{ rate: 1_000_000_000, auditors: 3, commitBlocks: 24, revealBlocks: 8 },
+    ...{ fee: OPEN / 10n, silenceSlash: 10n * OPEN },
+  };
+  const set = ledger.tx('audits', 'setParameters', parameters);
+  await ledger.submit(pair('//Alice'), ledger.tx('sudo', 'sudo', set));
+
+  const engine = await embeddedEngine();
+  const model = await engine.load(SHIPPED_MODEL);
+  const signatures = await createSignatures();
+  const stop = new AbortController();
+  const heard: string[] = [];
+  const running: Promise<void>[] = [];
+  const attach = async (uri: string, by: LoadedModel, works: boolean): Promise<KeyringPair> => {
+    const who = pair(uri);
+    const { log } = listener(uri);
+    const options = {
+      ...{ node: node.rpc.ws, pair: who, directory: await temporaryDirectory(test), model: by },
+      ...{ modelDirectory: SHIPPED_MODEL, licence: 'Apache-2.0', engine: 'embedded', exact: true, bond: 2_000n * OPEN },
+      ...{ training: works, serving: works, auditing: !works, maxAdapters: 8, settleMs: 1_000, checkpointSteps: 50 },
+      ...{ hashing, signatures },
+    };
+    running.push(
+      runWorker(
+        {
+          ...options,
+          log: (level, message) => {
+            heard.push(`${uri} ${message}`);
+            log(level, message);
+          },
+        },
+        stop.signal,
+      ),
+    );
+    await until(`${uri} at work`, async () => heard.find((each) => each.startsWith(`${uri} attached`)));
+    return who;
+  };
+  test.teardown(async () => {
+    stop.abort();
+    await Promise.all(running);
+    await engine.close();
+  });
+
+  /** From now on the features are those of other gradients: cheaper, and wrong. */
+  let lying = false;
+  const wavering: LoadedModel = {
+    ...forwarding(model),
+    async *gradients(examples, adapter, options) {
+      for await (const each of model.gradients(examples, adapter, options)) {
+        yield lying ? { ...each, gradient: each.gradient.map((value, at) => (at % 2 === 0 ? value : -value)) } : each;
+      }
+    },
+  };
+  const worker = await attach('//Bob', wavering, true);
+  const auditors: KeyringPair[] = [];
+  for (const uri of ['//Ferdie', '//Eve//stash', '//Dave//stash']) auditors.push(await attach(uri, model, false));
+  const workerOf = async ({ address }: KeyringPair) =>
+    (await ledger.read('compute', 'workers', compute.worker, address))!;
+
+  const id = await order(chain, 'things');
+  test.equal(await awaitAdapter(ledger, id), 0, 'an honest training passes its audit');
+  const nothing = heard.filter((each) => each.endsWith('audit 0: nothing wrong'));
+  test.equal(nothing.length, 3, 'three made it again');
+
+  const payer = pair('//Charlie//stash');
+  const key = payer.derive('//session');
+  const session = await openSession(ledger, payer, key.publicKey, 5n * OPEN);
+  const gateway = await openGateway(test, { node: node.rpc.ws, key, session });
+  const ask = async (prompt: string): Promise<bigint> => {
+    const asked = { model: 'things', prompt, max_tokens: 12, temperature: 0 };
+    const response = await fetch(`${gateway.url}/completions`, { method: 'POST', body: JSON.stringify(asked) });
+    const answer = (await response.json()) as { attribution?: { fee: string } };
+    return BigInt(answer.attribution?.fee ?? 0);
+  };
+  const honest = await until('an answer', async () => (await ask('The wren lives')) || undefined);
+  const over = async () => ((await pendingBatches(ledger)).length === 0 ? true : undefined);
+  await until('settlement', async () => ((await sessionOf(ledger, session))!.settled === honest ? true : undefined));
+  await until('the end of its window', over);
+  test.equal(heard.filter((each) => each.endsWith('audit 1: nothing wrong')).length, 3, 'an honest answer passes');
+  test.equal((await workerOf(worker)).slashed, 0n);
+  test.equal((await sessionOf(ledger, session))!.settled, honest);
+
+  lying = true;
+  test.ok((await ask('The newt lives')) > 0n, 'every integer of the receipt is right');
+  await until('the verdict', async () => ((await workerOf(worker)).slashed > 0n ? true : undefined));
+  test.equal(heard.filter((each) => each.endsWith('audit 2: COSINE')).length, 3, 'but not its feature');
+  test.equal((await workerOf(worker)).slashed, 500n * OPEN, 'which costs the worker');
+  const { settled, deposit } = (await sessionOf(ledger, session))!;
+  test.equal(settled, honest, 'the payer has the fees back');
+  test.equal(settled + deposit, 5n * OPEN);
+  for (const each of auditors) test.equal((await workerOf(each)).slashed, 0n, 'nobody was silent');
+  test.equal((await standingOf(ledger, id)).type, 'live');
+  test.ok(await balanced(ledger), 'to the last unit');
+});

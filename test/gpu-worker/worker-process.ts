@@ -1,0 +1,40 @@
+/** A worker in a process of its own, so that it can be killed: `node worker-process.ts JSON` with the settings below. */
+import { Keyring } from '@polkadot/api';
+import { cryptoWaitReady } from '@polkadot/util-crypto';
+import { SHIPPED_MODEL, startWorker } from '../../gpu-worker/start.ts';
+import { createHashing } from '../../node/crypto/hashing.ts';
+import { createSignatures } from '../../node/crypto/signatures.ts';
+
+export interface ProcessSettings {
+  readonly node: string;
+  readonly uri: string;
+  readonly directory: string;
+  readonly settleMs: number;
+  readonly checkpointSteps: number;
+}
+
+const settings = JSON.parse(process.argv[2]!) as ProcessSettings;
+const stop = new AbortController();
+process.once('SIGTERM', () => stop.abort());
+await cryptoWaitReady();
+await startWorker(
+  {
+    node: settings.node,
+    pair: new Keyring({ type: 'sr25519', ss58Format: 42 }).createFromUri(settings.uri),
+    directory: settings.directory,
+    modelDirectory: SHIPPED_MODEL,
+    engineChoice: 'embedded',
+    licence: 'Apache-2.0',
+    bond: 1_000n * 10n ** 18n,
+    training: true,
+    serving: true,
+    auditing: false,
+    maxAdapters: 8,
+    settleMs: settings.settleMs,
+    checkpointSteps: settings.checkpointSteps,
+    hashing: createHashing(),
+    signatures: await createSignatures(),
+    log: (level, message) => process.stdout.write(`${level} ${message}\n`),
+  },
+  stop.signal,
+);

@@ -1,0 +1,199 @@
+/** Workers, receipts and vouchers that are not what they should be, at the node: each has its own code, none is passed on. */
+import t from 'tap';
+import { embeddedEngine } from '../../gpu-worker/engines/embedded/engine.ts';
+import { NodeLink } from '../../gpu-worker/link.ts';
+import { adapterMaterial } from '../../gpu-worker/materials.ts';
+import { ServedAdapter } from '../../gpu-worker/serving.ts';
+import { SHIPPED_MODEL } from '../../gpu-worker/start.ts';
+import { JsonRpcClient, JsonRpcError } from '../../rpc/client/json-rpc.ts';
+import { awaitAdapter } from '../../rpc/client/models.ts';
+import { openSession } from '../../rpc/client/sessions.ts';
+import { attachment, generationRequest } from '../../rpc/inference-codecs.ts';
+import * as inference from '../../runtime/pallets/inference.ts';
+import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
+import type { AdapterId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
+import {
+  type InferenceReceipt,
+  inferenceReceipt,
+  signedInferenceReceipt,
+  type Voucher,
+  voucher,
+} from '../../runtime/primitives/attribution/receipts.ts';
+import { DEFAULT_RULES, receiptRules } from '../../runtime/primitives/attribution/split.ts';
+import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
+import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
+import { asAccountId, multiSignature } from '../../runtime/primitives/types.ts';
+import { order, PRICE, until, world } from '../gpu-worker/ledger-world.ts';
+import { attachWorker, hashing, OPEN } from '../main-job/support.ts';
+
+type Signer = { sign(data: Uint8Array): Uint8Array };
+const signed = (by: Signer, digest: Uint8Array) => ({ type: 'Sr25519' as const, value: by.sign(digest) });
+const codeOf = async (body: Promise<unknown>): Promise<unknown> => {
+  try {
+    await body;
+    return 'no error';
+  } catch (problem) {
+    if (!(problem instanceof JsonRpcError)) throw problem;
+    return problem.data;
+  }
+};
+
+t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
+  const chain = await world(test);
+  const { ledger, node, pair } = chain;
+  const url = node.rpc.ws;
+  const worker = pair('//Bob');
+  const honest = await attachWorker(test, { node: url, pair: worker });
+  const adapter = (await awaitAdapter(ledger, await order(chain, 'things'))) as AdapterId;
+  const account = asAccountId(new Uint8Array(worker.publicKey));
+  const serving = () => ledger.read('inference', 'serving', inference.serving, adapter, worker.address);
+  const { lease } = await until('the serving lease', serving);
+  await honest.stop();
+
+  const payer = pair('//Eve');
+  const session = await openSession(ledger, payer, payer.publicKey, 5n * OPEN);
+  const engine = await embeddedEngine();
+  test.teardown(() => engine.close());
+  const model = await engine.load(SHIPPED_MODEL);
+  const link = new NodeLink(url, worker, () => {});
+  const stop = new AbortController();
+  const connected = link.run(
+    (_, over) => new Promise((resolve) => over.addEventListener('abort', () => resolve())),
+    stop.signal,
+  );
+  await link.ready(stop.signal);
+  const served = await ServedAdapter.open(hashing, model, await adapterMaterial(link, adapter));
+  stop.abort();
+  await connected;
+
+  // 1. Who attaches proves its key, by a challenge of the connection's own, once.
+  const line = await JsonRpcClient.connect(url);
+  test.teardown(() => line.close());
+  const prove = async (challenge: string, by: Signer = worker) => {
+    const digest = hashOf(hashing, attachment, {
+      chain: ledger.genesisHash,
+      challenge: fromHex(challenge),
+      worker: account,
+    });
+    return toHex(encode(multiSignature, signed(by, digest)));
+  };
+  const jobs: { job: string; request: string }[] = [];
+  const attach = (signature: string) =>
+    line.subscribe('worker_attach', 'worker_detach', [toHex(account), signature, [adapter]], (each) => {
+      if ((each as { type: string }).type === 'generate') jobs.push(each as { job: string; request: string });
+    });
+  test.equal(await codeOf(line.call('worker_serving', [adapter])), 'NOT_ATTACHED');
+  test.equal(await codeOf(attach(toHex(new Uint8Array(65)))), 'NO_CHALLENGE');
+  const challenge = await line.call<string>('worker_challenge');
+  test.equal(await codeOf(prove(challenge, payer).then(attach)), 'BAD_SIGNATURE', 'another key');
+  test.equal(await codeOf(prove(challenge).then(attach)), 'NO_CHALLENGE', 'a challenge is good for one try');
+  await attach(await prove(await line.call<string>('worker_challenge')));
+
+  // 2. Vouchers: the session's key, in order, once, within the deposit, at the adapter's price.
+  let nonce = 0n;
+  const requestWith = (change: Partial<Voucher> = {}, by: Signer = payer) => {
+    const payload: Voucher = {
+      chain: ledger.genesisHash,
+      session: session as SessionId,
+      worker: account,
+      nonce: ++nonce,
+      cumulative: OPEN,
+      adapter,
+      price: PRICE,
+      ...change,
+    };
+    return {
+      voucher: { payload, signature: signed(by, hashOf(hashing, voucher, payload)) },
+      input: { type: 'Text' as const, value: 'The wren lives' },
+      ...{ maxTokens: 8, temperature: 0, topP: 1_000_000_000, seed: 1n, stop: [] },
+    };
+  };
+  type Told = { type: string; code?: string; reason?: string | null; text?: string };
+  const ask = async (request: ReturnType<typeof requestWith>): Promise<{ readonly outcome: Promise<Told> }> => {
+    let tell: (told: Told) => void = () => {};
+    const outcome = new Promise<Told>((resolve) => {
+      tell = resolve;
+    });
+    await ledger.rpc.subscribe(
+      'inference_generate',
+      'inference_cancel',
+      [toHex(encode(generationRequest, request))],
+      (each) => {
+        const told = each as Told;
+        if (told.type === 'answer' || told.type === 'error') tell(told);
+      },
+    );
+    return { outcome };
+  };
+  const refusal = (change: Partial<Voucher>, by?: Signer) => codeOf(ask(requestWith(change, by)));
+  test.equal(await refusal({}, worker), 'BAD_VOUCHER', 'another key');
+  test.equal(
+    await refusal({ chain: ledger.genesisHash.map((byte) => byte ^ 1) as never }),
+    'BAD_VOUCHER',
+    'another chain',
+  );
+  test.equal(await refusal({ session: 99n as SessionId }), 'BAD_VOUCHER', 'no session');
+  test.equal(await refusal({ cumulative: 5n * OPEN + 1n }), 'DEPOSIT_SPENT', 'over the deposit');
+  test.equal(await refusal({ price: { ...PRICE, output: 1n } }), 'WRONG_PRICE');
+  test.equal(await refusal({ adapter: 7 as AdapterId }), 'NOT_SERVED');
+  test.equal(await refusal({ worker: asAccountId(new Uint8Array(payer.publicKey)) }), 'NO_WORKER');
+  const accepted = requestWith();
+  await ask(accepted);
+  test.equal(await codeOf(ask(accepted)), 'STALE_VOUCHER', 'replayed');
+  test.equal(await refusal({ nonce: accepted.voucher.payload.nonce - 1n }), 'STALE_VOUCHER', 'out of order');
+
+  // 3. Receipts: what the worker hands in is checked before anybody relies on it.
+  const rules = receiptRules(DEFAULT_RULES, 100_000_000);
+  const job = async () => {
+    const found = await until('the job', async () => jobs.shift());
+    const request = decode(generationRequest, fromHex(found.request));
+    const { input, voucher: paid, ...rest } = request;
+    const made = await served.answer(
+      { ...rest, voucher: paid, prompt: input.value as string },
+      { worker: account, lease, rules },
+    );
+    return { id: found.job, made };
+  };
+  const handIn = (id: string, payload: InferenceReceipt, text: string, by: Signer = worker) => {
+    const receipt = { payload, signature: signed(by, hashOf(hashing, inferenceReceipt, payload)) };
+    return codeOf(line.call('worker_answer', id, toHex(encode(signedInferenceReceipt, receipt)), text));
+  };
+  const first = await job();
+  test.equal(await handIn(first.id, first.made.receipt, first.made.text), 'no error', 'an honest one');
+  test.equal(await handIn(first.id, first.made.receipt, first.made.text), 'UNKNOWN_JOB', 'a job is answered once');
+
+  const tampered = async (
+    change: (receipt: InferenceReceipt) => InferenceReceipt,
+    { text = (said: string) => said, by = worker as Signer } = {},
+  ): Promise<string | undefined | null> => {
+    const { outcome } = await ask(requestWith());
+    const { id, made } = await job();
+    test.equal(await handIn(id, change(made.receipt), text(made.text), by), 'BAD_RECEIPT');
+    const told = await outcome;
+    test.equal(told.code, 'BAD_RECEIPT', 'nor does the application get it');
+    return told.reason;
+  };
+  const raised = (receipt: InferenceReceipt): InferenceReceipt => ({
+    ...receipt,
+    shares: receipt.shares.map((each, at) => (at === 0 ? { ...each, influence: each.influence + 1n } : each)),
+  });
+  test.match(await tampered(raised), /^(INFLUENCE|AMOUNT)$/, 'a forged score');
+  test.equal(await tampered((receipt) => receipt, { by: payer }), 'BAD_SIGNATURE', 'signed with another key');
+  test.equal(await tampered(() => first.made.receipt), 'OTHER_VOUCHER', 'a replayed receipt');
+  test.equal(
+    await tampered((receipt) => ({ ...receipt, lease: (lease + 1n) as typeof lease })),
+    'NOT_SERVING',
+    'another lease',
+  );
+  test.equal(await tampered((receipt) => ({ ...receipt, fee: receipt.fee + 1n })), 'FEE', 'a higher fee');
+  test.equal(await tampered((receipt) => ({ ...receipt, pool: receipt.pool - 1n })), 'POOL', 'less for contributors');
+  test.equal(
+    await tampered((receipt) => ({ ...receipt, shares: [], remainder: receipt.pool })),
+    'MISSING_SHARE',
+    'contributors left out',
+  );
+  test.equal(await tampered((receipt) => receipt, { text: (said) => `${said}!` }), 'OTHER_TEXT', 'another answer');
+  test.equal(await tampered((receipt) => ({ ...receipt, promptHash: receipt.outputHash })), 'OTHER_PROMPT');
+  test.equal(await tampered((receipt) => ({ ...receipt, training: receipt.promptHash })), 'OTHER_TRAINING');
+  await served.close();
+});
