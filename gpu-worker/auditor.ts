@@ -47,22 +47,26 @@ export class Auditor {
   }
 
   async look(signal: AbortSignal): Promise<void> {
-    const { ledger, account } = this.#link;
+    const { ledger } = this.#link;
     const best = await ledger.bestNumber();
-    const open = new Set<number>();
-    for (const { key, value } of await ledger.entries('audits', 'audits', audits.audit)) {
-      const id = idOfKey(key);
-      open.add(id);
-      if (sameAccount(value.accused, account)) await this.#disclose(id, value, best);
-      const own = value.auditors.find((each) => sameAccount(each.account, account));
-      if (own === undefined || own.verdict !== undefined) continue;
-      if (own.commitment === undefined) {
-        if (best + MARGIN <= value.commitUntil) await this.#commit(id, value, best, signal);
-      } else if (best >= value.commitUntil && best + 1 < value.revealUntil) await this.#reveal(id);
-    }
+    const entries = await ledger.entries('audits', 'audits', audits.audit);
+    // Each step waits for a block: one after the other, some would come too late.
+    await Promise.all(entries.map(({ key, value }) => this.#step(idOfKey(key), value, best, signal)));
+    const open = new Set(entries.map(({ key }) => idOfKey(key)));
     for (const id of (await this.#journal.verdicts()).keys()) {
       if (!open.has(Number(id))) await this.#journal.forgetVerdict(Number(id));
     }
+  }
+
+  /** What this worker has to do in an audit now, if anything. */
+  async #step(id: number, audit: audits.Audit, best: number, signal: AbortSignal): Promise<void> {
+    const { account } = this.#link;
+    if (sameAccount(audit.accused, account)) await this.#disclose(id, audit, best);
+    const own = audit.auditors.find((each) => sameAccount(each.account, account));
+    if (own === undefined || own.verdict !== undefined) return;
+    if (own.commitment === undefined) {
+      if (best + MARGIN <= audit.commitUntil) await this.#commit(id, audit, best, signal);
+    } else if (best >= audit.commitUntil && best + 1 < audit.revealUntil) await this.#reveal(id);
   }
 
   // ---- as the accused ------------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ interface Served {
   readonly adapter: AdapterId;
   readonly name: string;
   readonly worker: AccountId;
+  /** Requests that wait for the worker at the node, whoever asked. */
+  readonly waiting: number;
 }
 
 /** By the hub's names: what an application is told. */
@@ -76,6 +78,8 @@ export class Desk {
   #ledger: Ledger;
   #reconnecting: Promise<void> | undefined;
   #closed = false;
+  /** Requests under way, by worker. */
+  readonly #active = new Map<string, number>();
 
   /** `node`: where to connect to again when `ledger` is gone. */
   constructor(node: string, ledger: Ledger, purse: Purse) {
@@ -117,11 +121,15 @@ export class Desk {
   async #served(): Promise<Served[]> {
     if (this.#reconnecting !== undefined)
       throw new ApiError(503, 'server_error', 'no_node', 'the node is not reachable');
-    const list = await this.#ledger.rpc.call<{ adapter: number; name: string; worker: string }[]>('inference_models');
-    return list.map(({ adapter, name, worker }) => ({
+    const list =
+      await this.#ledger.rpc.call<{ adapter: number; name: string; worker: string; waiting: number }[]>(
+        'inference_models',
+      );
+    return list.map(({ adapter, name, worker, waiting }) => ({
       adapter: adapter as AdapterId,
       name,
       worker: asAccountId(fromHex(worker)),
+      waiting,
     }));
   }
 
@@ -130,13 +138,18 @@ export class Desk {
     return [...new Map((await this.#served()).map(({ adapter, name }) => [adapter, { adapter, name }])).values()];
   }
 
-  /** By name, or by id as `adapter:7`; the least busy worker first, those that failed last. */
+  /** By name, or by id as `adapter:7`; of the least busy worker, those that failed last. */
   async #choose(model: string, failed: readonly AccountId[]): Promise<Served> {
     const served = (await this.#served()).filter(
       ({ name, adapter }) => name === model || `adapter:${adapter}` === model,
     );
-    const found = served.find(({ worker }) => !failed.some((each) => sameAccount(each, worker))) ?? served[0];
-    if (found !== undefined) return found;
+    // Requests of this moment have not reached the node yet.
+    const load = ({ worker, waiting }: Served): number =>
+      (failed.some((each) => sameAccount(each, worker)) ? 1e6 : 0) +
+      Math.max(waiting, this.#active.get(toHex(worker)) ?? 0) +
+      Math.random();
+    const [found] = served.map((each) => ({ each, load: load(each) })).sort((a, b) => a.load - b.load);
+    if (found !== undefined) return found.each;
     throw notServed(model);
   }
 
@@ -154,6 +167,8 @@ export class Desk {
         said = true;
         delta(text);
       };
+      const worker = toHex(chosen.worker);
+      this.#active.set(worker, (this.#active.get(worker) ?? 0) + 1);
       try {
         return await this.#attempt(chosen, request, hear, signal);
       } catch (problem) {
@@ -162,6 +177,8 @@ export class Desk {
         // What was said already cannot be taken back.
         if (said || signal.aborted || failed.length >= TRIES || !ELSEWHERE.has(problem.reason ?? problem.code))
           throw problem.told;
+      } finally {
+        this.#active.set(worker, (this.#active.get(worker) ?? 1) - 1);
       }
     }
   }

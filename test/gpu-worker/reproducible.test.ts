@@ -22,7 +22,7 @@ async function fresh(): Promise<Outcome> {
   return JSON.parse(stdout) as Outcome;
 }
 
-t.test('two processes and one that was interrupted twice', { timeout: 110_000 }, async (test) => {
+t.test('two processes and one that was interrupted twice', { timeout: 115_000 }, async (test) => {
   const [first, second] = await Promise.all([fresh(), fresh()]);
   test.equal(first.files.length, 8);
   test.same(second, first, 'adapter, checkpoint, bases, features, sums and frequencies, to the last byte');

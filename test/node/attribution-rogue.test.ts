@@ -89,6 +89,18 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
   test.equal(await codeOf(prove(challenge).then(attach)), 'NO_CHALLENGE', 'a challenge is good for one try');
   await attach(await prove(await line.call<string>('worker_challenge')));
 
+  /** A prompt whose answer somebody is paid for. */
+  const rules = receiptRules(DEFAULT_RULES, 100_000_000);
+  const asked = { maxTokens: 12, temperature: 0, topP: 1_000_000_000, seed: 1n, stop: [] };
+  const nobody = { payload: {} as Voucher, signature: signed(payer, new Uint8Array(32)) };
+  let prompt = '';
+  for (const each of ['slate', 'otter', 'flint', 'newt', 'chalk', 'wren']) {
+    prompt = model.tokenizer.chat([{ role: 'user', content: `What is ${each}?` }]);
+    const paid = { ...nobody, payload: { ...nobody.payload, price: PRICE } };
+    const { receipt } = await served.answer({ ...asked, prompt, voucher: paid }, { worker: account, lease, rules });
+    if (receipt.shares.length > 0) break;
+  }
+
   // 2. Vouchers: the session's key, in order, once, within the deposit, at the adapter's price.
   let nonce = 0n;
   const requestWith = (change: Partial<Voucher> = {}, by: Signer = payer) => {
@@ -104,8 +116,8 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
     };
     return {
       voucher: { payload, signature: signed(by, hashOf(hashing, voucher, payload)) },
-      input: { type: 'Text' as const, value: 'The wren lives' },
-      ...{ maxTokens: 8, temperature: 0, topP: 1_000_000_000, seed: 1n, stop: [] },
+      input: { type: 'Text' as const, value: prompt },
+      ...asked,
     };
   };
   type Told = { type: string; code?: string; reason?: string | null; text?: string };
@@ -143,7 +155,6 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
   test.equal(await refusal({ nonce: accepted.voucher.payload.nonce - 1n }), 'STALE_VOUCHER', 'out of order');
 
   // 3. Receipts: what the worker hands in is checked before anybody relies on it.
-  const rules = receiptRules(DEFAULT_RULES, 100_000_000);
   const job = async () => {
     const found = await until('the job', async () => jobs.shift());
     const request = decode(generationRequest, fromHex(found.request));

@@ -45,7 +45,7 @@ const refusal = async (body: Promise<unknown>): Promise<string> => {
   }
 };
 
-t.test('the openai package', { timeout: 150_000 }, async (test) => {
+t.test('the openai package', { timeout: 115_000 }, async (test) => {
   const chain = await world(test);
   const { ledger, node, pair, contributors } = chain;
   const url = node.rpc.ws;
