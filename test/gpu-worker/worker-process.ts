@@ -24,6 +24,7 @@ await startWorker(
     directory: settings.directory,
     modelDirectory: SHIPPED_MODEL,
     engineChoice: 'embedded',
+    telemetryPort: 0,
     licence: 'Apache-2.0',
     bond: 1_000n * 10n ** 18n,
     training: true,

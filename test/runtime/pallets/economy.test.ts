@@ -162,7 +162,7 @@ t.test('holders of OPEN change it all by one vote', async (test) => {
     return of.events().find(({ name }) => name === 'Governance.Enacted')?.value.result;
   };
   test.match(enact(wanted, ALICE), { ok: true });
-  test.same(attribution.rulesOf(host).split, split);
+  test.same(attribution.rulesInForce(host)[0]?.split, split);
   test.equal(staking.Inflation.get(host), 20_000_000);
   test.equal(staking.MinNominatorBond.get(host), OPEN);
   test.equal(staking.ValidatorCount.get(host), 7);
