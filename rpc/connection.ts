@@ -15,6 +15,8 @@ export interface ConnectionLimits {
 
 const TEXT_FRAME = 0x81;
 const MAX_PAUSED_PINGS = 6;
+/** Pings in a row without an answer: a busy machine may be late by one or two. */
+const MAX_MISSED = 3;
 
 /** Server frames (RFC 6455, section 5.2) for several messages in one buffer, so that one write sends them. */
 export function frames(messages: readonly string[]): Buffer {
@@ -50,7 +52,8 @@ export class Connection {
   #outgoingSize = 0;
   #pending = 0;
   #paused = false;
-  #alive = true;
+  /** Pings since the last sign of life. */
+  #missed = 0;
   #pausedPings = 0;
   readonly #flush = (): void => {
     const messages = this.#outgoing;
@@ -88,7 +91,7 @@ export class Connection {
       if (this.#pending > this.#limits.maxPending) this.#pause();
     });
     webSocket.on('pong', () => {
-      this.#alive = true;
+      this.#missed = 0;
     });
     webSocket.on('close', () => this.session.close());
     // Followed by 'close'.
@@ -122,15 +125,15 @@ export class Connection {
     this.#webSocket.resume();
   }
 
-  /** Asks whether anybody is there, and gives up if the last time nobody was. */
+  /** Asks whether anybody is there, and gives up when nobody was for some time. */
   ping(): void {
     // While nothing is read no pong is seen either, so that has a longer patience of its own.
     this.#pausedPings = this.#paused ? this.#pausedPings + 1 : 0;
-    if (this.#pausedPings > MAX_PAUSED_PINGS || (!this.#alive && !this.#paused)) {
+    if (this.#pausedPings > MAX_PAUSED_PINGS || (this.#missed >= MAX_MISSED && !this.#paused)) {
       this.#webSocket.terminate();
       return;
     }
-    this.#alive = false;
+    this.#missed++;
     if (this.#webSocket.readyState === WebSocket.OPEN) this.#webSocket.ping();
   }
 
