@@ -16,7 +16,7 @@ const records = (words: readonly string[], tail: string): string =>
 export const PRICE = { input: OPEN / 100_000n, output: OPEN / 10_000n };
 
 /** Polls until `look` gives something; rejects with `what` after `seconds`. */
-export async function until<T>(what: string, look: () => Promise<T | undefined>, seconds = 40): Promise<T> {
+export async function until<T>(what: string, look: () => Promise<T | undefined>, seconds = 90): Promise<T> {
   for (const end = Date.now() + seconds * 1_000; Date.now() < end; ) {
     const found = await look();
     if (found !== undefined) return found;
