@@ -49,6 +49,21 @@ function torch(dtype: 'fp32' | 'bf16'): TorchEngine {
   return engine;
 }
 
+/** The base model as most are published: weights that bf16 holds exactly. */
+function inBf16(from: string): string {
+  const directory = join(scratch, 'base');
+  cpSync(from, directory, { recursive: true });
+  const path = join(directory, 'model.safetensors');
+  const tensors = [...readTensors(readFileSync(path), 'BAD_TENSORS')].map(([name, { shape, values }]) => {
+    const bits = new Uint32Array(values.slice().buffer);
+    // To the nearest, ties to even.
+    for (const [i, word] of bits.entries()) bits[i] = (word + 0x7fff + ((word >>> 16) & 1)) & 0xffff0000;
+    return { name, shape, values: new Float32Array(bits.buffer) };
+  });
+  writeFileSync(path, writeTensors(tensors));
+  return directory;
+}
+
 /** The linear layers in 4 bits, a scale for each 32 inputs, as a worker would have them that wants to save memory. */
 function fourBit(from: string): string {
   const directory = join(scratch, 'four-bit');
@@ -99,7 +114,8 @@ function tail(distances: readonly number[], limit: number): number {
 try {
   const embedded = await embeddedEngine();
   engines.push(embedded);
-  const reference = await embedded.load(MODEL);
+  const base = inBf16(MODEL);
+  const reference = await embedded.load(base);
   const { tokenizer } = reference;
   const data = corpus(7n, {
     domains: 4,
@@ -144,10 +160,10 @@ try {
     from,
     tokens: tokens.map((id, at) => (at >= from && (at - from) % 8 === 3 ? (id + 17) % reference.info.vocabulary : id)),
   }));
-  const fp32 = await torch('fp32').load(MODEL);
+  const fp32 = await torch('fp32').load(base);
   const bf16Engine = torch('bf16');
-  const bf16 = await bf16Engine.load(MODEL);
-  const quantised = await torch('fp32').load(fourBit(MODEL));
+  const bf16 = await bf16Engine.load(base);
+  const quantised = await torch('fp32').load(fourBit(base));
   const truth = await featuresOf(reference, extractor, attribution, queries);
   const honest = {
     'torch fp32': await featuresOf(fp32, extractor, attribution, queries),

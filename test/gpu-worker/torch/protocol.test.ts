@@ -174,7 +174,7 @@ test('calls, streams, aborts, stops', { timeout: 60_000 }, async (t) => {
 test('a process that dies, hangs or stalls is replaced, and its calls go on', { timeout: 90_000 }, async (t) => {
   for (const [mode, timeouts] of [
     ['crash at a token', {}],
-    ['hang', { silenceMs: 1_200 }],
+    ['hang', { silenceMs: 3_000 }],
     ['stall', { stallMs: 5_000 }],
     ['gigantic', {}],
   ] as const) {

@@ -37,7 +37,7 @@ def load(options: argparse.Namespace) -> tuple[BaseModel, Lora]:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = choose_device(options.device)
-    base = load_base(options.model, device, choose_dtype(options.dtype, device))
+    base = load_base(options.model, device, choose_dtype(options.dtype, device, options.model))
     targets = ALL if options.targets == "all" else tuple(options.targets.split(","))
     return base, Lora(options.rank, float(2 * options.rank), targets)
 

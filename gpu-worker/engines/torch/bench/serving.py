@@ -45,33 +45,40 @@ class Run:
                 time.sleep(0.0002)
 
 
-def saturated(run: Run, entries, chosen, prompts, tokens: int) -> float:
+def clock(base) -> float:
+    """Seconds; on the CPU those that this process had of it, so that what else runs on the machine does not count."""
+    synchronise(base)
+    return time.perf_counter() if base.device.type == "cuda" else time.process_time()
+
+
+def saturated(run: Run, entries, chosen, prompts, lengths) -> float:
     """Tokens a second when all requests are there from the start."""
-    for which, prompt in zip(chosen, prompts):
-        run.add(entries[which], prompt, tokens)
-    synchronise(run.base)
-    began = time.perf_counter()
+    for which, prompt, length in zip(chosen, prompts, lengths):
+        run.add(entries[which], prompt, int(length))
+    began = clock(run.base)
     run.finish()
-    synchronise(run.base)
-    return len(prompts) * tokens / (time.perf_counter() - began)
+    return int(sum(lengths)) / (clock(run.base) - began)
 
 
-def under_load(run: Run, entries, chosen, prompts, tokens: int, rate: float) -> list[float]:
+def under_load(run: Run, entries, chosen, prompts, lengths, rate: float) -> list[float]:
     """First-token times (ms) of requests that come as a Poisson process of `rate` requests a second."""
     gaps = np.random.default_rng(9).exponential(1 / rate, len(prompts))
     due = now_ms() + np.cumsum(gaps) * 1000
     at = 0
     while at < len(prompts) or run.left > 0:
         while at < len(prompts) and due[at] <= now_ms():
-            run.add(entries[chosen[at]], prompts[at], tokens, due[at])
+            run.add(entries[chosen[at]], prompts[at], int(lengths[at]), due[at])
             at += 1
         if not run.server.step():
             time.sleep(0.0005)
     return run.first
 
 
-def pefts(base, options, lora, chosen, prompts, tokens: int) -> float:
-    """peft's own mixed batches: `generate(adapter_names=…)`, batch by batch in the order of arrival, prompts padded left."""
+def pefts(base, options, lora, chosen, prompts, lengths) -> float:
+    """
+    peft's own mixed batches: `generate(adapter_names=…)`, batch by batch in the order of arrival, prompts padded left, until
+    the longest answer of the batch is made. Only tokens that were asked for count.
+    """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -91,21 +98,21 @@ def pefts(base, options, lora, chosen, prompts, tokens: int) -> float:
                 peft_model.load_adapter(path, adapter_name=f"a{which}")
         peft_model.eval()
         made = 0
-        began = time.perf_counter()
+        began = clock(base)
         for at in range(0, len(prompts), options.batch):
             some = prompts[at : at + options.batch]
             width = max(map(len, some))
             ids = torch.tensor([[0] * (width - len(p)) + p for p in some], device=base.device)
             mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in some], device=base.device)
+            longest = int(max(lengths[at : at + options.batch]))
             names = [f"a{which}" for which in chosen[at : at + options.batch]]
             with torch.inference_mode():
                 peft_model.generate(
-                    input_ids=ids, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False,
+                    input_ids=ids, attention_mask=mask, max_new_tokens=longest, min_new_tokens=longest, do_sample=False,
                     adapter_names=names, pad_token_id=0,
                 )
-            made += len(some) * tokens
-        synchronise(base)
-        return made / (time.perf_counter() - began)
+            made += int(sum(lengths[at : at + options.batch]))
+        return made / (clock(base) - began)
 
 
 def main() -> None:
@@ -114,7 +121,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--slots", type=int, default=64)
-    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=64, help="of an answer on average: lengths are exponential")
     parser.add_argument("--exponent", type=float, default=1.0)
     parser.add_argument("--peft-requests", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
@@ -122,6 +129,8 @@ def main() -> None:
     base, lora = load(options)
     draw = np.random.default_rng(1)
     prompts = [draw.integers(3, base.vocabulary, draw.integers(8, 48)).tolist() for _ in range(options.requests)]
+    lengths = np.clip(draw.exponential(options.tokens, options.requests), 4, 6 * options.tokens).astype(int)
+    lengths = np.minimum(lengths, base.positions - 64)
     spread = zipf(options.adapters, options.requests, options.exponent, 2)
     with tempfile.TemporaryDirectory() as directory:
         # A quarter fits into host memory: the rest comes from disk.
@@ -132,7 +141,7 @@ def main() -> None:
         registered = time.perf_counter() - began
         rows = []
         measured: dict[str, list[float]] = {"none": [], "one": [], "zipf": []}
-        saturated(Run(base, tiers, options.batch, options.requests), entries, spread[:16], prompts[:16], 8)
+        saturated(Run(base, tiers, options.batch, options.requests), entries, spread[:16], prompts[:16], lengths[:16])
         for _ in range(options.rounds):
             for name, chosen, table in (
                 ("none", spread * 0, [None]),
@@ -140,15 +149,18 @@ def main() -> None:
                 ("zipf", spread, entries),
             ):
                 run = Run(base, tiers, options.batch, options.requests)
-                measured[name].append(saturated(run, table, chosen, prompts, options.tokens))
+                measured[name].append(saturated(run, table, chosen, prompts, lengths))
         speed = {name: sorted(values)[len(values) // 2] for name, values in measured.items()}
-        rates = 0.6 * speed["zipf"] / options.tokens
+        began = time.perf_counter()
+        saturated(Run(base, tiers, options.batch, options.requests), entries, spread, prompts, lengths)
+        # By the wall's clock, since requests come by it.
+        rates = 0.6 * len(prompts) / (time.perf_counter() - began)
         loaded = Run(base, tiers, options.batch, options.requests)
-        first = under_load(loaded, entries, spread, prompts, options.tokens, rates)
+        first = under_load(loaded, entries, spread, prompts, lengths, rates)
         hits = np.array([row[5:8] for row in tiers.report()]).sum(axis=0)
         tiers.shut()
     count = min(options.peft_requests, options.requests)
-    theirs = pefts(base, options, lora, spread[:count].tolist(), prompts[:count], options.tokens)
+    theirs = pefts(base, options, lora, spread[:count].tolist(), prompts[:count], lengths[:count])
     ratio = [z / o for z, o in zip(measured["zipf"], measured["one"])]
     for name, what in (
         ("none", "no adapter"),

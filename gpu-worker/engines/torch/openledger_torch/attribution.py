@@ -57,7 +57,7 @@ class ProbePlan:
 
 
 def _differentiate(base: BaseModel, batch: Padded, views: dict, lora: Lora, from_layer: int, mean: bool, visit: Visit):
-    with torch.enable_grad(), base.sites.using(ProbePlan(views, lora.scale, from_layer, visit)):
+    with torch.enable_grad(), base.precision.wide(), base.sites.using(ProbePlan(views, lora.scale, from_layer, visit)):
         sums = response_losses(base, batch)
         (sums / batch.counts if mean else sums).sum().backward()
     return sums.detach()
@@ -77,7 +77,7 @@ def losses(base: BaseModel, examples: Sequence[Example], plan, micro_tokens: int
         check_example(base, example)
     for batch in batches(base, examples, micro_tokens, 64):
         padded = pad(batch, base.device)
-        with torch.no_grad(), base.sites.using(plan):
+        with torch.no_grad(), base.precision.wide(), base.sites.using(plan):
             yield response_losses(base, padded) / padded.counts
 
 

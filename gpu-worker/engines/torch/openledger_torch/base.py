@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from .errors import EngineFault
+from .precision import Precision
 from .sites import Site, SiteHooks
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -31,6 +32,7 @@ class BaseModel:
     windows: dict[str, int | None]
     #: Attention wants masks that are added (0 or the least number) instead of true and false.
     additive: bool
+    precision: Precision
 
     @property
     def vocabulary(self) -> int:
@@ -57,10 +59,16 @@ def choose_device(wanted: str) -> torch.device:
         raise EngineFault("BAD_SETTINGS", f"device {wanted}") from error
 
 
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """`auto` is bf16 where the GPU computes in it, else fp32."""
+def choose_dtype(wanted: str, device: torch.device, directory: str) -> torch.dtype:
+    """
+    `auto` is bf16 where the GPU computes in it, else fp32. Weights that are published in float32 stay so: rounded, they would
+    be another base model, whose gradients are not those that audits expect.
+    """
     if wanted == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        config = _config(directory)
+        stored = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16").removeprefix("torch.")
+        good = device.type == "cuda" and torch.cuda.is_bf16_supported() and stored != "float32"
+        return torch.bfloat16 if good else torch.float32
     if wanted not in DTYPES:
         raise EngineFault("BAD_SETTINGS", f"dtype {wanted}")
     return DTYPES[wanted]
@@ -126,7 +134,7 @@ def load_base(directory: str, device: torch.device, dtype: torch.dtype) -> BaseM
         },
         "sites": [[s.layer, s.target, s.inputs, s.outputs] for s in sites],
     }
-    return BaseModel(model, info, device, dtype, SiteHooks(sites), _windows(text), soft_capped(config))
+    return BaseModel(model, info, device, dtype, SiteHooks(sites), _windows(text), soft_capped(config), Precision(model, dtype))
 
 
 def soft_capped(config: Any) -> bool:

@@ -124,7 +124,7 @@ class Methods:
         if threads is not None:
             torch.set_num_threads(whole(params, "threads", 1, 1))
         device = choose_device(str(params.get("device", "auto")))
-        dtype = choose_dtype(str(params.get("dtype", "auto")), device)
+        dtype = choose_dtype(str(params.get("dtype", "auto")), device, str(params.get("directory")))
         base = load_base(str(params.get("directory")), device, dtype)
         self._loaded = Loaded(base, params, self._scratch)
         name = "bf16" if dtype == torch.bfloat16 else "fp32"

@@ -62,12 +62,13 @@ FAMILIES = {
 
 @pytest.fixture(scope="session")
 def directory(tmp_path_factory):
-    """`directory(family)`: a model of the family in Hugging Face layout."""
+    """`directory("llama")`, `directory("llama in bf16")`: a model of the family in Hugging Face layout."""
     made: dict[str, str] = {}
 
-    def make(family: str) -> str:
-        if family not in made:
-            path = str(tmp_path_factory.mktemp(family))
+    def make(name: str) -> str:
+        family, _, half = name.partition(" in ")
+        if name not in made:
+            path = str(tmp_path_factory.mktemp(name.replace(" ", "-")))
             model_class, config_class, changes = FAMILIES[family]
             torch.manual_seed(7)
             model = model_class(config_class(**{**COMMON, **changes}))
@@ -76,13 +77,15 @@ def directory(tmp_path_factory):
                     p.copy_(torch.randn_like(p) * (0.1 if "norm" in name else 0.8 if "embed" in name else 0.2))
                     if "norm" in name and "gemma" not in family:
                         p.add_(1)
+            if half:
+                model.to(torch.bfloat16)
             model.save_pretrained(path)
             tokenizer = Tokenizer(models.BPE({chr(33 + i): i for i in range(VOCABULARY)}, []))
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
             tokenizer.decoder = decoders.ByteLevel()
             tokenizer.save(os.path.join(path, "tokenizer.json"))
-            made[family] = path
-        return made[family]
+            made[name] = path
+        return made[name]
 
     return make
 
