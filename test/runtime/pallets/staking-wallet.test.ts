@@ -25,7 +25,9 @@ async function start() {
       authority: '//Alice',
       rpc: { host: '127.0.0.1', port: 0, methods: 'auto' },
       log: (level, message) => {
-        if (level === 'warn' || level === 'error') warnings.push(message);
+        // Slots this short are missed on a busy machine.
+        if ((level === 'warn' || level === 'error') && message !== 'a block took longer than its slot')
+          warnings.push(message);
       },
     },
     stop.signal,
@@ -174,6 +176,25 @@ t.test('a wallet shows stakes, bonds, nominates and is paid', { timeout: 110_000
     ),
     [],
   );
+  const later = await activeEra();
+  for (const [name, ...args] of [
+    ['validators'],
+    ['nextElected'],
+    ['keys', stash.address],
+    ['erasExposure'],
+    ['erasHistoric'],
+    ['erasPrefs'],
+    ['erasSlashes'],
+    ['eraExposure', later],
+    ['ownExposures', stash.address],
+    ['ownSlashes', stash.address],
+    ['stakerExposure', bob.address],
+    ['stakerPoints', stash.address],
+    ['stakerPrefs', stash.address],
+    ['stakerRewardsMulti', [stash.address, bob.address]],
+  ] as [string, ...unknown[]][]) {
+    test.ok(await ask(name, ...args), `derive.staking.${name}`);
+  }
   const info = (await api.derive.session.info()) as unknown as { sessionsPerEra: unknown };
   test.equal(text(info.sessionsPerEra), text(SESSIONS_PER_ERA));
   test.same(running.warnings, []);

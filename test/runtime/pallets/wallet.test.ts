@@ -31,7 +31,9 @@ async function start(basePath: string) {
       authority: '//Alice',
       rpc: { host: '127.0.0.1', port: 0, methods: 'unsafe' },
       log: (level, message) => {
-        if (level === 'warn' || level === 'error') warnings.push(message);
+        // Slots this short are missed on a busy machine.
+        if ((level === 'warn' || level === 'error') && message !== 'a block took longer than its slot')
+          warnings.push(message);
       },
     },
     stop.signal,
