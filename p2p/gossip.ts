@@ -36,6 +36,7 @@ export interface GossipPorts {
   readonly host: Host;
   readonly prefix: string;
   readonly charge: (peer: PeerId, cost: number, reason: string) => void;
+  readonly isBanned: (peer: PeerId) => boolean;
   readonly now: () => number;
   readonly log: Log;
 }
@@ -51,12 +52,13 @@ export class Gossip {
   }
 
   join(options: RoomOptions): Room {
-    const { host, prefix, charge, now, log } = this.#ports;
+    const { host, prefix, charge, isBanned, now, log } = this.#ports;
     const { gossip } = host.services;
     const topic = `${prefix}/${options.name}/1`;
     const rates = new LRUCache<PeerId, RateLimit>({ max: MAX_NEIGHBOURS });
     gossip.topicValidators.set(topic, async (source, { data }) => {
       const from = source.toString();
+      if (isBanned(from)) return TopicValidatorResult.Ignore;
       const rate = rates.get(from) ?? new RateLimit(now, options.perSecond, options.burst);
       rates.set(from, rate);
       if (!rate.take()) {

@@ -138,7 +138,7 @@ export class Network implements Service, NetworkStatus {
     const now = (): number => clock.monotonic();
     const charge = (peer: PeerId, cost: number, reason: string): void => this.#charge(peer, cost, reason);
     const peers = this.#peers;
-    this.#gossip = new Gossip({ host, prefix, charge, now, log });
+    this.#gossip = new Gossip({ host, prefix, charge, isBanned: (peer) => ledger.isBanned(peer), now, log });
     this.#dialer = new Dialer({ host, ledger, clock, log, wantMore: () => peers.size < options.maxPeers / 2 });
 
     const ports = { libp2p: host, charge, now, log };
@@ -382,6 +382,8 @@ export class Network implements Service, NetworkStatus {
 
   #charge(peer: PeerId, cost: number, reason: string): void {
     const { log } = this.#options;
+    // What it had sent before it was cut off is still being looked at.
+    if (this.#ledger.isBanned(peer)) return;
     log('debug', `a peer costs ${cost}: ${reason}`, { peer });
     if (!this.#ledger.charge(peer, cost)) return;
     log('warn', `a peer is banned: ${reason}`, { peer });

@@ -35,21 +35,29 @@ export function listenFrames(stream: Stream, { max, onFrame, onEnd }: FrameListe
       if (stream.readStatus === 'paused') stream.resume();
     }
   };
+  /** The connection can be gone before its streams are told: then even reading on throws. */
+  const broke = (problem: unknown): void => {
+    end(problem as Error);
+    stream.abort(problem as Error);
+  };
   stream.addEventListener('message', ({ data }) => {
     if (ended) return;
     try {
       for (const frame of reader.push(data.subarray())) {
         pending++;
-        turn = turn.then(() => take(frame));
+        turn = turn.then(() => take(frame)).catch(broke);
       }
     } catch (problem) {
-      end(problem as Error);
-      stream.abort(problem as Error);
+      broke(problem);
       return;
     }
     if (pending >= MAX_PENDING && !paused && stream.readStatus === 'readable') {
       paused = true;
-      stream.pause();
+      try {
+        stream.pause();
+      } catch (problem) {
+        broke(problem);
+      }
     }
   });
   const cut = (): Error | undefined =>
