@@ -320,3 +320,22 @@ t.test('submissions of one turn are checked together, in order, and not without 
   };
   await t.resolves(submit({ sender: 3, nonce: 0 }), 'the runtime checks it then');
 });
+
+t.test('one without a signature, such as a report, leaves with the block that has it', async (t) => {
+  const { chain, pool, settle } = setUp(t);
+  const bare = (sender: number) => {
+    const extrinsic = extrinsicOf({ sender, nonce: 0 });
+    extrinsic[0] = 0x04;
+    return extrinsic;
+  };
+  const statuses: string[] = [];
+  await pool.submitAndWatch(bare(1), ({ type }) => statuses.push(type));
+  await pool.submit(bare(2), 'local');
+  t.equal(pool.status().ready, 2);
+  const block = chain.extend([bare(1), bare(3)]);
+  await settle();
+  t.strictSame(pool.ready().map(toHex), [toHex(bare(2))]);
+  chain.finalize(block);
+  await settle();
+  t.strictSame(statuses, ['ready', 'inBlock', 'finalized']);
+});
