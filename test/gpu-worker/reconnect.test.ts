@@ -68,6 +68,8 @@ t.test('workers go on', { timeout: 115_000 }, async (test) => {
   await ledger.submit(dead, ledger.tx('compute', 'register', 2_000n * OPEN, capabilities));
   const next = await order({ ...chain, ...again }, 'more', { seed: 2n });
   await ledger.submit(dead, ledger.tx('compute', 'takeLease', next));
+  // The next one has time, however busy the machine is.
+  await setLeases({ ...chain, ...again }, 2_000);
   await attachWorker(test, { ...bob, node: url });
   test.equal(await awaitAdapter(ledger, next), 1);
   const task = (await ledger.read('compute', 'tasks', compute.task, next))!;
