@@ -105,7 +105,7 @@ export async function buildBases(
     progress?.(0.3 + (0.3 * at) / sample.length);
     await pause();
   }
-  const projection = principalDirections(rows, settings.sketchWidth, settings.k);
+  const projection = await principalDirections(rows, settings.sketchWidth, settings.k, pause);
   progress?.(1);
   return { layout, eigenbases, projection, sketchSeed: settings.sketchSeed, rotationSeed: settings.rotationSeed };
 }

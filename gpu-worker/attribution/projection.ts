@@ -4,7 +4,7 @@
  * eigen-decomposition of their Gram matrix; H is a seeded random rotation that spreads the entries for quantisation.
  */
 import { symmetricEigen } from './eigen.ts';
-import { dot, orthonormaliseRows, seededRotation } from './seeded.ts';
+import { dot, orthonormaliseRow, seededRotation } from './seeded.ts';
 
 export interface Projection {
   readonly k: number;
@@ -18,14 +18,22 @@ export interface Projection {
 /** Squares of singular values below this part of the largest are rounding, not data. */
 const RANK_TOLERANCE = 1e-10;
 
-/** `sketches`: rows of `width`, scaled to unit norm here, in place; zero rows stay zero. */
-export function principalDirections(sketches: readonly Float64Array[], width: number, k: number): Projection {
+/**
+ * `sketches`: rows of `width`, scaled to unit norm here, in place; zero rows stay zero. `pause` is awaited between rows, so
+ * that the process can do other things meanwhile: the work grows with the square of the rows.
+ */
+export async function principalDirections(
+  sketches: readonly Float64Array[],
+  width: number,
+  k: number,
+  pause: () => Promise<void>,
+): Promise<Projection> {
   const n = sketches.length;
   for (const row of sketches) {
     const norm = Math.sqrt(dot(row, row));
     if (norm > 0) for (let t = 0; t < width; t++) row[t]! /= norm;
   }
-  const { values, vectors: u } = symmetricEigen(gram(sketches, n), n);
+  const { values, vectors: u } = symmetricEigen(await gram(sketches, n, pause), n);
   const largest = values[n - 1] ?? 0;
   const total = values.reduce((sum, value) => sum + Math.max(0, value), 0);
   const basis = new Float64Array(k * width);
@@ -41,13 +49,17 @@ export function principalDirections(sketches: readonly Float64Array[], width: nu
       const sketch = sketches[i]!;
       for (let t = 0; t < width; t++) row[t]! += weight * sketch[t]!;
     }
+    await pause();
   }
-  orthonormaliseRows(basis, k, width);
+  for (let c = 0; c < k; c++) {
+    orthonormaliseRow(basis, c, width);
+    await pause();
+  }
   return { k, width, vectors: Float32Array.from(basis), energy };
 }
 
 /** `S Sᵀ`, lower triangle, four rows at a time so that each is read from memory less often. */
-function gram(rows: readonly Float64Array[], n: number): Float64Array {
+async function gram(rows: readonly Float64Array[], n: number, pause: () => Promise<void>): Promise<Float64Array> {
   const out = new Float64Array(n * n);
   for (let i = 0; i < n; i += 4) {
     const a = rows[i]!;
@@ -72,6 +84,7 @@ function gram(rows: readonly Float64Array[], n: number): Float64Array {
       if (i + 2 < n) out[(i + 2) * n + j] = y;
       if (i + 3 < n) out[(i + 3) * n + j] = z;
     }
+    await pause();
   }
   return out;
 }

@@ -47,20 +47,23 @@ export function seededRotation(seed: bigint, k: number): Float64Array {
 
 /** Gram–Schmidt over `count` rows of `width` entries, in place. A row that depends on earlier ones becomes zero. */
 export function orthonormaliseRows(rows: Float64Array, count: number, width: number): void {
-  for (let i = 0; i < count; i++) {
-    const row = rows.subarray(i * width, (i + 1) * width);
-    const before = Math.sqrt(dot(row, row));
-    for (let pass = 0; pass < 2; pass++) {
-      for (let j = 0; j < i; j++) {
-        const other = rows.subarray(j * width, (j + 1) * width);
-        const overlap = dot(row, other);
-        if (overlap !== 0) for (let t = 0; t < width; t++) row[t]! -= overlap * other[t]!;
-      }
+  for (let i = 0; i < count; i++) orthonormaliseRow(rows, i, width);
+}
+
+/** Row `i` against those before it, which are orthonormal already. */
+export function orthonormaliseRow(rows: Float64Array, i: number, width: number): void {
+  const row = rows.subarray(i * width, (i + 1) * width);
+  const before = Math.sqrt(dot(row, row));
+  for (let pass = 0; pass < 2; pass++) {
+    for (let j = 0; j < i; j++) {
+      const other = rows.subarray(j * width, (j + 1) * width);
+      const overlap = dot(row, other);
+      if (overlap !== 0) for (let t = 0; t < width; t++) row[t]! -= overlap * other[t]!;
     }
-    const norm = Math.sqrt(dot(row, row));
-    if (norm <= 1e-12 * before || norm === 0) row.fill(0);
-    else for (let t = 0; t < width; t++) row[t]! /= norm;
   }
+  const norm = Math.sqrt(dot(row, row));
+  if (norm <= 1e-12 * before || norm === 0) row.fill(0);
+  else for (let t = 0; t < width; t++) row[t]! /= norm;
 }
 
 /** Plain dot product in four lanes, in this order everywhere. */

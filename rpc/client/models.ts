@@ -54,7 +54,8 @@ export function trainingConfigOf(choices: TrainingChoices = {}): TrainingConfig 
     sketchWidth: 16_384,
     block: 32,
     damping: PERBILL / 100,
-    projectionRows: 4_096,
+    // The decomposition's work grows with the cube: more rows than this say little more.
+    projectionRows: Math.max(1_024, k),
   };
 }
 
