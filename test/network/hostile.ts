@@ -128,7 +128,11 @@ class Identity {
   }
 
   mutated(bytes: Uint8Array): Uint8Array {
-    const out = bytes.slice(0, this.next() < 0.3 ? 1 + Math.floor(this.next() * bytes.length) : undefined);
+    // A `Buffer` would give a view.
+    const out = Uint8Array.from(bytes).slice(
+      0,
+      this.next() < 0.3 ? 1 + Math.floor(this.next() * bytes.length) : undefined,
+    );
     for (let i = 0; i < 3; i++) out[Math.floor(this.next() * out.length)] = this.next() * 256;
     return out;
   }
@@ -184,7 +188,7 @@ const ATTACKS: Readonly<Record<string, Attack>> = {
       const stream = await who.greet('grandpa/1');
       const { hash, number } = who.victim.node.client.blocks.info().best;
       const target = { hash: toHex(hash) as BlockId, number };
-      const voter = toHex(who.random(64).slice(0, 32)) as VoterId;
+      const voter = toHex(Uint8Array.from({ length: 32 }, () => who.next() * 256)) as VoterId;
       await flood(who, stream, () => {
         const vote = { kind: 'prevote', target, voter, signature: new Uint8Array(64).fill(who.next() * 256) } as const;
         return who.mutated(encodeGossip({ type: 'vote', round: 1 + Math.floor(who.next() * 50), setId: 0, vote }));
@@ -271,6 +275,7 @@ const ATTACKS: Readonly<Record<string, Attack>> = {
       gossip.subscribe(topic);
       await who.greet('block-announces/1');
       for (let i = 0; i < 100 && gossip.getSubscribers(topic).length === 0; i++) await pause(100);
+      if (gossip.getSubscribers(topic).length === 0) return;
       for (let i = 0; i < 40; i++) {
         who.sent++;
         await gossip.publish(topic, encode(block, { header: who.forgedHeader(), extrinsics: [] })).catch(() => {});
@@ -386,7 +391,7 @@ export async function soak({ messages, seed, crowd, log = () => {} }: SoakOption
         sent += who.sent;
         if (attack.offence && who.sent > 3) {
           offenders++;
-          for (let i = 0; i < 40 && !network.isBanned(who.id); i++) await pause(50);
+          for (let i = 0; i < 200 && !network.isBanned(who.id); i++) await pause(50);
           if (network.isBanned(who.id)) banned++;
           else unbanned[name] = (unbanned[name] ?? 0) + 1;
         }
