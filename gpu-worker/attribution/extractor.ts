@@ -27,7 +27,11 @@ export interface FeatureSettings {
   readonly projectionRows: number;
 }
 
-export const DEFAULT_FEATURES = { k: 256, sketchWidth: 16_384, damping: 0.01, projectionRows: 1024 } as const;
+/**
+ * Buckets: two fifths of the adapter's parameters keep what the method is worth (measured on 165,888 of them); a sketch
+ * adds noise of 1/√buckets to every cosine, and those that matter are around .03.
+ */
+export const DEFAULT_FEATURES = { k: 256, sketchWidth: 65_536, damping: 0.01, projectionRows: 1024 } as const;
 
 export interface FeatureBases {
   readonly layout: GradientLayout;

@@ -2,9 +2,9 @@
  * Novelty of records: `ν = 1 − overlap with the nearest earlier record`. Before training by their texts, found by MinHash
  * and measured exactly: the weight that a record trains with. After it by their feature rows too: what it is credited with.
  */
-import { COSINE_FREE, NOVELTY_ONE } from '../../runtime/primitives/attribution/limits.ts';
+import { NOVELTY_ONE } from '../../runtime/primitives/attribution/limits.ts';
 import { BANDS, bandKey, minHash, SKETCH_SIZE, sameMinima } from '../../runtime/primitives/attribution/minhash.ts';
-import { cosineOfDot, overlapOfCosine, rowOverlap } from '../../runtime/primitives/attribution/novelty.ts';
+import { cosineOfDot, cosineRange, overlapOfCosine, rowOverlap } from '../../runtime/primitives/attribution/novelty.ts';
 import { jaccard, shingles } from '../../runtime/primitives/attribution/shingles.ts';
 import type { QuantisedRow } from './quantise.ts';
 import { dotKernel, LANES } from './row-kernel.ts';
@@ -16,8 +16,6 @@ export interface Novelty {
   readonly nearest: number;
 }
 
-/** A little less than the product from which on a cosine counts. */
-const COARSE = COSINE_FREE * 2 ** 48 * 0.999;
 /** Candidates whose exact overlap is computed: the ones with the highest estimates. */
 const CANDIDATES = 16;
 
@@ -95,7 +93,10 @@ export async function creditNovelty(
   for (const [i, row] of rows.entries()) values.set(row.values, i * k);
   const kernel = dotKernel({ k, rows: rows.length, values });
   const overlapWith = (i: number, j: number): number =>
-    Math.max(rowOverlap(rows[i]!, rows[j]!), jaccard(shingles(texts[i]!), shingles(texts[j]!)));
+    Math.max(rowOverlap(rows[i]!, rows[j]!, rows.length), jaccard(shingles(texts[i]!), shingles(texts[j]!)));
+  const range = cosineRange(k, rows.length);
+  // A little less than the product from which on a cosine counts.
+  const coarse = range.free * 2 ** 48 * 0.999;
   const out: Novelty[] = [];
   for (let from = 0; from < rows.length; from += LANES) {
     signal?.throwIfAborted();
@@ -109,8 +110,8 @@ export async function creditNovelty(
       for (let j = 0; j < i; j++) {
         const dot = dots[lane * rows.length + j]!;
         // Most pairs are far apart: a double, which is off by less than one part in 2^50, tells.
-        if (dot * scale * rows[j]!.scale < COARSE) continue;
-        const overlap = overlapOfCosine(cosineOfDot(dot, scale, rows[j]!.scale));
+        if (dot * scale * rows[j]!.scale < coarse) continue;
+        const overlap = overlapOfCosine(cosineOfDot(dot, scale, rows[j]!.scale), range);
         if (overlap > most) [alike, most] = [j, overlap];
       }
       let [nearest, overlap] = alike === i ? [i, 0] : [alike, overlapWith(i, alike)];

@@ -30,6 +30,11 @@ export interface TrainingChoices {
   readonly sequenceLength?: number;
   /** Entries of a feature row: more records want more. */
   readonly k?: number;
+  /**
+   * Buckets of the sketch, a power of two. The default is quick; 65,536 costs four times as much and ranks contributors
+   * as well as no sketch does (gpu-worker/attribution/README.md).
+   */
+  readonly sketchWidth?: number | undefined;
 }
 
 export function trainingConfigOf(choices: TrainingChoices = {}): TrainingConfig {
@@ -51,7 +56,7 @@ export function trainingConfigOf(choices: TrainingChoices = {}): TrainingConfig 
     warmup: PERBILL / 10,
     weightDecay: 0,
     k,
-    sketchWidth: 16_384,
+    sketchWidth: choices.sketchWidth ?? 16_384,
     block: 32,
     damping: PERBILL / 100,
     // The decomposition's work grows with the cube: more rows than this say little more.

@@ -33,6 +33,7 @@ interface OrderFlags extends SignerFlags {
   readonly batch: number;
   readonly length: number;
   readonly k: number;
+  readonly buckets?: number;
   readonly seed?: number;
   readonly wait: boolean;
 }
@@ -42,9 +43,9 @@ async function order(datanet: number, flags: OrderFlags): Promise<void> {
   const { datanetOf } = await import('../../../rpc/client/datanets.ts');
   const { LedgerError } = await import('../../../rpc/client/ledger.ts');
   const { openKey } = await import('../account-key.ts');
-  const { rank, epochs, steps, learningRate, batch, length, k } = flags;
+  const { rank, epochs, steps, learningRate, batch, length, k, buckets } = flags;
   const config = models.trainingConfigOf({
-    ...{ rank, epochs, learningRate, batch, k, sequenceLength: length },
+    ...{ rank, epochs, learningRate, batch, k, sequenceLength: length, sketchWidth: buckets },
     ...(steps !== undefined && { steps }),
   });
   const pair = await openKey(flags.key, flags.passwordFile);
@@ -245,6 +246,7 @@ export function modelCommands(program: Command): void {
     .addOption(new Option('--batch <n>', 'records a step').argParser(count).default(8))
     .addOption(new Option('--length <tokens>', 'of a record at most').argParser(count).default(96))
     .addOption(new Option('--k <n>', 'entries of a feature row').argParser(count).default(256))
+    .addOption(new Option('--buckets <n>', 'of the sketch, a power of two (default: 16384)').argParser(count))
     .addOption(new Option('--seed <n>', 'of the training (default: random)').argParser(id))
     .option('--no-wait', 'order and return')
     .action(order);

@@ -31,11 +31,12 @@ export const NOVELTY_ONE = 65_536;
 /** How much closer than the named neighbour another earlier record must be for a dispute: MinHash is an estimate. */
 export const NOVELTY_TOLERANCE = 6_554;
 /**
- * Cosines between feature rows, in units of 2^−16: up to the first one they say nothing, from the second one on the later
- * record is the earlier one in other words (`novelty.ts`).
+ * Cosines between feature rows: for rows as wide as there are records, they say nothing up to 1 − {@link COSINE_FREE}, and
+ * from 1 − {@link COSINE_COPY} on the later record is the earlier one in other words; for narrower ones see `novelty.ts`.
+ * Units of 2^−16.
  */
-export const COSINE_FREE = 16_384;
-export const COSINE_COPY = 32_768;
+export const COSINE_FREE = 52_429;
+export const COSINE_COPY = 49_152;
 /** A row's scale σ counts in units of 2^−32. */
 export const SCALE_ONE = 4_294_967_296;
 /** The largest σ of a row with unit norm: one entry ±127, all others 0. */

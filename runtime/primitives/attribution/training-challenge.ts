@@ -173,5 +173,5 @@ function decideNovelty(
     if (error instanceof RecordError) return dismissed('BadRecord');
     throw error;
   }
-  return provenIf(!noveltyHolds(row.row, earlier.row, overlap, noveltyFloor), 'WRONG_NOVELTY');
+  return provenIf(!noveltyHolds(row.row, earlier.row, receipt.features.rows, overlap, noveltyFloor), 'WRONG_NOVELTY');
 }

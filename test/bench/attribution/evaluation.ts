@@ -39,11 +39,21 @@ export interface Evaluation {
   readonly incomes: { readonly copier: number; readonly noise: number; readonly leastHonest: number };
   /** The same with novelty by texts alone. */
   readonly textOnly: { readonly copier: number; readonly noise: number };
+  /** What they would get if retraining itself set the shares. */
+  readonly truth: { readonly copier: number; readonly noise: number };
   readonly payments: Payments;
 }
 
-export function featureSettings(rows: number, seed: bigint, k: number = DEFAULT_FEATURES.k): FeatureSettings {
-  return { ...DEFAULT_FEATURES, k: Math.min(k, rows), sketchSeed: seed * 7n + 1n, rotationSeed: seed * 7n + 2n };
+/** As ordered for an adapter of `parameters`: the first power of two of buckets above a third of them. */
+export function featureSettings(
+  { corpus, layout }: Pick<Material, 'corpus' | 'layout'>,
+  seed: bigint,
+  { k, sketchWidth }: { readonly k?: number; readonly sketchWidth?: number } = {},
+): FeatureSettings {
+  const rows = corpus.records.length;
+  const seeds = { sketchSeed: seed * 7n + 1n, rotationSeed: seed * 7n + 2n };
+  const buckets = sketchWidth ?? 2 ** Math.ceil(Math.log2(layout.size / 3));
+  return { ...DEFAULT_FEATURES, k: Math.min(k ?? DEFAULT_FEATURES.k, rows), sketchWidth: buckets, ...seeds };
 }
 
 /** Record weights of a retraining: presence times the ν that it trained with. */
@@ -51,6 +61,7 @@ const weightsOf = ({ present }: Retraining, { novelties }: Material): Float64Arr
   Float64Array.from(present, (each, i) => (each * novelties[i]!.novelty) / NOVELTY_ONE);
 
 interface Retrained {
+  readonly present: readonly (readonly number[])[];
   readonly weights: readonly Float64Array[];
   readonly losses: readonly (readonly number[])[];
 }
@@ -67,7 +78,11 @@ export class Judge {
     this.#held = material.corpus.queries.length;
     const of = (kind: Retraining['kind']) => {
       const some = truth.filter((each) => each.kind === kind);
-      return { weights: some.map((each) => weightsOf(each, material)), losses: some.map(({ losses }) => losses) };
+      return {
+        present: some.map(({ present }) => present),
+        weights: some.map((each) => weightsOf(each, material)),
+        losses: some.map(({ losses }) => losses),
+      };
     };
     this.#halves = of('half');
     this.#coalitions = of('coalition');
@@ -115,6 +130,32 @@ export class Judge {
     };
   }
 
+  /** The row of what the chain pays: `scores` still ranks records, shares stand for contributors. */
+  paid(scores: Method, shares: readonly (readonly number[])[]): Result {
+    const { records } = this.#material.corpus;
+    // A coalition has all of a contributor's records or none.
+    const first = shares[0]!.map((_, c) => records.findIndex(({ contributor }) => contributor === c));
+    const present = this.#coalitions.present.map((each) => Float64Array.from(first, (record) => each[record]!));
+    const part = (from: number, to: number): number =>
+      datamodelScore(
+        shares.slice(from, to).map((share) => Float64Array.from(share)),
+        present,
+        this.#coalitions.losses.map((loss) => loss.slice(from, to)),
+      );
+    return {
+      ...this.result(scores),
+      method: 'shares as paid: novelty, floor, 30 % spans',
+      byContributor: part(0, this.#held),
+      ownByContributor: part(this.#held, shares.length),
+      distance: this.distance(shares),
+    };
+  }
+
+  /** What retraining shows, by query and contributor. */
+  truthShares(): readonly (readonly number[])[] {
+    return this.#shares;
+  }
+
   distance(shares: readonly (readonly number[])[]): number {
     return mean(shares.map((share, q) => shareDistance(share, this.#shares[q]!)));
   }
@@ -136,49 +177,64 @@ export class Judge {
   }
 }
 
-/** All comparisons. `seed` draws sketches and probes. */
-export async function evaluate(material: Material, truth: readonly Retraining[], seed: bigint): Promise<Evaluation> {
-  const { corpus, model, outcome, examples, queries } = material;
+/** All methods, or with `few` only what the aims are about. `seed` draws sketches and probes. */
+export async function evaluate(
+  material: Material,
+  truth: readonly Retraining[],
+  seed: bigint,
+  few = false,
+): Promise<Evaluation> {
+  const { corpus } = material;
   const judge = new Judge(material, truth);
-  const count = corpus.records.length;
-  const settings = featureSettings(count, seed);
+  const settings = featureSettings(material, seed);
+  const full = await ours(material, settings);
+  const methods = [
+    gradientDot(material),
+    ...(few ? [] : await others(material, seed)),
+    await uncompressed(material, settings),
+    full.float,
+    full.int8,
+    ...(few ? [] : [(await ours(material, featureSettings(material, seed, { k: corpus.records.length >> 1 }))).int8]),
+  ];
+  if (!few) {
+    const narrow = (await ours(material, featureSettings(material, seed, { sketchWidth: 16_384 }))).int8;
+    methods.push({ ...narrow, name: `${narrow.name}, 16k buckets` });
+  }
+  const results = methods.map((method) => judge.result(method));
+  const { paid, byText: paidByText } = await payments(material, settings);
+  results.push(judge.paid(full.int8, paid.shares));
+  const income = incomes(paid, corpus);
+  const byText = incomes(paidByText, corpus);
+  const byTruth = incomes({ shares: judge.truthShares() }, corpus);
+  const { copier, noise } = corpus;
+  const honest = income.filter((_, c) => c !== copier && c !== noise);
+  return {
+    results,
+    incomes: { copier: income[copier]!, noise: income[noise]!, leastHonest: Math.min(...honest) },
+    textOnly: { copier: byText[copier]!, noise: byText[noise]! },
+    truth: { copier: byTruth[copier]!, noise: byTruth[noise]! },
+    payments: paid,
+  };
+}
+
+/** What the method is compared with. */
+async function others(material: Material, seed: bigint): Promise<Method[]> {
+  const { model, outcome, examples, outputs, queries } = material;
   const probes = await probeGradients(model, outcome.attribution, seed);
   const projected = await probes.of(examples.map(({ example }) => example));
   const projectedQueries = await probes.of(queries);
   await probes.close();
-  const full = await ours(material, settings);
-  const methods = [
-    gradientDot(material),
+  const tokens = examples.map((example) => [...example.tokens]);
+  return [
     gradientCosine(material),
     dataInf(material),
-    trakLike(material, 512),
+    trakLike(material, 256),
     logra(projected, projectedQueries, probes.part),
     spanMatch(
-      examples.map(({ tokens }) => [...tokens]),
-      material.outputs.map((output) => [...output]),
+      tokens,
+      outputs.map((output) => [...output]),
       model.tokenizer.vocabulary,
     ),
-    await uncompressed(material, settings, false),
-    await uncompressed(material, settings),
-    full.float,
-    full.int8,
-    (await ours(material, featureSettings(count, seed, count >> 1))).int8,
-    (await ours(material, featureSettings(count, seed, 64))).int8,
+    await uncompressed(material, featureSettings(material, seed), false),
   ];
-  const results = methods.map((method) => judge.result(method));
-  const paid = await payments(material, settings);
-  results.push({
-    ...judge.result(full.int8),
-    method: 'ours, int8, as paid: novelty, 30 % spans',
-    distance: judge.distance(paid.shares),
-  });
-  const income = incomes(paid, corpus);
-  const byText = incomes(await payments(material, settings, undefined, true), corpus);
-  const honest = income.filter((_, c) => c !== corpus.copier && c !== corpus.noise);
-  return {
-    results,
-    incomes: { copier: income[corpus.copier]!, noise: income[corpus.noise]!, leastHonest: Math.min(...honest) },
-    textOnly: { copier: byText[corpus.copier]!, noise: byText[corpus.noise]! },
-    payments: paid,
-  };
 }

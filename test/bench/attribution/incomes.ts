@@ -1,7 +1,7 @@
 /** What the chain would pay: rows, novelty, spans and shares as a worker commits to them and every node checks them. */
 import { blake2b } from '@noble/hashes/blake2.js';
 import { buildBases, type FeatureSettings, featureExtractor } from '../../../gpu-worker/attribution/extractor.ts';
-import { creditNovelty } from '../../../gpu-worker/attribution/novelty.ts';
+import { creditNovelty, type Novelty } from '../../../gpu-worker/attribution/novelty.ts';
 import { suffixIndex } from '../../../gpu-worker/attribution/suffix-index.ts';
 import type { Blake } from '../../../runtime/primitives/attribution/canonical.ts';
 import { commitRows } from '../../../runtime/primitives/attribution/commitment.ts';
@@ -25,38 +25,46 @@ export interface Payments {
   readonly credit: readonly number[];
 }
 
+/** With novelty as credited, and with novelty by texts alone for comparison. */
 export async function payments(
   { layout, rows, queryGradients, covariances, corpus, examples, lines, novelties, outputs, model }: Material,
   settings: FeatureSettings,
   blend: Blend = DEFAULT_BLEND,
-  creditByText = false,
-): Promise<Payments> {
+): Promise<{ readonly paid: Payments; readonly byText: Payments }> {
   const extractor = featureExtractor(await buildBases(layout, rows, covariances, settings));
   const kept = Array.from({ length: rows.length }, (_, i) => extractor.feature(rows.at(i)));
   const texts = examples.map(({ text }) => utf8(text));
-  const credited = creditByText ? novelties : await creditNovelty(kept, novelties, texts);
   const index = suffixIndex(
     examples.map(({ tokens }) => tokens),
     model.tokenizer.vocabulary,
   );
-  const sources = lines.map((line, i) => ({
-    ...{ line, tokens: examples[i]!.tokens, contributor: accountOf(corpus.records[i]!.contributor) },
-    ...credited[i]!,
-    ...kept[i]!,
-  }));
-  const { model: chain } = commitRows(hashing, extractor.k, sources, index.frequencies).data;
-  const shares = outputs.map((output, q) => {
-    const influence = chain.influence(extractor.feature(queryGradients.at(q)).values);
-    const split = attribute(chain, influence, index.spans(output), POOL, blend);
-    const parts = new Array<number>(corpus.contributors).fill(0);
-    for (const { contributor, amount } of split.shares) parts[contributor[0]! - 1] = Number(amount) / Number(POOL);
-    return parts;
-  });
-  return { shares, credit: credited.map(({ novelty }) => novelty / NOVELTY_ONE) };
+  const features = Array.from(
+    { length: queryGradients.length },
+    (_, q) => extractor.feature(queryGradients.at(q)).values,
+  );
+  const pay = (credited: readonly Novelty[]): Payments => {
+    const sources = lines.map((line, i) => ({
+      ...{ line, tokens: examples[i]!.tokens, contributor: accountOf(corpus.records[i]!.contributor) },
+      ...credited[i]!,
+      ...kept[i]!,
+    }));
+    const { model: chain } = commitRows(hashing, extractor.k, sources, index.frequencies).data;
+    const shares = outputs.map((output, q) => {
+      const split = attribute(chain, chain.influence(features[q]!), index.spans(output), POOL, blend);
+      const parts = new Array<number>(corpus.contributors).fill(0);
+      for (const { contributor, amount } of split.shares) parts[contributor[0]! - 1] = Number(amount) / Number(POOL);
+      return parts;
+    });
+    return { shares, credit: credited.map(({ novelty }) => novelty / NOVELTY_ONE) };
+  };
+  return { paid: pay(await creditNovelty(kept, novelties, texts)), byText: pay(novelties) };
 }
 
 /** Income of each contributor over all queries as a part of an honest one's mean. */
-export function incomes({ shares }: Payments, { contributors, copier, noise }: Material['corpus']): number[] {
+export function incomes(
+  { shares }: Pick<Payments, 'shares'>,
+  { contributors, copier, noise }: Material['corpus'],
+): number[] {
   const sums = Array.from({ length: contributors }, (_, c) => shares.reduce((sum, share) => sum + share[c]!, 0));
   const honest = sums.filter((_, c) => c !== copier && c !== noise);
   const mean = honest.reduce((sum, each) => sum + each, 0) / honest.length;

@@ -16,6 +16,7 @@ import type {
   Adapter,
   Example,
   LoadedModel,
+  LoraSettings,
   TrainingOutcome,
   TrainingSettings,
 } from '../../../gpu-worker/engines/engine.ts';
@@ -33,7 +34,14 @@ export interface LabSettings {
   /** Retrainings on random halves of the records, and on random halves of the contributors. */
   readonly halves: number;
   readonly coalitions: number;
+  /** Default: rank 8 on all linear maps. */
+  readonly lora?: LoraSettings;
 }
+
+const LORA: LoraSettings = {
+  ...{ rank: 8, alpha: 16 },
+  targets: ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'],
+};
 
 export interface Material {
   readonly corpus: Corpus;
@@ -58,12 +66,11 @@ export interface Material {
 const ANSWER_TOKENS = 24;
 export const DEDUP_THRESHOLD = NOVELTY_ONE / 2;
 
-export const trainingSettings = ({ epochs, learningRate }: LabSettings, seed: bigint): TrainingSettings => ({
-  lora: {
-    ...{ rank: 8, alpha: 16 },
-    targets: ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'],
-  },
-  ...{ learningRate, epochs, batch: 8, sequenceLength: 96, warmup: 0.1, seed },
+export const trainingSettings = (
+  { epochs, learningRate, lora = LORA }: LabSettings,
+  seed: bigint,
+): TrainingSettings => ({
+  ...{ lora, learningRate, epochs, batch: 8, sequenceLength: 96, warmup: 0.1, seed },
 });
 
 export async function prepare(

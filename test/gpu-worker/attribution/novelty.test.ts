@@ -2,8 +2,9 @@ import { test } from 'tap';
 import { creditNovelty, NoveltyIndex } from '../../../gpu-worker/attribution/novelty.ts';
 import { quantise } from '../../../gpu-worker/attribution/quantise.ts';
 import { type FeatureRow, rowFault } from '../../../runtime/primitives/attribution/features.ts';
-import { COSINE_COPY, COSINE_FREE, NOVELTY_ONE } from '../../../runtime/primitives/attribution/limits.ts';
+import { NOVELTY_ONE } from '../../../runtime/primitives/attribution/limits.ts';
 import {
+  cosineRange,
   noveltyHolds,
   overlapOfCosine,
   recordOverlap,
@@ -17,7 +18,7 @@ import { normal } from './synthetic.ts';
 const FLOOR = 52_429;
 
 test('credit by texts and rows together is what every challenge allows, and no more', async (t) => {
-  const k = 40;
+  const k = 160;
   const next = normal(5);
   const rng = random(6);
   const words = (): string[] => Array.from({ length: 14 }, () => `w${rng.below(900)}`);
@@ -52,10 +53,11 @@ test('credit by texts and rows together is what every challenge allows, and no m
     t.ok(row.novelty <= byText[i]!.novelty, 'rows only ever take credit away');
     for (let j = 0; j < i; j++) {
       const shared = recordOverlap(lines[i]!, lines[j]!);
-      if (!noveltyHolds(row, rows[j]!, shared, FLOOR)) t.fail(`row ${i} against ${j}`);
+      if (!noveltyHolds(row, rows[j]!, rows.length, shared, FLOOR)) t.fail(`row ${i} against ${j}`);
       // One unit more is refuted by the neighbour that it names.
       const more = { ...row, novelty: row.novelty + 1 };
-      if (j === row.nearest && noveltyHolds(more, rows[j]!, shared, FLOOR)) t.fail(`row ${i} could have more`);
+      if (j === row.nearest && noveltyHolds(more, rows[j]!, rows.length, shared, FLOOR))
+        t.fail(`row ${i} could have more`);
     }
   }
   t.ok(partly > 20 && never > 5, `${partly} partly, ${never} not at all`);
@@ -74,7 +76,12 @@ test('cosines of rows are those of their vectors', async (t) => {
     const found = rowCosine(quantise(a), quantise(b)) / NOVELTY_ONE;
     t.ok(Math.abs(found - Math.max(0, exact)) < 0.01, `${found} for ${exact}`);
   }
-  t.equal(overlapOfCosine(COSINE_FREE), 0);
-  t.equal(overlapOfCosine(COSINE_COPY), NOVELTY_ONE);
-  t.equal(overlapOfCosine((COSINE_FREE + COSINE_COPY) / 2), NOVELTY_ONE / 2);
+  const range = cosineRange(64, 64);
+  t.same(range, { free: 13_107, copy: 16_384 }, 'a fifth and a quarter');
+  t.same(cosineRange(256, 64), range, 'no wider than there are rows');
+  t.same(cosineRange(32, 64), { free: 52_429, copy: 53_248 });
+  t.same(cosineRange(1, 1 << 20), { free: NOVELTY_ONE, copy: NOVELTY_ONE });
+  t.equal(overlapOfCosine(range.free, range), 0);
+  t.equal(overlapOfCosine(range.copy, range), NOVELTY_ONE);
+  t.equal(overlapOfCosine((range.free + range.copy) / 2, range), NOVELTY_ONE / 2);
 });

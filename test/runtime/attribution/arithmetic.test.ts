@@ -222,6 +222,17 @@ test('shares', async (t) => {
   t.same(splitPool(100n, [], DEFAULT_BLEND), { amounts: [], remainder: 100n });
   t.same(splitPool(100n, [{ influence: -5n, spanMass: 0n }], DEFAULT_BLEND).remainder, 100n, 'nobody stands');
 
+  await t.test('influence by chance', async (t) => {
+    const standing = (influence: bigint) => ({ influence, spanMass: 0n });
+    const paid = (...influences: bigint[]) => splitPool(1_000_000n, influences.map(standing), DEFAULT_BLEND).amounts;
+    t.same(paid(1000n, 100n), [1_000_000n, 0n], 'a tenth of the greatest is nothing');
+    t.same(paid(1000n, 200n), [900_000n, 100_000n]);
+    t.same(paid(7n), [1_000_000n]);
+    const whole = paid(1000n, 600n)[1]!;
+    const pieces = paid(1000n, ...new Array<bigint>(6).fill(100n)).slice(1);
+    t.ok(whole > 0n && pieces.every((each) => each === 0n), 'an account in pieces below the floor earns nothing');
+  });
+
   await t.test('sums are exact, shares monotone', async (t) => {
     const rng = random(77);
     const big = (bits: number): bigint => {

@@ -116,17 +116,15 @@ export function world(seed = 1, { records = 200, contributors = 5, k = 24 } = {}
     ranges.push({ contributor, batch: ranges.length, first, count, root: merkleRoot(hashing, 'records', leaves) });
   }
   const sets = lines.map((line) => shingles(utf8(recordText(parseRecord(line)))));
-  const directions: RowDirection[] = [];
-  while (directions.length < lines.length) {
-    // In so few dimensions random rows would be taken for copies of each other now and then.
-    const row = unitRow(rng, k);
-    if (directions.every((earlier) => rowOverlap(row, earlier) < NOVELTY_ONE / 2)) directions.push(row);
-  }
+  const directions: RowDirection[] = lines.map(() => unitRow(rng, k));
   const rows: FeatureRow[] = lines.map((line, index) => {
     let nearest = index;
     let overlap = 0;
     for (let j = 0; j < index; j++) {
-      const each = Math.max(jaccard(sets[index]!, sets[j]!), rowOverlap(directions[index]!, directions[j]!));
+      const each = Math.max(
+        jaccard(sets[index]!, sets[j]!),
+        rowOverlap(directions[index]!, directions[j]!, lines.length),
+      );
       if (each > overlap) [nearest, overlap] = [j, each];
     }
     return {

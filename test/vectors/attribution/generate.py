@@ -61,7 +61,8 @@ def shares(rng):
         influence = [int(rng.integers(-(2**62), 2**62)) * int(rng.integers(0, 2**20)) for _ in range(n)]
         spans = [int(rng.integers(0, 2**30)) * int(rng.integers(0, 2)) for _ in range(n)]
         a, b = Fraction(7, 10), Fraction(3, 10)
-        positive = [max(0, each) for each in influence]
+        floor = max([0, *influence]) // 10
+        positive = [max(0, each - floor) for each in influence]
         if sum(positive) == 0:
             a, b = Fraction(0), a + b
         elif sum(spans) == 0:
