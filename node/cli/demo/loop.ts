@@ -49,11 +49,13 @@ export const FULL: DemoSize = {
 };
 /** Enough to see every stage, too little to learn much. */
 export const SHORT: DemoSize = {
-  records: 6,
-  held: 6,
+  records: 4,
+  held: 4,
   asked: 8,
   askedHeld: 2,
-  training: { rank: 4, learningRate: 3e-3, steps: 8, batch: 8, sequenceLength: 48, k: 16 },
+  training: {
+    ...{ rank: 4, targets: ['q_proj', 'v_proj'], learningRate: 3e-3, steps: 5, batch: 8, sequenceLength: 48, k: 8 },
+  },
 };
 
 export class DemoError extends Error {
