@@ -38,6 +38,7 @@ import { FileKeystore } from './keystore/files.ts';
 import { MemoryKeystore } from './keystore/memory.ts';
 import type { Metrics } from './metrics/metrics.ts';
 import type { MetricsAddress } from './metrics/server.ts';
+import { journaling, TransactionJournal } from './pool/journal.ts';
 import { TransactionPool } from './pool/pool.ts';
 import { verifyRange } from './state/range-proof.ts';
 import { orderedTrieRoot } from './state/trie.ts';
@@ -181,9 +182,11 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
   const verifier = new Verifier({ signatures, hashing });
   let network: Network | undefined;
   let closeKeys: () => void = () => {};
+  let closeJournal: () => Promise<void> | undefined = () => undefined;
   let closeMetrics: (() => Promise<void>) | undefined;
   const close = async () => {
     await closeMetrics?.();
+    await closeJournal();
     await network?.close();
     await verifier.close();
     await database.close();
@@ -204,11 +207,15 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     const { authority, validator = authority !== undefined } = options;
     if (authority !== undefined) for (const type of SESSION_KEYS) keystore.hold(type, authority);
 
+    const submitted =
+      options.basePath === undefined ? undefined : new TransactionJournal(join(directory, 'transactions'));
+    closeJournal = () => submitted?.close();
     const pool = new TransactionPool({
       blocks,
       events: blocks,
       validate: (block, source, extrinsic) => chain.validate(block, source, extrinsic),
       preverify: (extrinsics) => chain.preverify(extrinsics),
+      ...(submitted !== undefined && { remember: (extrinsic: Uint8Array) => submitted.append(extrinsic) }),
       isAuthority: () => validator,
       hashing,
       clock,
@@ -336,6 +343,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     const journal = journalIn(database);
     services.push(
       { name: 'pool', run: (until) => pool.run(until) },
+      ...(submitted === undefined ? [] : [journaling(submitted, pool, blocks, log)]),
       rpc,
       new Informant({ client, network: status, clock, log }),
       { name: 'database', run: (until) => Promise.race([database.failed, aborted(until)]) },

@@ -48,6 +48,8 @@ export interface PoolPorts {
    * too much to do; then the extrinsics are dropped.
    */
   readonly preverify: (extrinsics: readonly Uint8Array[]) => Promise<void>;
+  /** Writes down what was given to this node and accepted; resolves when it is there. */
+  readonly remember?: (extrinsic: Uint8Array) => Promise<void>;
   /** Whether this node puts transactions into blocks. */
   readonly isAuthority: () => boolean;
   readonly hashing: Pick<Hashing, 'blake2_256'>;
@@ -165,7 +167,9 @@ export class TransactionPool implements Pool, Service {
     if (this.#queues.get(key) !== undefined) throw alreadyImportedError(hash);
     // A view would keep the whole message that it came with.
     const own = extrinsic.byteLength === extrinsic.buffer.byteLength ? extrinsic : extrinsic.slice();
-    return this.#intake.add({ extrinsic: own, hash, key, origin, ...(listener && { listener }) });
+    const unwatch = await this.#intake.add({ extrinsic: own, hash, key, origin, ...(listener && { listener }) });
+    if (origin === 'local') await this.#ports.remember?.(own);
+    return unwatch;
   }
 
   /** Throws {@link PoolError}. */
@@ -412,6 +416,11 @@ export class TransactionPool implements Pool, Service {
   /** For block building: one after the other, with a way to say that one does not fit. */
   bestFirst(): BestFirst {
     return this.#queues.bestFirst();
+  }
+
+  /** Those that were given to this node, in the order in which they came. */
+  *locals(): Generator<Uint8Array> {
+    for (const { origin, extrinsic } of this.#queues.entries()) if (origin === 'local') yield extrinsic;
   }
 
   futures(): readonly PoolTransaction[] {

@@ -136,7 +136,8 @@ export async function soakKill(options: SoakOptions): Promise<SoakResult> {
         const until = new AbortController();
         const loading = load.run(node.ws, until.signal);
         if (others[0] !== undefined && loads.length === 0) loads.push(load.run(others[0].ws, end.signal));
-        await pause(Math.random() * LONGEST_LIFE_MS);
+        // Long enough to come level with the others, at times, on a machine that is slow.
+        await pause(Math.random() * Math.max(LONGEST_LIFE_MS, slowestStartMs));
         running.child.kill('SIGKILL');
         until.abort();
         await loading;
@@ -183,14 +184,27 @@ export async function soakKill(options: SoakOptions): Promise<SoakResult> {
       return Number((await each.call<{ number: string }>('chain_getHeader', hash)).number);
     };
     const goal = (await height(clients[0] ?? client)) + 3;
-    const deadline = performance.now() + 60_000;
+    const deadline = performance.now() + 90_000;
     while ((await height(client)) < goal) {
       if (performance.now() > deadline) {
-        faults.push('it does not come level within a minute');
+        faults.push('it does not come level within 90 s');
         break;
       }
       await pause(100);
     }
+    // What was accepted in any of its lives is in a block, or waits for one.
+    const lost = async (): Promise<number> => {
+      const found = await Promise.all(
+        [...(load?.acknowledged ?? [])].map(async ([address, nonce]) => {
+          const next = [client, ...clients].map((each) => each.call<number>('system_accountNextIndex', address));
+          return Math.max(...(await Promise.all(next))) > nonce;
+        }),
+      );
+      return found.filter((each) => !each).length;
+    };
+    let lacking = await lost();
+    for (; lacking > 0 && performance.now() < deadline; lacking = await lost()) await pause(200);
+    if (lacking > 0) faults.push(`${lacking} accounts lack transfers that were accepted`);
     const hash = await client.call<string>('chain_getBlockHash', goal - 3);
     for (const each of clients) {
       if ((await each.call<string>('chain_getBlockHash', goal - 3)) !== hash) faults.push('the nodes disagree');

@@ -44,8 +44,10 @@ export function spawnNode(args: readonly string[], execArgv: readonly string[] =
   const started = performance.now();
   const child = spawn(process.execPath, [...execArgv, 'node/cli/main.ts', ...args], {
     cwd: ROOT,
-    stdio: ['ignore', 'pipe', 'pipe'],
+    // The channel ends with this process, however that ends, and the node with the channel.
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   });
+  child.channel?.unref();
   let log = '';
   const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
   const serving = new Promise<string>((resolve, reject) => {
@@ -61,8 +63,8 @@ export function spawnNode(args: readonly string[], execArgv: readonly string[] =
       clearTimeout(timer);
       resolve(found);
     };
-    child.stdout.on('data', read);
-    child.stderr.on('data', read);
+    child.stdout?.on('data', read);
+    child.stderr?.on('data', read);
     child.once('close', (code) => {
       clearTimeout(timer);
       failed(`ended with ${code}`);

@@ -1,7 +1,6 @@
 /** Transfers without end, each account's one after the other, to whichever node answers. */
 import { setTimeout as pause } from 'node:timers/promises';
 import { blake2b } from '@noble/hashes/blake2.js';
-import { toHex } from '../../../runtime/primitives/bytes.ts';
 import { encodeSs58 } from '../../../runtime/primitives/ss58.ts';
 import { publicKeys, signedTransfers } from '../../bench/support/accounts.ts';
 import { RpcClient } from '../../bench/support/rpc-client.ts';
@@ -25,14 +24,12 @@ export class Load {
   readonly #next: number[];
   #at = 0;
   sent = 0;
-  /** Highest nonce taken in by account, by public key in hex. */
+  /** The highest nonce taken in, by account. */
   readonly acknowledged = new Map<string, number>();
-  readonly #keys: readonly string[];
 
   private constructor(options: LoadOptions, extrinsics: readonly string[], keys: readonly Uint8Array[]) {
     this.#options = options;
     this.#extrinsics = extrinsics;
-    this.#keys = keys.map(toHex);
     this.#addresses = keys.map((key) => encodeSs58(blake2b, { prefix: 42, key }));
     this.#next = keys.map(() => 0);
   }
@@ -71,7 +68,7 @@ export class Load {
         if (nonce >= perAccount) continue;
         try {
           await client.call('author_submitExtrinsic', this.#extrinsics[nonce * accounts + account]!);
-          this.acknowledged.set(this.#keys[account]!, nonce);
+          this.acknowledged.set(this.#addresses[account]!, nonce);
           this.sent++;
           this.#next[account]!++;
         } catch (problem) {
