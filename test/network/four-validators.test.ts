@@ -38,8 +38,8 @@ t.test(
     };
 
     for (let i = 0; i < 4; i++) await start(i);
-    await until('everyone knows everyone', 10_000, () => all().every(({ node }) => node.network.peers().length === 3));
-    await until('10 blocks are final', 30_000, () => all().every((each) => finalizedOf(each) >= 10));
+    await until('everyone knows everyone', 30_000, () => all().every(({ node }) => node.network.peers().length === 3));
+    await until('10 blocks are final', 60_000, () => all().every((each) => finalizedOf(each) >= 10));
     agree(10, all());
     test.ok(
       all().every(({ node }) => node.network.peers().every(({ roles }) => roles === 'AUTHORITY')),
@@ -49,15 +49,15 @@ t.test(
     await members[3]!.stop();
     members[3] = undefined;
     const left = finalizedOf(members[0]!);
-    await until('three of four go on', 20_000, () => all().every((each) => finalizedOf(each) >= left + 4));
+    await until('three of four go on', 40_000, () => all().every((each) => finalizedOf(each) >= left + 4));
 
     const back = await start(3);
-    await until('the returned one catches up', 20_000, () => finalizedOf(back) >= finalizedOf(members[0]!) - 1);
-    await until('its blocks are taken again', 20_000, () => all().every((each) => finalizedOf(each) >= left + 8));
+    await until('the returned one catches up', 40_000, () => finalizedOf(back) >= finalizedOf(members[0]!) - 1);
+    await until('its blocks are taken again', 40_000, () => all().every((each) => finalizedOf(each) >= left + 8));
 
     const fifth = await start(4);
     const goal = finalizedOf(members[0]!) + 3;
-    await until('the newcomer is level', 20_000, () => finalizedOf(fifth) >= goal);
+    await until('the newcomer is level', 40_000, () => finalizedOf(fifth) >= goal);
     agree(goal, all());
 
     // A transaction given to the newcomer is made part of a block by others.
@@ -70,7 +70,7 @@ t.test(
       }
       return false;
     };
-    await until('the transaction is final everywhere', 20_000, () => all().every(holds));
+    await until('the transaction is final everywhere', 40_000, () => all().every(holds));
     test.equal(hash.length, 32);
     for (const each of all()) test.same(each.warnings, [], 'nothing to complain about');
   },
