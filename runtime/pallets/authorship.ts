@@ -5,7 +5,7 @@ import { optionalValue, storage } from '../framework/storage.ts';
 import type { Host } from '../host.ts';
 import { InvalidBlock } from '../primitives/invalid-block.ts';
 import { type AccountId, accountId, asAccountId } from '../primitives/types.ts';
-import * as aura from './aura.ts';
+import * as aura from './aura/authorities.ts';
 import * as session from './session.ts';
 
 const store = storage('Authorship', {

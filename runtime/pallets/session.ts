@@ -23,8 +23,8 @@ import {
   validatorKeys,
 } from '../primitives/session-keys.ts';
 import { type AccountId, accountId, PERBILL, perbill, sameAccount, type Weight } from '../primitives/types.ts';
-import * as aura from './aura.ts';
-import * as grandpa from './grandpa.ts';
+import * as aura from './aura/authorities.ts';
+import * as grandpa from './grandpa/authorities.ts';
 import * as historical from './historical.ts';
 import * as system from './system.ts';
 

@@ -5,7 +5,7 @@ import { storage, value } from '../framework/storage.ts';
 import type { Host } from '../host.ts';
 import { InvalidBlock } from '../primitives/invalid-block.ts';
 import { bool, compact, decode, u64 } from '../primitives/scale/codec.ts';
-import * as aura from './aura.ts';
+import * as aura from './aura/authorities.ts';
 
 /** How far a block's time may be ahead of this node's clock. */
 const MAX_DRIFT_MS = 30_000n;

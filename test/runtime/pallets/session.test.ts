@@ -1,9 +1,9 @@
 /** Session and Authorship: keys, their owners, and when a new set works; whose block it is. */
 import t from 'tap';
 import { ROOT } from '../../../runtime/framework/dispatch.ts';
-import * as aura from '../../../runtime/pallets/aura.ts';
+import * as aura from '../../../runtime/pallets/aura/authorities.ts';
 import * as authorship from '../../../runtime/pallets/authorship.ts';
-import * as grandpa from '../../../runtime/pallets/grandpa.ts';
+import * as grandpa from '../../../runtime/pallets/grandpa/authorities.ts';
 import * as session from '../../../runtime/pallets/session.ts';
 import * as system from '../../../runtime/pallets/system.ts';
 import { concatBytes, toHex, utf8 } from '../../../runtime/primitives/bytes.ts';

@@ -4,7 +4,7 @@ import polkadot from '@polkadot/types-support/metadata/v15/polkadot-hex';
 import t, { type Test } from 'tap';
 import { ROOT } from '../../../runtime/framework/dispatch.ts';
 import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
-import * as aura from '../../../runtime/pallets/aura.ts';
+import * as aura from '../../../runtime/pallets/aura/authorities.ts';
 import * as balances from '../../../runtime/pallets/balances.ts';
 import * as session from '../../../runtime/pallets/session.ts';
 import { STAKING_HOLD, store } from '../../../runtime/pallets/staking/store.ts';
