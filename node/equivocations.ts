@@ -8,7 +8,7 @@ import { authorOf, slotOf } from '../consensus/aura/slots.ts';
 import { idBytes } from '../consensus/grandpa/messages.ts';
 import type { Equivocation } from '../consensus/grandpa/votes.ts';
 import type { Log } from '../consensus/ports.ts';
-import { equalBytes, toHex } from '../runtime/primitives/bytes.ts';
+import { toHex } from '../runtime/primitives/bytes.ts';
 import { type SlotEquivocation, slotEquivocation } from '../runtime/primitives/equivocation.ts';
 import type { Header } from '../runtime/primitives/header.ts';
 import { bytes, decode, encode, fixedBytes, option, struct, u64 } from '../runtime/primitives/scale/codec.ts';
@@ -18,6 +18,13 @@ import type { Keystore, Pool, Service } from './client.ts';
 
 /** Reports under way; there are never more offenders than validators. */
 const MAX_PENDING = 256;
+/** Finalizations after which a report that no block takes is given up. */
+const PATIENCE = 1_000;
+
+interface Pending {
+  readonly report: Uint8Array;
+  readonly patience: number;
+}
 
 export interface EquivocationPorts {
   readonly chain: Pick<Chain, 'blocks' | 'call' | 'callOffchain' | 'validate' | 'auraAuthorities' | 'authoritySet'>;
@@ -35,7 +42,7 @@ export class EquivocationReporter implements Service {
   readonly name = 'equivocations';
   readonly #ports: EquivocationPorts;
   #seen: SeenSlots = nothingSeen;
-  #pending: readonly Uint8Array[] = [];
+  #pending: readonly Pending[] = [];
 
   constructor(ports: EquivocationPorts) {
     this.#ports = ports;
@@ -125,7 +132,7 @@ export class EquivocationReporter implements Service {
 
   async #handIn(report: Uint8Array, who: Record<string, unknown>): Promise<void> {
     const { pool, log } = this.#ports;
-    if (this.#pending.length < MAX_PENDING) this.#pending = [...this.#pending, report];
+    if (this.#pending.length < MAX_PENDING) this.#pending = [...this.#pending, { report, patience: PATIENCE }];
     try {
       await pool.submit(report, 'local');
       log('info', 'an equivocation is reported', who);
@@ -135,12 +142,19 @@ export class EquivocationReporter implements Service {
     }
   }
 
-  /** What no final block has yet goes to the pool again; what one has, or can no longer have, is forgotten. */
+  /** What no final block has yet goes to the pool again; what one has is forgotten. */
   async #again(): Promise<void> {
     const { chain, pool } = this.#ports;
+    if (this.#pending.length === 0) return;
     const { finalized } = chain.blocks.info();
-    const open = this.#pending.filter((report) => chain.validate(finalized.hash, 'Local', report).ok);
-    this.#pending = this.#pending.filter((report) => open.some((each) => equalBytes(each, report)));
-    for (const report of open) await pool.submit(report, 'local').catch(() => {});
+    const isFinal = (report: Uint8Array): boolean => {
+      const answer = chain.validate(finalized.hash, 'Local', report);
+      return !answer.ok && answer.error.value.type === 'Stale';
+    };
+    this.#pending = this.#pending.flatMap(({ report, patience }) =>
+      patience === 0 || isFinal(report) ? [] : [{ report, patience: patience - 1 }],
+    );
+    // In the pool already, or known to the best chain: then it is refused, which is fine.
+    for (const { report } of this.#pending) await pool.submit(report, 'local').catch(() => {});
   }
 }

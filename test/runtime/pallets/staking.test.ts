@@ -591,12 +591,9 @@ t.test('random stakers: the books hold after every block', async (test) => {
 t.test('calls, events, errors and storage are those that wallets know from Polkadot', async (test) => {
   const of = await world();
   test.teardown(of.close);
-  const ours = shapesOf(opaqueMetadataOf(of.runtime.call(of.host, 'Metadata_metadata', new Uint8Array())), [
-    'Staking',
-    'Session',
-    'Historical',
-  ]);
-  const theirs = shapesOf(opaqueMetadataOf(polkadot), ['Staking', 'Session', 'Historical']);
+  const NAMES = ['Staking', 'Session', 'Historical', 'Grandpa', 'Offences'];
+  const ours = shapesOf(opaqueMetadataOf(of.runtime.call(of.host, 'Metadata_metadata', new Uint8Array())), NAMES);
+  const theirs = shapesOf(opaqueMetadataOf(polkadot), NAMES);
   const { Staking, Session, Historical } = ours;
   const own = {
     calls: ['set_inflation'],
@@ -626,6 +623,14 @@ t.test('calls, events, errors and storage are those that wallets know from Polka
   test.same(Historical!.storage.HistoricalSessions, theirs.Historical!.storage.HistoricalSessions);
   test.same(Historical!.events, theirs.Historical!.events);
   test.same(Session!.calls, theirs.Session!.calls);
+  test.same(
+    ours.Grandpa!.calls,
+    theirs.Grandpa!.calls.slice(0, 2),
+    'reports, as everywhere; nobody forces changes here',
+  );
+  test.same(ours.Grandpa!.errors, theirs.Grandpa!.errors.slice(4));
+  test.same(ours.Offences!.events, theirs.Offences!.events);
+  test.equal(ours.Offences!.storage.ConcurrentReportsIndex, theirs.Offences!.storage.ConcurrentReportsIndex);
   test.equal(
     decode(
       u32,
