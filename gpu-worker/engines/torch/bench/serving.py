@@ -161,6 +161,7 @@ def main() -> None:
         tiers.shut()
     count = min(options.peft_requests, options.requests)
     theirs = pefts(base, options, lora, spread[:count].tolist(), prompts[:count], lengths[:count])
+    unit = "tokens/s" if base.device.type == "cuda" else "tokens/CPU s"
     ratio = [z / o for z, o in zip(measured["zipf"], measured["one"])]
     for name, what in (
         ("none", "no adapter"),
@@ -169,12 +170,12 @@ def main() -> None:
     ):
         low, high = min(measured[name]), max(measured[name])
         rows.append(
-            {"what": what, "tokens/s": round(speed[name]), "range": f"{low:.0f}–{high:.0f}"}
+            {"what": what, unit: round(speed[name]), "range": f"{low:.0f}–{high:.0f}"}
         )
     rows[2]["of one adapter"] = f"{sorted(ratio)[len(ratio) // 2]:.0%}"
-    rows.append({"what": "peft's mixed batches", "tokens/s": round(theirs), "of one adapter": f"{theirs / speed['one']:.1%}"})
-    rows.append({"what": "ours / peft's", "tokens/s": f"{speed['zipf'] / theirs:.1f} ×"})
-    rows.append({"what": "first token at 60 % load", "tokens/s": f"p50 {percentile(first, 50):.0f} ms, p99 {percentile(first, 99):.0f} ms"})
+    rows.append({"what": "peft's mixed batches", unit: round(theirs), "of one adapter": f"{theirs / speed['one']:.1%}"})
+    rows.append({"what": "ours / peft's", unit: f"{speed['zipf'] / theirs:.1f} ×"})
+    rows.append({"what": "first token at 60 % load", unit: f"p50 {percentile(first, 50):.0f} ms, p99 {percentile(first, 99):.0f} ms"})
     about = {
         **where(base),
         "rank": options.rank,

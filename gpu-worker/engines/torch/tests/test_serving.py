@@ -177,3 +177,26 @@ def test_sampling_follows_the_distribution():
     assert set(ids) == {1, 3}, "the fewest that make three quarters"
     faults = sample(torch.tensor([[float("nan"), 1.0], [1.0, 2.0]]), [0.0, 0.0], [1.0, 1.0], [0.0, 0.0])
     assert isinstance(faults[0], EngineFault) and faults[1] == 1
+
+
+def test_memory_that_runs_out_costs_the_youngest_half(serving, monkeypatch):
+    run = serving(batch=4)
+    entries = register(run, 4)
+    expected = [alone(run, entry, maxTokens=20) for entry in entries]
+    outcomes = [run.add(entry, maxTokens=20)[0] for entry in entries]
+    for _ in range(5):
+        run.server.step()
+    forward = run.server._forward
+    failed = []
+
+    def once(*arguments):
+        if not failed:
+            failed.append(True)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(*arguments)
+
+    monkeypatch.setattr(run.server, "_forward", once)
+    run.run()
+    assert [getattr(o.how, "code", o.how) for o in outcomes] == ["length", "length", "OUT_OF_MEMORY", "OUT_OF_MEMORY"]
+    assert [outcome.tokens for outcome in outcomes[:2]] == expected[:2]
+    assert alone(run, entries[3], maxTokens=20) == expected[3], "and it goes on"
