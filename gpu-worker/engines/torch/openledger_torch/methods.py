@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING, Any, Callable, Iterator
 
 import numpy as np
@@ -222,6 +223,7 @@ class Methods:
             if every is not None and result.step % every == 0:
                 call.event("checkpoint", [trainer.checkpoint()], step=result.step)
                 while not call.stored():
+                    time.sleep(0.0005)
                     yield
         value = {
             "steps": trainer.step,

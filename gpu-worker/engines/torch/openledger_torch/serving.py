@@ -86,6 +86,8 @@ class Server:
         self._waiting: OrderedDict[int, deque[Sequence]] = OrderedDict()
         #: Tokens served of each adapter with requests, counted from where the others stood when it came.
         self._served: dict[int, float] = {}
+        # Counts that the heart-beat's thread reads: plain numbers, no walk over what this thread changes.
+        self.waiting = 0
         self.generated = 0
         self.prompt = 0
         self.steps = 0
@@ -94,10 +96,6 @@ class Server:
     @property
     def active(self) -> int:
         return len(self._running)
-
-    @property
-    def waiting(self) -> int:
-        return sum(len(queue) for queue in self._waiting.values())
 
     @property
     def cache_bytes(self) -> int:
@@ -119,6 +117,7 @@ class Server:
             # A newcomer is not owed what it did not ask for.
             self._served[sequence.adapter] = min(self._served.values(), default=0.0)
         self._waiting.setdefault(sequence.adapter, deque()).append(sequence)
+        self.waiting += 1
 
     @torch.inference_mode()
     def abort(self, sequence: Sequence) -> None:
@@ -157,6 +156,7 @@ class Server:
                 return
             queue = self._waiting[sequence.adapter]
             queue.popleft()
+            self.waiting -= 1
             if not queue:
                 del self._waiting[sequence.adapter]
             sequence.row = len(self._running)
@@ -203,6 +203,7 @@ class Server:
             queue = self._waiting.get(sequence.adapter)
             if queue is not None and sequence in queue:
                 queue.remove(sequence)
+                self.waiting -= 1
                 if not queue:
                     del self._waiting[sequence.adapter]
         if sequence.adapter not in self._waiting and all(s.adapter != sequence.adapter for s in self._running):

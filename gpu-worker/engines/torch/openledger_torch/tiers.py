@@ -60,6 +60,8 @@ class AdapterTiers:
         self._directory = directory
         os.makedirs(directory, mode=0o700, exist_ok=True)
         self._entries: dict[int, Entry] = {}
+        #: Registered and not closed.
+        self.open = 0
         self._host: OrderedDict[int, Tensor] = OrderedDict()
         self._host_bytes = host_bytes
         self._host_used = 0
@@ -90,6 +92,7 @@ class AdapterTiers:
                 file.write(data)
         entry = Entry(id, lora, flat.numel())
         self._entries[id] = entry
+        self.open += 1
         self._keep(id, flat)
         return entry
 
@@ -103,6 +106,7 @@ class AdapterTiers:
             raise EngineFault("BAD_ADAPTER", f"adapter {id} is not on disk: {error.strerror}") from error
         entry = Entry(id, lora, factors_of(self._base, lora, "BAD_ADAPTER").size)
         self._entries[id] = entry
+        self.open += 1
         return entry
 
     def entry(self, id: int) -> Entry:
@@ -127,6 +131,7 @@ class AdapterTiers:
         if entry is None or entry.closed:
             return
         entry.closed = True
+        self.open -= 1
         if entry.users == 0:
             self._remove(entry)
 
@@ -266,10 +271,6 @@ class AdapterTiers:
 
     def tiers(self) -> dict[str, int]:
         return {"device": len(self._slot_of), "host": len(self._host), "disk": len(self._entries)}
-
-    @property
-    def open(self) -> int:
-        return sum(not entry.closed for entry in self._entries.values())
 
     def report(self) -> list[list[float]]:
         """A row an adapter that had a request: its id, then {@link Counts} in order of their names here."""
