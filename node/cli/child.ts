@@ -23,6 +23,8 @@ export interface ChildCommand {
   readonly log: Log;
   /** Hears where it listens, each time it is up ({@link announce}). */
   ready?(at: Listening): void;
+  /** Hears that it ended by itself, before it is started again. */
+  ended?(): void;
 }
 
 /** Where the parts of a command listen. */
@@ -45,6 +47,7 @@ export async function keepRunning(command: ChildCommand, signal: AbortSignal): P
     if (signal.aborted) return;
     if (Date.now() - started > STEADY_MS) pause = FIRST_PAUSE_MS;
     log('warn', `${name} ended with ${code}: started again in ${pause / 1000} s`);
+    command.ended?.();
     await delay(pause, undefined, { signal }).catch(() => {});
     pause = Math.min(2 * pause, LONGEST_PAUSE_MS);
   }

@@ -220,10 +220,15 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   const server: Server = createServer((request, response) => {
     route(running, options, request, response).catch((problem: unknown) => refuse(response, problem, log));
   });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(options.port, options.host, resolve);
-  });
+  try {
+    await new Promise<void>((resolve, reject) => {
+      server.once('error', reject);
+      server.listen(options.port, options.host, resolve);
+    });
+  } catch (problem) {
+    await running.close();
+    throw problem;
+  }
   const { port } = server.address() as AddressInfo;
   return {
     url: `http://${options.host}:${port}/v1`,

@@ -20,7 +20,7 @@ interface DemoFlags {
 
 const DEFAULT_NODE = 'ws://127.0.0.1:9944';
 /** Of the ledger that the demonstration brings up for itself. */
-const BLOCK_MS = 1_000;
+const BLOCK_MS = 2_000;
 const START_MS = 180_000;
 const SERVED_MS = 60_000;
 

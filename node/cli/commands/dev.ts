@@ -45,19 +45,18 @@ async function runDev(flags: DevFlags): Promise<void> {
   if (flags.worker) {
     const own = ['--key', WORKER, '--base-path', join(node.directory, 'worker'), '--engine', 'embedded'];
     const args = ['worker', ...shared, ...own];
-    parts.push(
-      keepRunning({ name: 'worker', args: [...args, '--engine', 'embedded', '--settle-every', '10'], log }, until),
-    );
+    parts.push(keepRunning({ name: 'worker', args: [...args, '--settle-every', '10'], log }, until));
   }
   if (flags.gateway) {
     const args = ['gateway', ...shared, '--key', PAYER, '--base-path', join(node.directory, 'gateway')];
     let told = false;
-    const ready = ({ gateway }: Listening): void => {
+    const tell = (gateway: string | undefined): void => {
       if (!told) up(gateway);
       told = true;
     };
+    const hooks = { ready: ({ gateway }: Listening) => tell(gateway), ended: () => tell(undefined) };
     parts.push(
-      keepRunning({ name: 'gateway', args: [...args, '--port', String(flags.gatewayPort)], log, ready }, until),
+      keepRunning({ name: 'gateway', args: [...args, '--port', String(flags.gatewayPort)], log, ...hooks }, until),
     );
   } else up(undefined);
 
