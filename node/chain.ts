@@ -316,8 +316,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     if (header.number !== parent.number + 1)
       return { type: 'invalid', reason: 'the height is not one above the parent' };
     const parentRef = { hash: header.parentHash, number: parent.number };
-    if (!this.blocks.extendsFinalized(parentRef))
-      return { type: 'invalid', reason: 'the block forks off below a final one' };
+    if (!this.blocks.extendsFinalized(parentRef)) return { type: 'abandoned' };
     const authorities = this.auraAuthorities(parentRef);
     if (authorities === undefined) return { type: 'unknownParent' };
     const verdict = verifySeal(header, {

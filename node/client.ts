@@ -112,6 +112,8 @@ export type ImportResult =
   | { readonly type: 'imported'; readonly isNewBest: boolean }
   | { readonly type: 'known' }
   | { readonly type: 'unknownParent' }
+  /** Finality has left the block's fork behind. Whoever sent it may know no better: a node that began alone, say. */
+  | { readonly type: 'abandoned' }
   /** The block breaks a rule: whoever sent it is at fault. */
   | { readonly type: 'invalid'; readonly reason: string }
   /** The block's slot is not there yet; it may be offered again. */

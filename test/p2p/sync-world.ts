@@ -96,7 +96,7 @@ export class FakeChain implements ChainView {
     if (block.parent === undefined || !this.has(block.parent.ref.hash)) return { type: 'unknownParent' };
     if (block.bad) return { type: 'invalid', reason: 'it cannot be executed' };
     if (ancestor(block, this.finalized.ref.number) !== this.finalized) {
-      return { type: 'invalid', reason: 'it forks off below a final block' };
+      return { type: 'abandoned' };
     }
     this.known.set(toHex(block.ref.hash), block);
     this.imported++;
