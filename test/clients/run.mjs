@@ -21,7 +21,7 @@ const SCRIPTS = [
   { name: 'polkadot-api, legacy', script: 'papi', funder: '//Charlie', legacy: true },
   { name: 'dedot, both clients', script: 'dedot', funder: '//Dave' },
   { name: '@substrate/txwrapper-polkadot', script: 'txwrapper', funder: '//Eve' },
-  { name: '@subsquid/substrate-processor', script: 'subsquid', funder: '//Ferdie' },
+  { name: '@subsquid/substrate-processor', script: 'subsquid', funder: '//Ferdie', last: true },
   { name: 'command-line tools', script: 'command-line', funder: '//Alice//stash' },
 ];
 
@@ -59,10 +59,16 @@ const run = ({ script, legacy, funder }) =>
   });
 
 const chosen = SCRIPTS.filter(({ script }) => positionals.length === 0 || positionals.includes(script));
-const results = await Promise.all(chosen.map(run));
+// What only reads goes last, when there is something to read.
+const results = new Map();
+for (const last of [false, true]) {
+  const now = chosen.filter((each) => (each.last ?? false) === last);
+  await Promise.all(now.map(async (each) => results.set(each, await run(each))));
+}
 let failed = 0;
-const rows = chosen.map(({ name }, i) => {
-  const result = results[i];
+const rows = chosen.map((each) => {
+  const { name } = each;
+  const result = results.get(each);
   failed += result.code === 0 ? 0 : Math.max(1, result.failed);
   if (result.code !== 0) process.stdout.write(`${name}:\n${result.output}\n`);
   return { client: name, checks: result.checks, failed: result.failed, seconds: result.seconds };

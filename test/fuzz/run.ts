@@ -86,7 +86,9 @@ process.stdout.write(`seed ${seed}\n`);
 const outcomes: Outcome[] = [];
 for (const [target, share] of chosen) {
   const count = Math.ceil((Number(values.count) * share) / total);
-  outcomes.push(await run({ target, seed, from, to: from + count }));
+  const outcome = await run({ target, seed, from, to: from + count });
+  process.stdout.write(`${target}: ${outcome.inputs} inputs in ${outcome.seconds} s\n`);
+  outcomes.push(outcome);
 }
 console.table(outcomes.map(({ found, ...rest }) => ({ ...rest, found: found.split('\n', 1)[0]?.slice(0, 60) })));
 process.exitCode = outcomes.every(({ found }) => found === '') ? 0 : 1;

@@ -20,6 +20,8 @@ export class RpcClient {
   readonly #socket: WebSocket;
   readonly #waiting = new Map<number, Waiting>();
   readonly #listeners = new Map<string, (result: never) => void>();
+  /** Notifications that came together with the answer that names their subscription. */
+  readonly #early = new Map<string, unknown[]>();
   #next = 1;
 
   private constructor(socket: WebSocket) {
@@ -53,6 +55,8 @@ export class RpcClient {
   async subscribe<T>(method: string, params: readonly unknown[], listener: (result: T) => void): Promise<string> {
     const id = await this.call<string>(method, ...params);
     this.#listeners.set(id, listener as (result: never) => void);
+    for (const result of this.#early.get(id) ?? []) listener(result as T);
+    this.#early.delete(id);
     return id;
   }
 
@@ -63,7 +67,10 @@ export class RpcClient {
     readonly params?: { readonly subscription: string; readonly result: unknown };
   }): void {
     if (message.params !== undefined) {
-      this.#listeners.get(message.params.subscription)?.(message.params.result as never);
+      const { subscription, result } = message.params;
+      const listener = this.#listeners.get(subscription);
+      if (listener === undefined) this.#early.set(subscription, [...(this.#early.get(subscription) ?? []), result]);
+      else listener(result as never);
       return;
     }
     const waiting = this.#waiting.get(message.id ?? 0);

@@ -24,20 +24,24 @@ const take = (observable, count, what) =>
     what,
   );
 
-/** The call in an extrinsic as it stands in a body, for the library decodes calls alone. */
+/** The call in an extrinsic of a body, which comes with or without its length prefix; the library decodes calls alone. */
 function callOf(extrinsic) {
   let at = 0;
-  const compact = () => {
+  const skipCompact = () => {
     const mode = extrinsic[at] & 3;
     at += mode < 3 ? 1 << mode : 5 + (extrinsic[at] >> 2);
   };
-  compact();
-  if (extrinsic[at++] < 0x80) return extrinsic.subarray(at);
+  // No version of an extrinsic is a length that fits: 0x84 says 33 bytes, 0x04 one.
+  skipCompact();
+  const version = extrinsic[at];
+  const hasPrefix = (version === 0x84 || version === 0x04) && extrinsic.length > at + 1;
+  if (!hasPrefix) at = 0;
+  if (extrinsic[at++] !== 0x84) return extrinsic.subarray(at);
   at += 33;
   at += extrinsic[at] === 2 ? 66 : 65;
   at += extrinsic[at] === 0 ? 1 : 2;
-  compact();
-  compact();
+  skipCompact();
+  skipCompact();
   return extrinsic.subarray(at + 1);
 }
 
