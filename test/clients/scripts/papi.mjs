@@ -36,13 +36,13 @@ function callOf(extrinsic) {
   const version = extrinsic[at];
   const hasPrefix = (version === 0x84 || version === 0x04) && extrinsic.length > at + 1;
   if (!hasPrefix) at = 0;
-  if (extrinsic[at++] !== 0x84) return extrinsic.subarray(at);
+  if (extrinsic[at++] !== 0x84) return extrinsic.slice(at);
   at += 33;
   at += extrinsic[at] === 2 ? 66 : 65;
   at += extrinsic[at] === 0 ? 1 : 2;
   skipCompact();
   skipCompact();
-  return extrinsic.subarray(at + 1);
+  return extrinsic.slice(at + 1);
 }
 
 await main(async () => {

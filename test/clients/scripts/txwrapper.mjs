@@ -3,10 +3,10 @@ import { construct, createMetadata, decode, getRegistry, methods } from '@substr
 import { check, main, people, rejects, request as rpc, UNIT } from '../check.mjs';
 
 /** Where the ledger keeps an account. */
-const accountKey = ({ publicKey }) =>
+const accountKey = ({ addressRaw }) =>
   ['System', 'Account'].reduce((key, name) => key + xxhashAsHex(name, 128).slice(2), '0x') +
-  blake2AsHex(publicKey, 128).slice(2) +
-  Buffer.from(publicKey).toString('hex');
+  blake2AsHex(addressRaw, 128).slice(2) +
+  Buffer.from(addressRaw).toString('hex');
 
 await main(async () => {
   const { funder, own } = await people('txwrapper');
