@@ -34,7 +34,7 @@ import { dot } from './attribution/seeded.ts';
 import { type Adapter, EngineError, type LoadedModel } from './engines/engine.ts';
 import { recordExample } from './examples.ts';
 import type { AdapterMaterial, ServedAdapter } from './serving.ts';
-import { loraOf, settingsOf } from './training.ts';
+import { loraOf, settingsOf, textNovelties } from './training.ts';
 import { type Transcript, transcript } from './transcript.ts';
 
 /** Rows of a training that are made again: 64 find 5 % of falsified ones with 96 %. */
@@ -74,6 +74,8 @@ export interface TrainingCase {
   readonly contributors: readonly AccountId[];
   /** Where the sample of rows begins. */
   readonly item: number;
+  /** The Datanet's, in units of 2^−16. */
+  readonly dedupThreshold: number;
   /** What the adapter's configuration calls its base. */
   readonly baseName: string;
   /** Both engines give the same bits: the training is made again, if the time is enough. */
@@ -86,7 +88,7 @@ export interface TrainingCase {
 export async function judgeTraining(
   hashing: Hashing,
   model: LoadedModel,
-  { material, config, contributors, item, baseName, exact, deadline }: TrainingCase,
+  { material, config, contributors, item, dedupThreshold, baseName, exact, deadline }: TrainingCase,
 ): Promise<Fault | undefined> {
   const { training, lines } = material;
   let rows: readonly FeatureRow[];
@@ -115,7 +117,9 @@ export async function judgeTraining(
   const final = await opened(model, { config: material.adapterConfig, weights: material.adapter }, config);
   if (final === undefined) return 'ADAPTER';
   await final.close();
-  return exact ? await judgeByRetraining(hashing, model, material, config, rows, baseName, deadline) : undefined;
+  return exact
+    ? await judgeByRetraining(hashing, model, material, config, dedupThreshold, baseName, deadline)
+    : undefined;
 }
 
 async function opened(
@@ -212,16 +216,20 @@ async function judgeByRetraining(
   model: LoadedModel,
   { training, lines }: AdapterMaterial,
   config: TrainingConfig,
-  rows: readonly FeatureRow[],
+  dedupThreshold: number,
   baseName: string,
   deadline: AbortSignal,
 ): Promise<Fault | undefined> {
+  const records = lines.map((line) => recordExample(model.tokenizer, line));
+  const { sketchSeed } = training.basis;
+  const texts = records.map(({ text }) => utf8(text));
+  const novelties = textNovelties(texts, { sketchSeed, dedupThreshold });
   try {
     const { adapter, attribution } = await model.train(
       {
         settings: settingsOf(config, training.trainingSeed),
-        examples: lines.map((line) => recordExample(model.tokenizer, line).example),
-        weights: rows.map(({ novelty }) => novelty / NOVELTY_ONE),
+        examples: records.map(({ example }) => example),
+        weights: novelties.map(({ novelty }) => novelty / NOVELTY_ONE),
         baseName,
       },
       { signal: deadline },

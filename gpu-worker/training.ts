@@ -17,7 +17,7 @@ import { utf8 } from '../runtime/primitives/bytes.ts';
 import { type AccountId, type Hash, PERBILL } from '../runtime/primitives/types.ts';
 import { writeEigenbases, writeProjection } from './attribution/basis-files.ts';
 import { buildBases, extractRows, featureExtractor } from './attribution/extractor.ts';
-import { creditNovelty, NoveltyIndex } from './attribution/novelty.ts';
+import { creditNovelty, type Novelty, NoveltyIndex } from './attribution/novelty.ts';
 import { VectorSpool } from './attribution/spool.ts';
 import { suffixIndex } from './attribution/suffix-index.ts';
 import type { LoadedModel, LoraSettings, TrainingProgress, TrainingSettings } from './engines/engine.ts';
@@ -98,6 +98,19 @@ const fixed = (loss: number): number => Math.min(0xffffffff, Math.round(loss * 6
 /** The seed of MinHash: the low half of the sketch's, drawn after the data was committed as well. */
 export const noveltySeed = (sketchSeed: bigint): number => Number(sketchSeed & 0xffffffffn);
 
+/** ν of each record by its text: what it trains with. `texts`: UTF-8, in the order of the snapshot. */
+export function textNovelties(
+  texts: readonly Uint8Array[],
+  { sketchSeed, dedupThreshold }: { readonly sketchSeed: bigint; readonly dedupThreshold: number },
+  progress?: (done: number) => void,
+): Novelty[] {
+  const index = new NoveltyIndex(noveltySeed(sketchSeed), dedupThreshold, (at) => texts[at]!);
+  return texts.map((text, at) => {
+    progress?.(at / texts.length);
+    return index.add(text);
+  });
+}
+
 export async function trainOrder(
   hashing: Blake,
   model: LoadedModel,
@@ -109,11 +122,7 @@ export async function trainOrder(
   const examples = records.map(({ line }) => recordExample(tokenizer, line));
 
   const texts = examples.map(({ text }) => utf8(text));
-  const index = new NoveltyIndex(noveltySeed(assignment.sketchSeed), assignment.dedupThreshold, (at) => texts[at]!);
-  const novelties = texts.map((text, at) => {
-    watch.phase?.('novelty', at / texts.length);
-    return index.add(text);
-  });
+  const novelties = textNovelties(texts, assignment, (done) => watch.phase?.('novelty', done));
 
   const { resume, checkpoints } = watch;
   const losses: number[] = [...(resume?.losses ?? [])];

@@ -12,6 +12,7 @@ import type { InferenceReceipt } from '../../runtime/primitives/attribution/rece
 import { runningSums, sumFile, sumRoot } from '../../runtime/primitives/attribution/sums.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
 import {
+  ASSIGNMENT,
   account,
   answer,
   batchCase,
@@ -39,7 +40,16 @@ t.test('a training', { timeout: 120_000 }, async (test) => {
   ];
   const judge = (material: AdapterMaterial, change: object = {}): Promise<Fault | undefined> =>
     judgeTraining(hashing, model, {
-      ...{ material, config: CONFIG, contributors, item: 7, baseName: 'glossa-3m', exact: true, deadline: never },
+      ...{
+        material,
+        config: CONFIG,
+        contributors,
+        item: 7,
+        dedupThreshold: ASSIGNMENT.dedupThreshold,
+        baseName: 'glossa-3m',
+        exact: true,
+        deadline: never,
+      },
       ...change,
     });
   /** The rows changed, and everything that is committed about them with them. */
