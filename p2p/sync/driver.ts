@@ -81,7 +81,8 @@ export class SyncDriver {
     this.take({ type: 'arriving', hash });
     try {
       const result = await importer.import({ header, extrinsics: [...(block.body ?? [])] }, { origin: 'gossip' });
-      if (result.type === 'invalid') {
+      // What lost to a block that became final while it waited is nobody's fault.
+      if (result.type === 'invalid' && ref.number > this.#ports.blocks.info().finalized.number) {
         log('warn', `block #${ref.number} was invalid: ${result.reason}`, { peer });
         // Seal and body were checked before it was passed on: the author is to blame, not the neighbour.
         charge(peer, FEE.refused, result.reason);
