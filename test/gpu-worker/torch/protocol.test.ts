@@ -1,54 +1,9 @@
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { type Test, test } from 'tap';
-import type { EngineErrorCode, GenerationRequest, LoadedModel } from '../../../gpu-worker/engines/engine.ts';
-import { torchEngine } from '../../../gpu-worker/engines/torch/engine.ts';
+import { test } from 'tap';
 import { encodeFrame, ProtocolError, readFrames } from '../../../gpu-worker/engines/torch/protocol.ts';
-
-const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
-const MODEL = here('../../vectors/embedded/wide');
-const FILES = { config: new Uint8Array([1, 2]), weights: new Uint8Array(5 << 20).fill(7) };
-
-interface Started {
-  readonly heard: string[];
-  load(): Promise<LoadedModel>;
-  end(): Promise<void>;
-}
-
-function start(t: Test, mode: string, timeouts: Record<string, number> = {}): Started {
-  const scratch = mkdtempSync(join(tmpdir(), 'torch-protocol-'));
-  const heard: string[] = [];
-  const engine = torchEngine({
-    python: 'none',
-    scratch,
-    backoffMs: 50,
-    command: [process.execPath, here('fake-child.mjs'), mode],
-    timeouts: { silenceMs: 10_000, stopMs: 5_000, ...timeouts },
-    log: (line) => heard.push(line),
-  });
-  t.teardown(async () => {
-    await engine.close();
-    rmSync(scratch, { recursive: true });
-  });
-  const end = async (): Promise<void> => {
-    await engine.close();
-    t.same(readdirSync(scratch), [], `${mode}: nothing is left on disk`);
-  };
-  return { heard, load: () => engine.load(MODEL), end };
-}
-
-const REQUEST: GenerationRequest = { prompt: [3, 4], maxTokens: 12, temperature: 0, topP: 1, seed: 9n };
-/** What the fake makes of a request. */
-const tokensOf = ({ prompt, maxTokens, seed }: GenerationRequest): number[] =>
-  Array.from({ length: maxTokens }, (_, i) => 5 + ((Number(seed) + prompt.reduce((x, y) => x + y, 0) + i * 7) % 250));
-
-const failure = (body: Promise<unknown>): Promise<{ code?: EngineErrorCode; message: string; name: string }> =>
-  body.then(
-    () => ({ message: 'it went well', name: '' }),
-    (error) => error,
-  );
+import { FILES, failure, REQUEST, start, tokensOf } from './fake-engine.ts';
 
 test('frames arrive as they were sent, however the bytes are cut', async (t) => {
   const scratch = mkdtempSync(join(tmpdir(), 'torch-frames-'));
@@ -235,59 +190,5 @@ test('a training goes on from its last checkpoint', { timeout: 60_000 }, async (
   const stopped = model.train(job, { signal: abort.signal, progress: () => abort.abort() });
   t.equal((await failure(stopped)).name, 'AbortError');
   t.equal((await failure(model.train({ ...job, examples: [{ tokens: [1.5, 2], from: 1 }] }))).code, 'BAD_EXAMPLE');
-  await end();
-});
-
-test('what brings the engine down each time is given up, and lies are not believed', { timeout: 90_000 }, async (t) => {
-  for (const mode of ['crash always', 'answers to nobody', 'not JSON', 'foreign file']) {
-    const { load, end } = start(t, mode);
-    const error = await failure((await load()).generate(REQUEST));
-    t.equal(error.code, 'ENGINE_FAILED', mode);
-    t.match(error.message, /3 times/, mode);
-    await end();
-  }
-  for (const [mode, code] of [
-    ['unknown code', 'ENGINE_FAILED'],
-    ['out of memory', 'OUT_OF_MEMORY'],
-    ['wrong tokens', 'ENGINE_FAILED'],
-  ] as const) {
-    const model = await start(t, mode).load();
-    t.equal((await failure(model.generate(REQUEST))).code, code, mode);
-  }
-  const model = await start(t, 'short gradients').load();
-  const adapter = await model.openAdapter(FILES);
-  const gradients = (async () => {
-    for await (const _ of model.gradients([{ tokens: [1, 2], from: 1 }], adapter));
-  })();
-  t.equal((await failure(gradients)).code, 'ENGINE_FAILED');
-
-  for (const [mode, words] of [
-    ['does not start', /no module named torch/],
-    ['another protocol', /protocol 2/],
-  ] as const) {
-    const { load, end } = start(t, mode);
-    const error = await failure(load());
-    await end();
-    t.equal(error.code, 'ENGINE_FAILED', mode);
-    t.match(error.message, words);
-  }
-  t.match((await failure(start(t, 'silent', { helloMs: 500 }).load())).message, /no first word/);
-  const missing = torchEngine({ python: here('no-such-python') });
-  t.match((await failure(missing.load(MODEL))).message, /does not start/);
-  await missing.close();
-});
-
-test('closing ends what runs, by force if need be', { timeout: 60_000 }, async (t) => {
-  const { load, end } = start(t, 'does not stop', { stopMs: 300 });
-  const model = await load();
-  const begun = Promise.withResolvers<void>();
-  const running = model.generate({ ...REQUEST, maxTokens: 90 }, { token: () => begun.resolve() });
-  await begun.promise;
-  await model.close();
-  const { finish, tokens } = await running;
-  t.equal(finish, 'aborted');
-  t.ok(tokens.length > 0);
-  t.equal(model.metrics().memoryBytes, 0);
-  await model.close();
   await end();
 });
