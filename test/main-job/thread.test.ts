@@ -58,7 +58,7 @@ t.test('from a record to its reward', { timeout: 100_000 }, async (test) => {
     datanet,
     version,
     baseModel: model.id,
-    config: trainingConfigOf({ steps: 4, k: 8, sequenceLength: 48 }),
+    config: trainingConfigOf({ steps: 40, k: 8, sequenceLength: 48 }),
     seed: 1n,
     budget: 10n * OPEN,
     markup: 0.1,
@@ -100,15 +100,15 @@ t.test('from a record to its reward', { timeout: 100_000 }, async (test) => {
   test.same(await ledger.rpc.call('attribution_verify', receipt), { valid: true, fault: null });
 
   const amounts = new Map(contributors.map(({ account, amount }) => [account, BigInt(amount)]));
-  const paid = [...amounts].find(([, amount]) => amount > 0n)!;
-  const who = [first, second].find(({ address }) => address === paid[0])!;
+  const paid = amounts.get(first.address)!;
+  test.ok(paid > (amounts.get(second.address) ?? 0n), 'most goes to the one whose record it is');
   const reward = await until('the reward', async () => {
-    const { earned, claimable } = await rewardsOf(ledger, who.address);
+    const { earned, claimable } = await rewardsOf(ledger, first.address);
     return earned > 0n ? { earned, claimable } : undefined;
   });
-  test.equal(reward.earned, paid[1], 'the chain pays what the receipt says');
-  test.equal(await claim(ledger, who), reward.earned);
-  await test.rejects(claim(ledger, who), { code: 'Attribution.NothingToClaim' });
+  test.equal(reward.earned, paid, 'the chain pays what the receipt says');
+  test.equal(await claim(ledger, first), reward.earned);
+  await test.rejects(claim(ledger, first), { code: 'Attribution.NothingToClaim' });
   test.same(await pendingBatches(ledger), []);
   const after = await books(ledger);
   test.equal(after.sum, after.issuance, 'to the last unit');
