@@ -14,7 +14,7 @@ import { hashing, listener, OPEN, openGateway, temporaryDirectory } from '../mai
 import { balanced, order, until, world } from './ledger-world.ts';
 import { forwarding } from './order.ts';
 
-t.test('three auditors, and a worker that begins to lie', { timeout: 115_000 }, async (test) => {
+t.test('three auditors, and a worker that begins to lie', { timeout: 240_000 }, async (test) => {
   const chain = await world(test);
   const { ledger, node, pair } = chain;
   const parameters = {
