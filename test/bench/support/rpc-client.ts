@@ -45,8 +45,10 @@ export class RpcClient {
     return this.#waiting.size;
   }
 
-  /** Rejects with {@link RpcFailure}. */
+  /** Rejects with {@link RpcFailure}, or another error when the connection is gone. */
   call<T>(method: string, ...params: unknown[]): Promise<T> {
+    // A closed socket swallows what is sent, and its end was told already.
+    if (this.#socket.readyState !== WebSocket.OPEN) return Promise.reject(new Error('the connection was closed'));
     const id = this.#next++;
     this.#socket.send(JSON.stringify({ jsonrpc: '2.0', id, method, params }));
     return new Promise<T>((resolve, reject) => this.#waiting.set(id, { resolve, reject }));
