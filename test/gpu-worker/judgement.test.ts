@@ -129,7 +129,8 @@ t.test('an answer', { timeout: 120_000 }, async (test) => {
   test.equal(await judge(both, first.disclosed, { item: 1 }), 'OUTPUT', 'another answer’s transcript');
 
   const stop = new AbortController();
-  const cut = request(3n, { maxTokens: 60 });
+  // Long enough that it can't be over before the word to stop arrives.
+  const cut = request(3n, { maxTokens: 200, temperature: 2_000_000_000, seed: 6n });
   const { voucher: _, ...asked } = cut;
   let heard = 0;
   const cancelled = await served.answer(

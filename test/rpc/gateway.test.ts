@@ -51,7 +51,7 @@ t.test('the openai package', { timeout: 115_000 }, async (test) => {
   const url = node.rpc.ws;
   const worker = pair('//Bob');
   await attachWorker(test, { node: url, pair: worker, settleMs: 3_000 });
-  await awaitAdapter(ledger, await order(chain, 'things'));
+  await awaitAdapter(ledger, await order(chain, 'things', { steps: 40 }));
 
   const payer = pair('//Eve');
   const key = payer.derive('//session');
@@ -262,6 +262,7 @@ async function verified(test: Test, node: string, receipt: string): Promise<void
       child.stdin.end(input);
     });
   const { payload, signature } = decode(signedInferenceReceipt, fromHex(receipt));
+  test.ok(payload.shares.length > 0, 'the answer has an author');
   const raised = payload.shares.map((each, at) => (at === 0 ? { ...each, influence: each.influence + 1n } : each));
   const forged = toHex(encode(signedInferenceReceipt, { payload: { ...payload, shares: raised }, signature }));
   const [good, bad, none] = await Promise.all([run(JSON.stringify({ receipt })), run(forged), run('0x00')]);
