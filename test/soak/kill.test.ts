@@ -10,4 +10,5 @@ t.test('killed at random moments', { timeout: 110_000 }, async (test) => {
   test.equal(result.kills, 5);
   test.ok(result.finalized > 3, 'it finalized');
   test.ok(result.sent > 0, 'under load');
+  test.ok(result.finalTransactions > 0, 'and transactions were seen in final blocks');
 });

@@ -16,7 +16,7 @@ import { ENDOWMENT, publicKeys } from '../bench/support/accounts.ts';
 import { type NodeProcess, spawnNode } from '../bench/support/node-process.ts';
 import { RpcClient } from '../bench/support/rpc-client.ts';
 import { type Found, inspect } from './support/consistency.ts';
-import { Heads } from './support/heads.ts';
+import { Heads, transactionsOf } from './support/heads.ts';
 import { Load } from './support/load.ts';
 
 export interface SoakOptions {
@@ -36,6 +36,8 @@ export interface SoakResult {
   readonly finalized: number;
   readonly blocks: number;
   readonly sent: number;
+  /** Extrinsics that were seen in final blocks, and looked for again after every kill and every start. */
+  readonly finalTransactions: number;
   /** From the start of a process to its serving, the longest. */
   readonly slowestStartMs: number;
   readonly faults: readonly string[];
@@ -45,6 +47,8 @@ const NAMES = ['alice', 'bob', 'charlie', 'dave', 'eve', 'ferdie'];
 /** One in so many is killed before it is up. */
 const EARLY = 5;
 const LONGEST_LIFE_MS = 3_500;
+/** Final blocks that a node which came back is asked for. */
+const SHOWN_BLOCKS = 20;
 
 async function specWith(validators: number, slotDurationMs: number, accounts: number): Promise<ChainSpec> {
   const authorities = NAMES.slice(0, validators).map((name) => name[0]!.toUpperCase() + name.slice(1));
@@ -112,6 +116,22 @@ export async function soakKill(options: SoakOptions): Promise<SoakResult> {
     }
     let load: Load | undefined;
     let before: Found | undefined;
+    /** What was in the last final blocks that anyone was told of is in them still, where the node has them. */
+    const checkShown = async (client: RpcClient): Promise<void> => {
+      const { number } = await client.call<{ number: string }>(
+        'chain_getHeader',
+        await client.call<string>('chain_getFinalizedHead'),
+      );
+      const final = Number(number);
+      const lowest = final - SHOWN_BLOCKS;
+      const heights = new Set([...heads.transactions.values()].filter((each) => each > lowest && each <= final));
+      for (const height of heights) {
+        const shown = new Set(await transactionsOf(client, heads.final.get(height)!));
+        for (const [hash, at] of heads.transactions) {
+          if (at === height && !shown.has(hash)) faults.push(`block ${height} is shown without a transaction it had`);
+        }
+      }
+    };
     /** The node under test, until it is killed. */
     const live = async (isEarly: boolean): Promise<void> => {
       running = spawnNode(argsOf(0));
@@ -123,6 +143,7 @@ export async function soakKill(options: SoakOptions): Promise<SoakResult> {
         const node = await running.ready;
         slowestStartMs = Math.max(slowestStartMs, performance.now() - started);
         const client = await RpcClient.connect(node.ws);
+        await checkShown(client);
         await heads.follow(client);
         if (load === undefined) {
           const version = await client.call<{ specVersion: number; transactionVersion: number }>(
@@ -163,6 +184,11 @@ export async function soakKill(options: SoakOptions): Promise<SoakResult> {
         const here = found.chain[height];
         if (height <= found.finalized && here !== hash) faults.push(`block ${height} was final and is not any more`);
         if (validators === 1 && here === undefined) faults.push(`block ${height} was final and is gone`);
+      }
+      for (const [hash, height] of heads.transactions) {
+        if (height <= found.finalized && found.transactions.get(hash) !== height) {
+          faults.push(`a transaction of the final block ${height} is lost`);
+        }
       }
       if (validators === 1) {
         for (const [hash, height] of heads.told) if (!found.blocks.has(hash)) faults.push(`block ${height} is gone`);
@@ -224,6 +250,7 @@ export async function soakKill(options: SoakOptions): Promise<SoakResult> {
       finalized: last?.finalized ?? 0,
       blocks: heads.count,
       sent: load?.sent ?? 0,
+      finalTransactions: heads.transactions.size,
       slowestStartMs: Math.round(slowestStartMs),
       faults: [...faults, ...heads.faults, ...votes.faults],
     };

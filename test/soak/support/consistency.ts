@@ -6,10 +6,12 @@ import { createHashing } from '../../../node/crypto/hashing.ts';
 import { COLUMN, Database } from '../../../node/database/database.ts';
 import { StateDatabase } from '../../../node/state/state-database.ts';
 import { orderedTrieRoot, trieRoot } from '../../../node/state/trie.ts';
+import { withLength } from '../../../rpc/hex.ts';
 import { accountInfo } from '../../../runtime/pallets/system.ts';
 import { concatBytes, equalBytes, startsWith, toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
 import { decode, u64, u128 } from '../../../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../../../runtime/primitives/types.ts';
+import { transactionHash } from './heads.ts';
 
 export interface Found {
   readonly best: number;
@@ -17,6 +19,8 @@ export interface Found {
   /** Hash of the best chain's block of a height, in hex. */
   readonly chain: readonly string[];
   readonly blocks: ReadonlySet<string>;
+  /** Height of the best chain's block that a transaction is in, by the transaction's hash in hex. */
+  readonly transactions: ReadonlyMap<string, number>;
   /** Sender's nonces by public key in hex, after the best block. */
   readonly nonces: ReadonlyMap<string, number>;
   readonly lastSlot: number | undefined;
@@ -46,6 +50,7 @@ export async function inspect(directory: string): Promise<Found | undefined> {
     const { best, finalized } = blocks.info();
     const chain: string[] = [];
     const seen = new Set<string>();
+    const transactions = new Map<string, number>();
     let parent: Hash | undefined;
     for (let number = 0; number <= best.number; number++) {
       const hash = blocks.hashOf(number);
@@ -59,6 +64,7 @@ export async function inspect(directory: string): Promise<Found | undefined> {
       );
       const root = orderedTrieRoot(hashing.blake2_256, body);
       check(equalBytes(root, header.extrinsicsRoot), `the body of block ${number} is another one`);
+      for (const each of body) transactions.set(transactionHash(withLength(each)), number);
       chain.push(toHex(hash));
       seen.add(toHex(hash));
       parent = hash;
@@ -102,6 +108,7 @@ export async function inspect(directory: string): Promise<Found | undefined> {
       finalized: finalized.number,
       chain,
       blocks: seen,
+      transactions,
       nonces,
       lastSlot: slot && Number(decode(u64, slot)),
       votes: record && decodeRecord(record),

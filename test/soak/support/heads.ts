@@ -1,5 +1,9 @@
-/** What nodes have said of their chains, kept over their restarts: a block that was told is one that others may count on. */
+/**
+ * What nodes have said of their chains, kept over their restarts: a block that was told is one that others may count on, and
+ * a transaction in a final one was told to whoever sent it.
+ */
 import { createHashing } from '../../../node/crypto/hashing.ts';
+import { withoutLength } from '../../../rpc/hex.ts';
 import { concatBytes, fromHex, toHex } from '../../../runtime/primitives/bytes.ts';
 import { compact, encode, u32 } from '../../../runtime/primitives/scale/codec.ts';
 import type { RpcClient } from '../../bench/support/rpc-client.ts';
@@ -25,6 +29,21 @@ export function hashOf({ parentHash, number: height, stateRoot, extrinsicsRoot, 
   );
 }
 
+/** Of the first byte of an extrinsic: somebody signed it. Inherents, which the author makes, are nobody's to miss. */
+const SIGNED = 0x80;
+
+/** Hashes of the signed extrinsics of a block as a node shows it; empty where it has none. */
+export async function transactionsOf(client: RpcClient, block: string): Promise<readonly string[]> {
+  const shown = await client.call<{ block: { extrinsics: string[] } } | null>('chain_getBlock', block);
+  return (shown?.block.extrinsics ?? [])
+    .map(fromHex)
+    .filter((each) => (withoutLength(each)?.[0] ?? 0) >= SIGNED)
+    .map(transactionHash);
+}
+
+/** `extrinsic`: with its length prefix, as JSON-RPC shows it. */
+export const transactionHash = (extrinsic: Uint8Array): string => toHex(hashing.blake2_256(extrinsic));
+
 /** Variant, engine, and the length of what follows. */
 const AURA_SLOT = '0x066175726120';
 function slotOf({ digest }: HeaderJson): number {
@@ -38,6 +57,8 @@ export class Heads {
   readonly told = new Map<string, number>();
   /** By height. */
   readonly final = new Map<number, string>();
+  /** Height of the final block that a transaction was shown in, by the hash of the transaction. */
+  readonly transactions = new Map<string, number>();
   readonly #slots = new Map<number, string>();
   /** Two blocks of one slot, two final blocks of one height. */
   readonly faults: string[] = [];
@@ -51,7 +72,13 @@ export class Heads {
       if (before !== undefined && before !== hash) this.faults.push(`two final blocks of height ${height}`);
       this.final.set(height, hash);
       if (height > 0) this.#note(head);
+      // A node that is killed meanwhile has shown nothing.
+      this.#noteTransactions(client, height, hash).catch(() => {});
     });
+  }
+
+  async #noteTransactions(client: RpcClient, height: number, hash: string): Promise<void> {
+    for (const each of await transactionsOf(client, hash)) this.transactions.set(each, height);
   }
 
   #note(head: HeaderJson): void {
