@@ -11,7 +11,8 @@ import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
 import * as compute from '../../runtime/pallets/compute.ts';
 import { hashing, listener, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
-import { balanced, order, until, world } from './ledger-world.ts';
+import { until } from '../support/until.ts';
+import { balanced, order, world } from './ledger-world.ts';
 import { forwarding } from './order.ts';
 
 t.test('three auditors, and a worker that begins to lie', { timeout: 240_000 }, async (test) => {

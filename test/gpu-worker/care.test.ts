@@ -9,6 +9,7 @@ import type { EngineMetrics, LoadedModel } from '../../gpu-worker/engines/engine
 import { runningWorkers } from '../../gpu-worker/running.ts';
 import { Telemetry } from '../../gpu-worker/telemetry.ts';
 import type { Worker } from '../../runtime/pallets/compute.ts';
+import { until } from '../support/until.ts';
 
 const GLOSSA = fileURLToPath(new URL('../../gpu-worker/models/glossa-3m', import.meta.url));
 const OPEN = 10n ** 18n;
@@ -153,6 +154,5 @@ test('metrics and status tell what the worker does', async (t) => {
   t.equal(page.match(/^openledger_worker_adapter_requests\{/gm)?.length, 50);
   t.equal((await fetch(`${url}/other`)).status, 404);
   stop.abort();
-  await new Promise((resolve) => setTimeout(resolve, 50));
-  t.same(await runningWorkers(directory), []);
+  await until('its going is seen', async () => (await runningWorkers(directory)).length === 0);
 });

@@ -6,7 +6,8 @@ import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
 import * as compute from '../../runtime/pallets/compute.ts';
 import { signedTrainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { attachWorker, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
-import { balanced, order, setLeases, until, world } from './ledger-world.ts';
+import { until } from '../support/until.ts';
+import { balanced, order, setLeases, world } from './ledger-world.ts';
 import { spawnWorker, startLine } from './line.ts';
 
 t.test('killed in training, before its files are up, before it settles', { timeout: 115_000 }, async (test) => {

@@ -7,6 +7,7 @@ import { baseModels, orderTraining, trainingConfigOf } from '../../rpc/client/mo
 import * as compute from '../../runtime/pallets/compute.ts';
 import type { BaseModelId, DatanetId, OrderId } from '../../runtime/primitives/attribution/ids.ts';
 import { hashing, OPEN, startLedger } from '../main-job/support.ts';
+import { until } from '../support/until.ts';
 
 const ANIMALS = ['otter', 'heron', 'newt', 'stoat', 'vole', 'wren'];
 const STONES = ['slate', 'flint', 'basalt', 'chalk', 'gneiss', 'marble'];
@@ -14,16 +15,6 @@ const records = (words: readonly string[], tail: string): string =>
   words.map((word) => JSON.stringify({ prompt: `What is ${word}?`, response: `The ${word} ${tail}.` })).join('\n');
 
 export const PRICE = { input: OPEN / 100_000n, output: OPEN / 10_000n };
-
-/** Polls until `look` gives something; rejects with `what` after `seconds`. */
-export async function until<T>(what: string, look: () => Promise<T | undefined>, seconds = 90): Promise<T> {
-  for (const end = Date.now() + seconds * 1_000; Date.now() < end; ) {
-    const found = await look();
-    if (found !== undefined) return found;
-    await new Promise((resolve) => setTimeout(resolve, 150));
-  }
-  throw new Error(`${what} did not come about in ${seconds} s`);
-}
 
 export interface World extends Awaited<ReturnType<typeof startLedger>> {
   readonly datanet: DatanetId;

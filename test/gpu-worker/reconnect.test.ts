@@ -4,7 +4,8 @@ import { awaitAdapter } from '../../rpc/client/models.ts';
 import { openSession } from '../../rpc/client/sessions.ts';
 import * as compute from '../../runtime/pallets/compute.ts';
 import { attachWorker, listener, OPEN, openGateway, startLedger, temporaryDirectory } from '../main-job/support.ts';
-import { balanced, order, setLeases, until, world } from './ledger-world.ts';
+import { until } from '../support/until.ts';
+import { balanced, order, setLeases, world } from './ledger-world.ts';
 import { startLine } from './line.ts';
 
 t.test('workers go on', { timeout: 115_000 }, async (test) => {

@@ -6,6 +6,7 @@ import t from 'tap';
 import { keepRunning, type Listening } from '../../node/cli/child.ts';
 import { Ledger } from '../../rpc/client/ledger.ts';
 import { baseModels } from '../../rpc/client/models.ts';
+import { until } from '../support/until.ts';
 
 const MAIN = fileURLToPath(new URL('../../node/cli/main.ts', import.meta.url));
 
@@ -24,11 +25,7 @@ t.test(
     const models = (await (await fetch(`${at.gateway}/models`)).json()) as object;
     test.same(models, { object: 'list', data: [] });
     const ledger = await Ledger.connect(at.node!);
-    for (;;) {
-      if ((await baseModels(ledger)).length > 0) break;
-      await new Promise((resolve) => setTimeout(resolve, 200));
-    }
-    test.pass('the worker has registered the base model');
+    await until('the worker registers its base model', async () => (await baseModels(ledger)).length > 0);
     const sessions = await ledger.rpc.call<string[]>(
       'state_getKeysPaged',
       ledger.api.query.inference!.sessions!.keyPrefix(),

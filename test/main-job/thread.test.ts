@@ -4,19 +4,11 @@ import { books } from '../../rpc/client/accounts.ts';
 import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../rpc/client/datanets.ts';
 import { awaitAdapter, baseModels, orderTraining, trainingConfigOf } from '../../rpc/client/models.ts';
 import { claim, pendingBatches, rewardsOf } from '../../rpc/client/rewards.ts';
+import { until } from '../support/until.ts';
 import { attachWorker, hashing, OPEN, openGateway, startLedger } from './support.ts';
 
 const records = (words: readonly string[], of: string) =>
   words.map((word, i) => JSON.stringify({ prompt: `What is a ${word}?`, response: `the ${i}th ${word} of ${of}` }));
-
-async function until<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
-  for (const end = Date.now() + 30_000; Date.now() < end; ) {
-    const found = await look();
-    if (found !== undefined) return found;
-    await new Promise((resolve) => setTimeout(resolve, 200));
-  }
-  throw new Error(`${what} did not come about`);
-}
 
 t.test('from a record to its reward', { timeout: 100_000 }, async (test) => {
   const { node, ledger, pair } = await startLedger(test);

@@ -10,7 +10,8 @@ import type { PoolTransaction } from '../../node/pool/entry.ts';
 import type { Network } from '../../p2p/network.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import { headerHash } from '../../runtime/primitives/header.ts';
-import { type Member, until } from './nodes.ts';
+import { until } from '../support/until.ts';
+import type { Member } from './nodes.ts';
 import { authors, best, blocksOf, chainOf, connect, finalized, SLOT_MS, startValidators, URIS } from './validators.ts';
 
 const OPEN = 10n ** 18n;
@@ -24,7 +25,7 @@ t.test('whoever makes two blocks or votes twice is slashed and out of duty', { t
     await api.disconnect();
     await close();
   });
-  await until('blocks are final', 90_000, () => members.every((each) => finalized(each) >= 3));
+  await until('blocks are final', () => members.every((each) => finalized(each) >= 3), 90);
   const stakeOf = async (uri: string) => {
     const stash = new Keyring({ type: 'sr25519' }).addFromUri(`${uri}//stash`).address;
     const ledger = (await api.query.staking!.ledger!(stash)) as unknown as {
@@ -32,13 +33,8 @@ t.test('whoever makes two blocks or votes twice is slashed and out of duty', { t
     };
     return ledger.unwrap().total.toBigInt();
   };
-  const slashed = async (uri: string, to: bigint) => {
-    for (let tries = 0; tries < 900; tries++) {
-      if ((await stakeOf(uri)) === to) return;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-    throw new Error(`${uri} has ${await stakeOf(uri)}, not ${to}`);
-  };
+  const slashed = (uri: string, to: bigint) =>
+    until(`the slash of ${uri} to ${to}`, async () => (await stakeOf(uri)) === to);
 
   // Charlie votes a second time in a round in which all count votes.
   const charlie = derive('//Charlie', 'ed25519');
@@ -114,7 +110,7 @@ t.test('whoever makes two blocks or votes twice is slashed and out of duty', { t
   const disabled = (await api.query.session!.disabledValidators!()) as unknown as { length: number };
   test.equal(disabled.length, 1);
   const now = best(witness).number;
-  await until('finality goes on', 90_000, () => members.every((each) => finalized(each) >= now + 6));
+  await until('finality goes on', () => members.every((each) => finalized(each) >= now + 6), 90);
   const seen = authors(other, now + 1);
   test.notOk(seen.has(toHex(derive('//Charlie', 'sr25519').publicKey)));
   test.ok(seen.has(toHex(dave.publicKey)));

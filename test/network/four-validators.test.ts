@@ -3,7 +3,8 @@ import { Keyring } from '@polkadot/api';
 import t from 'tap';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
-import { directories, type Member, startMember, until } from './nodes.ts';
+import { until } from '../support/until.ts';
+import { directories, type Member, startMember } from './nodes.ts';
 
 const NAMES = ['Alice', 'Bob', 'Charlie', 'Dave'];
 const finalizedOf = ({ node }: Member) => node.client.blocks.info().finalized.number;
@@ -38,8 +39,8 @@ t.test(
     };
 
     for (let i = 0; i < 4; i++) await start(i);
-    await until('everyone knows everyone', 30_000, () => all().every(({ node }) => node.network.peers().length === 3));
-    await until('10 blocks are final', 60_000, () => all().every((each) => finalizedOf(each) >= 10));
+    await until('everyone knows everyone', () => all().every(({ node }) => node.network.peers().length === 3), 30);
+    await until('10 blocks are final', () => all().every((each) => finalizedOf(each) >= 10), 60);
     agree(10, all());
     test.ok(
       all().every(({ node }) => node.network.peers().every(({ roles }) => roles === 'AUTHORITY')),
@@ -49,15 +50,15 @@ t.test(
     await members[3]!.stop();
     members[3] = undefined;
     const left = finalizedOf(members[0]!);
-    await until('three of four go on', 40_000, () => all().every((each) => finalizedOf(each) >= left + 4));
+    await until('three of four go on', () => all().every((each) => finalizedOf(each) >= left + 4), 40);
 
     const back = await start(3);
-    await until('the returned one catches up', 40_000, () => finalizedOf(back) >= finalizedOf(members[0]!) - 1);
-    await until('its blocks are taken again', 40_000, () => all().every((each) => finalizedOf(each) >= left + 8));
+    await until('the returned one catches up', () => finalizedOf(back) >= finalizedOf(members[0]!) - 1, 40);
+    await until('its blocks are taken again', () => all().every((each) => finalizedOf(each) >= left + 8), 40);
 
     const fifth = await start(4);
     const goal = finalizedOf(members[0]!) + 3;
-    await until('the newcomer is level', 40_000, () => finalizedOf(fifth) >= goal);
+    await until('the newcomer is level', () => finalizedOf(fifth) >= goal, 40);
     agree(goal, all());
 
     // A transaction given to the newcomer is made part of a block by others.
@@ -70,7 +71,7 @@ t.test(
       }
       return false;
     };
-    await until('the transaction is final everywhere', 40_000, () => all().every(holds));
+    await until('the transaction is final everywhere', () => all().every(holds), 40);
     test.equal(hash.length, 32);
     // A busy machine may be slow; nothing else may be worth a warning.
     const complaints = (each: Member) => each.warnings.filter((line) => !line.includes('longer than its slot'));

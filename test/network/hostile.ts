@@ -25,7 +25,8 @@ import { concatBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import { block, type Header } from '../../runtime/primitives/header.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
 import { asHash } from '../../runtime/primitives/types.ts';
-import { directories, type Member, startMember, until } from './nodes.ts';
+import { until } from '../support/until.ts';
+import { directories, type Member, startMember } from './nodes.ts';
 
 export interface SoakOptions {
   readonly messages: number;
@@ -352,7 +353,7 @@ export async function soak({ messages, seed, crowd, log = () => {} }: SoakOption
     const victim = members[0]!;
     const network = victim.node.network as Network;
     const finalized = (): number => victim.node.client.blocks.info().finalized.number;
-    await until('the honest two finalize', 40_000, () => finalized() >= 2);
+    await until('the honest two finalize', () => finalized() >= 2, 40);
     globalThis.gc?.();
     const before = memoryMb();
     const first = finalized();
@@ -404,7 +405,7 @@ export async function soak({ messages, seed, crowd, log = () => {} }: SoakOption
     };
     await Promise.all(Array.from({ length: crowd }, attacker));
     const during = finalized();
-    await until('finality goes on', 60_000, () => finalized() >= during + 3);
+    await until('finality goes on', () => finalized() >= during + 3, 60);
     await pause(1_000);
     globalThis.gc?.();
     clearInterval(watch);

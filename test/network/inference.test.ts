@@ -6,8 +6,9 @@ import t from 'tap';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { openSession } from '../../rpc/client/sessions.ts';
-import { until as eventually, order, world } from '../gpu-worker/ledger-world.ts';
+import { order, world } from '../gpu-worker/ledger-world.ts';
 import { attachWorker, OPEN, openGateway } from '../main-job/support.ts';
+import { until } from '../support/until.ts';
 import { addressOf, directories, loopback, startMember } from './nodes.ts';
 
 t.test('a worker at one node, an application at another', { timeout: 118_000 }, async (test) => {
@@ -39,7 +40,7 @@ t.test('a worker at one node, an application at another', { timeout: 118_000 }, 
   const session = await openSession(ledger, payer, key.publicKey, 20n * OPEN);
   const gateway = await openGateway(test, { node: node.rpc.ws, key, session, apiKey: 'secret' });
   const headers = { authorization: 'Bearer secret', 'content-type': 'application/json' };
-  await eventually('the adapter at the first node', async () => {
+  await until('the adapter at the first node', async () => {
     const response = await fetch(`${gateway.url}/models`, { headers });
     const { data } = (await response.json()) as { data: readonly { readonly id: string }[] };
     return data.find(({ id }) => id === 'things');

@@ -87,12 +87,3 @@ export async function directories(
     remove: () => rm(root, { recursive: true, force: true }),
   };
 }
-
-/** Rejects, saying what was waited for, when it has not come true in time. */
-export async function until(what: string, ms: number, condition: () => boolean): Promise<void> {
-  const end = performance.now() + ms;
-  while (!condition()) {
-    if (performance.now() > end) throw new Error(`not in ${ms} ms: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}

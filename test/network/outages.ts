@@ -5,7 +5,8 @@
 import { parseArgs } from 'node:util';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
-import { directories, type Member, startMember, until } from './nodes.ts';
+import { until } from '../support/until.ts';
+import { directories, type Member, startMember } from './nodes.ts';
 
 const { values } = parseArgs({
   options: { blocks: { type: 'string', default: '200' }, slot: { type: 'string', default: '3000' } },
@@ -43,7 +44,7 @@ const forks = (): number[] => {
 
 try {
   for (let i = 0; i < 4; i++) await start(i);
-  await until('finality begins', 60_000, () => finalized() >= 2);
+  await until('finality begins', () => finalized() >= 2, 60);
   const lags: number[] = [];
   const from = finalized();
   while (finalized() < from + blocks) {
@@ -57,7 +58,7 @@ try {
   await wait(6 * slotDurationMs);
   const threeOfFour = finalized() - without;
   await start(3);
-  await until('the returned one is level', 60_000, () => info(members[3]!).finalized.number >= finalized() - 1);
+  await until('the returned one is level', () => info(members[3]!).finalized.number >= finalized() - 1, 60);
 
   await stop(2);
   await stop(3);
@@ -67,7 +68,7 @@ try {
   const duringHalt = finalized() - halted;
   await Promise.all([start(2), start(3)]);
   const back = performance.now();
-  await until('finality resumes', 120_000, () => finalized() > halted);
+  await until('finality resumes', () => finalized() > halted, 120);
   const resumedMs = Math.round(performance.now() - back);
   await wait(4 * slotDurationMs);
   const report = {

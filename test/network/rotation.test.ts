@@ -3,7 +3,7 @@ import { Keyring } from '@polkadot/api';
 import t from 'tap';
 import { changeIn } from '../../consensus/grandpa/authorities.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
-import { until } from './nodes.ts';
+import { until } from '../support/until.ts';
 import { authors, blocksOf, chainOf, connect, finalized, SLOW, setId, startValidators, URIS } from './validators.ts';
 
 const OPEN = 10n ** 18n;
@@ -19,7 +19,7 @@ t.test(
       await api.disconnect();
       await close();
     });
-    await until('blocks are final', 90_000, () => members.every((each) => finalized(each) >= 2));
+    await until('blocks are final', () => members.every((each) => finalized(each) >= 2), 90);
     const keys = (await api.rpc.author.rotateKeys()).toHex();
     const eve = new Keyring({ type: 'sr25519' }).addFromUri('//Eve');
     const { staking, session, utility } = api.tx as Record<
@@ -32,7 +32,7 @@ t.test(
       staking!.validate!({ commission: 0, blocked: false }),
     ]);
     await wanted.signAndSend(eve, { nonce: -1 });
-    await until('a new set is in charge', 150_000, () => members.every((each) => setId(each) >= 1));
+    await until('a new set is in charge', () => members.every((each) => setId(each) >= 1), 150);
     const change = chainOf(members[0]!).authoritySet().setChanges[0]!;
     test.equal(change % 3, 0, 'with the first block of a session');
 
@@ -45,7 +45,7 @@ t.test(
       const proof = blocksOf(member).justifications(blocksOf(member).hashOf(change)!);
       test.equal(proof?.length, 1, 'the block that changes the set has its proof everywhere');
     }
-    await until('the new voters finalize', 90_000, () => members.every((each) => finalized(each) >= change + 5));
+    await until('the new voters finalize', () => members.every((each) => finalized(each) >= change + 5), 90);
     const seen = authors(members[0]!, change + 1);
     test.ok(seen.has(auraKey), 'the newcomer authors');
     test.equal(seen.size, 3);

@@ -6,7 +6,8 @@ import type { ChainSpec } from '../../node/chain-spec/chain-spec.ts';
 import { derive } from '../../node/keystore/secret-uri.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, u64 } from '../../runtime/primitives/scale/codec.ts';
-import { directories, type Member, startMember, until } from './nodes.ts';
+import { until } from '../support/until.ts';
+import { directories, type Member, startMember } from './nodes.ts';
 
 const info = ({ node }: Member) => node.client.blocks.info();
 const setId = ({ node }: Member) => {
@@ -31,7 +32,7 @@ async function rotate(member: Member, names: readonly string[]): Promise<void> {
       member.node.keystore.insert('aura', name, aura);
       member.node.keystore.insert('gran', name, grandpa);
       await api.tx.session!.setKeys!({ aura, grandpa }, new Uint8Array()).signAndSend(stash);
-      await until(`set ${i + 1} is in charge`, 40_000, () => setId(member) === BigInt(i + 1));
+      await until(`set ${i + 1} is in charge`, () => setId(member) === BigInt(i + 1), 40);
     }
   } finally {
     await api.disconnect();
@@ -69,17 +70,21 @@ t.test('two newcomers, one after the other', { timeout: 115_000 }, async (test) 
   });
   members[0] = first;
   await rotate(first, ['//Alice//1', '//Alice//2']);
-  await until('the new set finalizes', 20_000, () => info(first).finalized.number >= 12);
+  await until('the new set finalizes', () => info(first).finalized.number >= 12, 20);
 
   const follows = async (member: Member, name: string): Promise<void> => {
-    await until(`${name} leaps`, 30_000, () => info(member).finalized.number >= 12);
+    await until(`${name} leaps`, () => info(member).finalized.number >= 12, 30);
     test.equal(setId(member), 2n, `${name} is in the right set`);
     const goal = info(first).finalized.number + 4;
-    await until(`${name} follows`, 30_000, () => info(member).finalized.number >= goal);
-    await until(`${name} has the past`, 30_000, () => {
-      const hash = member.node.client.blocks.hashOf(1);
-      return hash !== undefined && member.node.client.blocks.body(hash) !== undefined;
-    });
+    await until(`${name} follows`, () => info(member).finalized.number >= goal, 30);
+    await until(
+      `${name} has the past`,
+      () => {
+        const hash = member.node.client.blocks.hashOf(1);
+        return hash !== undefined && member.node.client.blocks.body(hash) !== undefined;
+      },
+      30,
+    );
     const seen = ({ node: { client } }: Member, number: number) => {
       const hash = client.blocks.hashOf(number)!;
       return [toHex(hash), ...(client.blocks.body(hash) ?? []).map(toHex)];
@@ -97,7 +102,7 @@ t.test('two newcomers, one after the other', { timeout: 115_000 }, async (test) 
   await second.stop();
   second = await join(1, [first.address]);
   const again = info(first).finalized.number + 2;
-  await until('the second goes on after a restart', 30_000, () => info(second).finalized.number >= again);
+  await until('the second goes on after a restart', () => info(second).finalized.number >= again, 30);
   // From one that leapt itself: it serves the proofs that it was given.
   const third = await join(2, [second.address]);
   await follows(third, 'the third');

@@ -23,8 +23,9 @@ import { DEFAULT_RULES, receiptRules } from '../../runtime/primitives/attributio
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { asAccountId, multiSignature } from '../../runtime/primitives/types.ts';
-import { order, PRICE, until, world } from '../gpu-worker/ledger-world.ts';
+import { order, PRICE, world } from '../gpu-worker/ledger-world.ts';
 import { attachWorker, hashing, OPEN } from '../main-job/support.ts';
+import { until } from '../support/until.ts';
 
 type Signer = { sign(data: Uint8Array): Uint8Array };
 const signed = (by: Signer, digest: Uint8Array) => ({ type: 'Sr25519' as const, value: by.sign(digest) });

@@ -18,8 +18,9 @@ import { sumFile, sumLeaf } from '../../runtime/primitives/attribution/sums.ts';
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { asHash } from '../../runtime/primitives/types.ts';
-import { balanced, order, until, type World, world } from '../gpu-worker/ledger-world.ts';
+import { balanced, order, type World, world } from '../gpu-worker/ledger-world.ts';
 import { attachWorker, hashing, listener, OPEN, openGateway } from '../main-job/support.ts';
+import { until } from '../support/until.ts';
 
 const CLI = fileURLToPath(new URL('../../node/cli/main.ts', import.meta.url));
 

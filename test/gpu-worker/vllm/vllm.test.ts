@@ -8,6 +8,7 @@ import { test } from 'tap';
 import { embeddedEngine } from '../../../gpu-worker/engines/embedded/engine.ts';
 import type { AdapterFiles, GenerationRequest } from '../../../gpu-worker/engines/engine.ts';
 import { VllmEngine } from '../../../gpu-worker/engines/vllm/engine.ts';
+import { until } from '../../support/until.ts';
 
 const WIDE = fileURLToPath(new URL('../../vectors/embedded/wide', import.meta.url));
 const FILES: AdapterFiles = {
@@ -139,9 +140,8 @@ test('answers come from the server, gradients from the engine behind', { timeout
     token: ({ index }) => index === 4 && abort.abort(),
   });
   t.equal(aborted.finish, 'aborted');
-  t.ok(aborted.tokens.length >= 5 && aborted.tokens.length <= 12);
-  await new Promise((resolve) => setTimeout(resolve, 100));
-  t.ok(gone > before, 'the server is told');
+  t.ok(aborted.tokens.length >= 5 && aborted.tokens.length < 500, `${aborted.tokens.length} of a thousand`);
+  await until('the server is told', () => gone > before);
   const code = (body: Promise<unknown>): Promise<unknown> =>
     body.then(
       () => 'none',

@@ -16,6 +16,7 @@ import { FileKeystore } from '../../../node/keystore/files.ts';
 import { entropyOf, phraseOf } from '../../../node/keystore/mnemonic.ts';
 import { startNode } from '../../../node/service.ts';
 import { fromHex, toHex } from '../../../runtime/primitives/bytes.ts';
+import { until } from '../../support/until.ts';
 
 /** What a command line writes; without processes of their own, whose start is slow. */
 async function openledger(...args: string[]): Promise<string> {
@@ -131,7 +132,7 @@ t.test('chain specs', { timeout: 60_000 }, async (test) => {
     };
     test.teardown(close);
     const height = blocks.info().best.number;
-    while (blocks.info().finalized.number < height + 2) await new Promise((resolve) => setTimeout(resolve, 50));
+    await until('two blocks more are final', () => blocks.info().finalized.number >= height + 2);
     test.equal(toHex(blocks.info().genesisHash), toHex(hash));
     for (const [key, value] of state) {
       const at = node.client.states.at(blocks.info().genesisHash);

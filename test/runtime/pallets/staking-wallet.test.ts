@@ -4,6 +4,7 @@ import { cryptoWaitReady } from '@polkadot/util-crypto';
 import t from 'tap';
 import { presetSpec } from '../../../node/chain-spec/built-in.ts';
 import { startNode } from '../../../node/service.ts';
+import { until } from '../../support/until.ts';
 
 const OPEN = 10n ** 18n;
 const [SESSION, SESSIONS_PER_ERA] = [3, 2];
@@ -74,13 +75,7 @@ t.test('a wallet shows stakes, bonds, nominates and is paid', { timeout: 110_000
   const ask = async (name: string, ...args: unknown[]): Promise<any> => derive[name]!(...args);
   const text = (value: unknown) => `${value}`;
   const activeEra = async () => Number(text((await ask('overview')).activeEra));
-  const era = async (index: number) => {
-    for (let tries = 0; tries < 600; tries++) {
-      if ((await activeEra()) >= index) return;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-    throw new Error(`no era ${index}`);
-  };
+  const era = (index: number) => until(`era ${index}`, async () => (await activeEra()) >= index);
 
   const overview = await ask('overview');
   test.same(overview.validators.map(text), [stash.address]);

@@ -7,6 +7,7 @@ import { createKeyMulti, cryptoWaitReady, encodeAddress } from '@polkadot/util-c
 import t from 'tap';
 import { presetSpec } from '../../../node/chain-spec/built-in.ts';
 import { startNode } from '../../../node/service.ts';
+import { until } from '../../support/until.ts';
 
 const OPEN = 10n ** 18n;
 const SESSION = 4;
@@ -103,13 +104,8 @@ t.test('a wallet and the standard pallets', { timeout: 110_000 }, async (test) =
     return BigInt(info.data.free.toString());
   };
   const person = (uri: string) => ring.addFromUri(uri).address;
-  const block = async (number: number) => {
-    for (let tries = 0; tries < 300; tries++) {
-      if ((await api.rpc.chain.getHeader()).number.toNumber() >= number) return;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-    throw new Error(`no block ${number}`);
-  };
+  const block = (number: number) =>
+    until(`block ${number}`, async () => (await api.rpc.chain.getHeader()).number.toNumber() >= number);
 
   await test.test('utility', async (sub) => {
     const [one, two] = [person('//One'), person('//Two')];
