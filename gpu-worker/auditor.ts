@@ -7,6 +7,7 @@ import { idOfKey, LedgerError } from '../rpc/client/ledger.ts';
 import { pendingBatch } from '../runtime/pallets/attribution.ts';
 import * as audits from '../runtime/pallets/audits.ts';
 import * as compute from '../runtime/pallets/compute.ts';
+import * as inference from '../runtime/pallets/inference.ts';
 import { hashOf } from '../runtime/primitives/attribution/canonical.ts';
 import { blobName } from '../runtime/primitives/attribution/commitment.ts';
 import type { AdapterId } from '../runtime/primitives/attribution/ids.ts';
@@ -187,6 +188,7 @@ export class Auditor {
     // Struck by a challenge meanwhile: nothing hangs on the verdict.
     if (pending === undefined) return undefined;
     const { batch, markup, rules } = pending;
+    const session = await ledger.read('inference', 'sessions', inference.session, batch.session);
     const file = await ledger.blob(batch.blob);
     const served = await ServedAdapter.open(hashing, model, await adapterMaterial(this.#link, batch.adapter));
     try {
@@ -195,6 +197,7 @@ export class Auditor {
         file,
         item,
         disclosed: disclosed === undefined ? undefined : await ledger.blob(disclosed),
+        sessionKey: session?.key,
         rules: receiptRules(rules, markup),
         exact: await this.#isExact(accused),
       });

@@ -17,8 +17,10 @@ import {
   type ReceiptBatch,
   type Share,
   textDigest,
+  voucher,
 } from '../runtime/primitives/attribution/receipts.ts';
 import { recordHash } from '../runtime/primitives/attribution/records.ts';
+import { asksFor } from '../runtime/primitives/attribution/request.ts';
 import { tokenSequence } from '../runtime/primitives/attribution/spans.ts';
 import type { TrainingConfig } from '../runtime/primitives/attribution/training.ts';
 import type { ReceiptRules } from '../runtime/primitives/attribution/verify.ts';
@@ -33,7 +35,7 @@ import type { Projection } from './attribution/projection.ts';
 import { dot } from './attribution/seeded.ts';
 import { type Adapter, EngineError, type LoadedModel } from './engines/engine.ts';
 import { recordExample } from './examples.ts';
-import type { AdapterMaterial, ServedAdapter } from './serving.ts';
+import { type AdapterMaterial, promptOf, type ServedAdapter } from './serving.ts';
 import { loraOf, settingsOf, textNovelties } from './training.ts';
 import { type Transcript, transcript } from './transcript.ts';
 
@@ -58,9 +60,11 @@ export type Fault =
   /** Answers. */
   | 'BATCH'
   | 'SIGNATURE'
+  | 'VOUCHER'
   | 'ARITHMETIC'
   | 'UNDISCLOSED'
   | 'TRANSCRIPT'
+  | 'REQUEST'
   | 'PROMPT'
   | 'OUTPUT'
   | 'SPANS'
@@ -254,6 +258,8 @@ export interface AnswerCase {
   readonly item: number;
   /** What the accused disclosed. */
   readonly disclosed: Uint8Array | undefined;
+  /** What must have signed the voucher, and so the request; undefined when the session is gone. */
+  readonly sessionKey: AccountId | undefined;
   readonly rules: ReceiptRules;
   /** Both engines give the same bits: the answer is generated again. */
   readonly exact: boolean;
@@ -264,7 +270,7 @@ export async function judgeAnswer(
   host: Hashing & Signatures,
   model: LoadedModel,
   served: ServedAdapter,
-  { batch, file, item, disclosed, rules, exact }: AnswerCase,
+  { batch, file, item, disclosed, sessionKey, rules, exact }: AnswerCase,
 ): Promise<Fault | undefined> {
   let items: readonly BatchItem[];
   try {
@@ -278,6 +284,10 @@ export async function judgeAnswer(
   const digest = hashOf(host, inferenceReceipt, payload);
   if (!sameAccount(payload.worker, batch.worker)) return 'SIGNATURE';
   if (!verifySignature(host, signature, digest, payload.worker)) return 'SIGNATURE';
+  const promise = payload.voucher;
+  const promised = (key: AccountId): boolean =>
+    verifySignature(host, promise.signature, hashOf(host, voucher, promise.payload), key);
+  if (sessionKey !== undefined && !promised(sessionKey)) return 'VOUCHER';
   if (served.fault(payload, rules) !== undefined) return 'ARITHMETIC';
   if (disclosed === undefined) return 'UNDISCLOSED';
   let said: Transcript;
@@ -288,9 +298,11 @@ export async function judgeAnswer(
     throw problem;
   }
   const { tokenizer } = model;
-  const prompt = tokenizer.encode(said.prompt);
+  if (!asksFor(host, payload.voucher.payload, said.request)) return 'REQUEST';
+  const asked = promptOf(tokenizer, said.request.input);
+  const prompt = tokenizer.encode(asked);
   const samePrompt =
-    equalBytes(payload.promptHash, textDigest(host, utf8(said.prompt))) && payload.tokensIn === prompt.length;
+    equalBytes(payload.promptHash, textDigest(host, utf8(asked))) && payload.tokensIn === prompt.length;
   if (!samePrompt) return 'PROMPT';
   const spoken = served.spoken(said.tokens);
   const sameOutput =
@@ -318,13 +330,13 @@ export async function judgeAnswer(
 
 async function judgeByRegeneration(
   served: ServedAdapter,
-  said: Transcript,
+  { request, ...said }: Transcript,
   { finish }: InferenceReceipt,
 ): Promise<Fault | undefined> {
   // A cancelled answer is the beginning of the whole one.
   const cancelled = finish === FINISH.cancelled;
   if (cancelled && said.tokens.length === 0) return undefined;
-  const again = await served.generate(cancelled ? { ...said, maxTokens: said.tokens.length } : said);
+  const again = await served.generate(cancelled ? { ...request, maxTokens: said.tokens.length } : request);
   const same = again.tokens.length === said.tokens.length && again.tokens.every((id, at) => id === said.tokens[at]);
   if (!same) return 'GENERATION';
   if (cancelled) return undefined;

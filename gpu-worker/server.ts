@@ -12,6 +12,7 @@ import {
   type SignedInferenceReceipt,
   signedInferenceReceipt,
 } from '../runtime/primitives/attribution/receipts.ts';
+import { asksFor } from '../runtime/primitives/attribution/request.ts';
 import { DEFAULT_RULES, receiptRules, rules } from '../runtime/primitives/attribution/split.ts';
 import { fromHex, toHex } from '../runtime/primitives/bytes.ts';
 import { decode, encode, u64 } from '../runtime/primitives/scale/codec.ts';
@@ -20,7 +21,7 @@ import type { WorkerJournal } from './journal.ts';
 import type { NodeLink } from './link.ts';
 import { adapterMaterial } from './materials.ts';
 import type { Standing, WorkerOptions } from './options.ts';
-import { ServedAdapter } from './serving.ts';
+import { promptOf, ServedAdapter } from './serving.ts';
 import { transcript } from './transcript.ts';
 
 interface Serving {
@@ -203,6 +204,9 @@ export class AdapterServer {
     const { hashing, model } = this.#options;
     const request = decode(generationRequest, fromHex(encoded));
     const { session, adapter, nonce, cumulative, price } = request.voucher.payload;
+    // The node has looked already, but it is this worker who answers for it.
+    if (!asksFor(hashing, request.voucher.payload, request))
+      throw new Refusal('OTHER_REQUEST', 'the voucher was signed for another request');
     const served = this.#served.get(adapter);
     if (served === undefined) throw new Refusal('NOT_SERVED', `adapter ${adapter} is not served here`);
     const abort = new AbortController();
@@ -211,23 +215,13 @@ export class AdapterServer {
     try {
       const account = await this.#account(session);
       if (nonce <= account.nonce) throw new Refusal('STALE_VOUCHER', 'a later voucher was accepted already');
-      const { input } = request;
-      const prompt = input.type === 'Text' ? input.value : model.tokenizer.chat(input.value);
-      const tokensIn = model.tokenizer.encode(prompt).length;
-      const left = cumulative - account.spent - account.promised - feeOf(price, tokensIn, 0);
-      const affordable = price.output === 0n ? BigInt(request.maxTokens) : left / price.output;
-      if (left < 0n || affordable < 1n)
+      const { voucher, ...asked } = request;
+      const tokensIn = model.tokenizer.encode(promptOf(model.tokenizer, asked.input)).length;
+      // All of it or nothing: an answer that ends for want of money would not be the one that was asked for.
+      const most = feeOf(price, tokensIn, asked.maxTokens);
+      if (cumulative < account.spent + account.promised + most)
         throw new Refusal('VOUCHER_TOO_SMALL', 'the voucher does not pay for this request');
-      const maxTokens = affordable < BigInt(request.maxTokens) ? Number(affordable) : request.maxTokens;
-      release = this.#reserve(account, `${session}/${adapter}`, nonce, feeOf(price, tokensIn, maxTokens));
-      const asked = {
-        prompt,
-        maxTokens,
-        temperature: request.temperature,
-        topP: request.topP,
-        seed: request.seed,
-        stop: request.stop,
-      };
+      release = this.#reserve(account, `${session}/${adapter}`, nonce, most);
       // Deltas keep their order: each is sent before the next is made.
       let said: Promise<unknown> = Promise.resolve();
       const {
@@ -237,7 +231,7 @@ export class AdapterServer {
         generationMs,
         attributionMs,
       } = await served.adapter.answer(
-        { voucher: request.voucher, ...asked },
+        { voucher, ...asked },
         { worker: this.#link.account, lease: served.lease, rules: receiptRules(this.#rules, served.markup) },
         {
           signal: abort.signal,
@@ -250,7 +244,7 @@ export class AdapterServer {
         payload,
         signature: this.#link.sign(hashOf(hashing, inferenceReceipt, payload)),
       };
-      await this.#journal.keep(receipt, encode(transcript, { ...asked, text, tokens: [...tokens] }));
+      await this.#journal.keep(receipt, encode(transcript, { request: asked, text, tokens: [...tokens] }));
       account.spent += payload.fee;
       this.#kept();
       const { tokensOut } = payload;

@@ -12,6 +12,7 @@ import {
   textDigest,
   trainingReceipt,
 } from '../runtime/primitives/attribution/receipts.ts';
+import type { RequestInput, RequestTerms } from '../runtime/primitives/attribution/request.ts';
 import type { Blend } from '../runtime/primitives/attribution/shares.ts';
 import { tokenSequence } from '../runtime/primitives/attribution/spans.ts';
 import {
@@ -27,7 +28,7 @@ import { type AccountId, type Hash, PERBILL } from '../runtime/primitives/types.
 import { readEigenbases, readProjection } from './attribution/basis-files.ts';
 import { type FeatureExtractor, featureExtractor } from './attribution/extractor.ts';
 import { type SuffixIndex, suffixIndex } from './attribution/suffix-index.ts';
-import type { Adapter, Generation, GenerationHooks, LoadedModel } from './engines/engine.ts';
+import type { Adapter, Generation, GenerationHooks, LoadedModel, ModelTokenizer } from './engines/engine.ts';
 import { recordExample, spoken } from './examples.ts';
 
 /** What serving needs of an adapter: its published files and the snapshot's lines. */
@@ -42,17 +43,13 @@ export interface AdapterMaterial {
   readonly lines: readonly Uint8Array[];
 }
 
-export interface AnswerRequest {
+export interface AnswerRequest extends RequestTerms {
   readonly voucher: SignedVoucher;
-  /** What the model reads: the template is applied by whoever asks. */
-  readonly prompt: string;
-  readonly maxTokens: number;
-  /** In parts of 10^9 of 1, as requests have them. */
-  readonly temperature: number;
-  readonly topP: number;
-  readonly seed: bigint;
-  readonly stop: readonly string[];
 }
+
+/** What the model reads: text as it is, a conversation in the model's template. Throws EngineError `BAD_TEMPLATE`. */
+export const promptOf = (tokenizer: ModelTokenizer, input: RequestInput): string =>
+  input.type === 'Text' ? input.value : tokenizer.chat(input.value);
 
 export interface Answer {
   readonly receipt: InferenceReceipt;
@@ -128,7 +125,8 @@ export class ServedAdapter {
     hooks: { readonly signal?: AbortSignal; token?(delta: string): void } = {},
   ): Promise<Answer> {
     const { tokenizer } = this.#model;
-    const prompt = tokenizer.encode(request.prompt);
+    const asked = promptOf(tokenizer, request.input);
+    const prompt = tokenizer.encode(asked);
     const started = performance.now();
     const made = await this.generate(request, {
       ...(hooks.signal !== undefined && { signal: hooks.signal }),
@@ -146,7 +144,7 @@ export class ServedAdapter {
       worker: by.worker,
       lease: by.lease,
       training: this.#training,
-      promptHash: textDigest(this.#hashing, utf8(request.prompt)),
+      promptHash: textDigest(this.#hashing, utf8(asked)),
       outputHash: textDigest(this.#hashing, utf8(made.text)),
       outputTokensHash: hashOf(this.#hashing, tokenSequence, output),
       tokensIn,
@@ -187,12 +185,13 @@ export class ServedAdapter {
     return { feature, split: attribute(this.#attribution, this.#attribution.influence(feature), found, pool, blend) };
   }
 
-  /** What the final adapter says to a prompt. */
-  generate(request: Omit<AnswerRequest, 'voucher'>, hooks: GenerationHooks = {}): Promise<Generation> {
+  /** What the final adapter says to a request. */
+  generate(request: RequestTerms, hooks: GenerationHooks = {}): Promise<Generation> {
+    const { tokenizer } = this.#model;
     return this.#model.generate(
       {
         adapter: this.#adapter,
-        prompt: this.#model.tokenizer.encode(request.prompt),
+        prompt: tokenizer.encode(promptOf(tokenizer, request.input)),
         maxTokens: request.maxTokens,
         temperature: request.temperature / 1e9,
         topP: request.topP / PERBILL,

@@ -3,6 +3,7 @@ import type { GenerationRequest } from '../rpc/inference-codecs.ts';
 import type { Explanation } from '../runtime/primitives/attribution/explain.ts';
 import type { AdapterId } from '../runtime/primitives/attribution/ids.ts';
 import type { SignedInferenceReceipt } from '../runtime/primitives/attribution/receipts.ts';
+import type { RequestTerms } from '../runtime/primitives/attribution/request.ts';
 import type { AccountId } from '../runtime/primitives/types.ts';
 
 export { type GenerationRequest, generationRequest } from '../rpc/inference-codecs.ts';
@@ -92,6 +93,6 @@ export interface InferenceHub {
 /** Receipts checked and explained by the chain's state and the adapter's published files. */
 export interface ReceiptChecks {
   /** A code for what is wrong; undefined for a receipt that holds. */
-  verify(receipt: SignedInferenceReceipt): Promise<string | undefined>;
+  verify(receipt: SignedInferenceReceipt, asked?: RequestTerms): Promise<string | undefined>;
   explain(receipt: SignedInferenceReceipt, top: number): Promise<Explanation>;
 }

@@ -93,6 +93,19 @@ const FAILURES: readonly Failure[] = [
     test: 'gpu-worker/judgement.test.ts',
   },
   {
+    what: 'settings or a prompt that were not asked for',
+    codes: ['GENERATION', 'REQUEST'],
+    costs: 'the same',
+    test: 'gpu-worker/judgement.test.ts',
+  },
+  { what: 'a request that the voucher was not signed for', codes: ['BAD_VOUCHER'], costs: 'the request', test: ROGUE },
+  {
+    what: 'a request that is denied afterwards',
+    codes: ['OTHER_REQUEST'],
+    costs: 'nothing: the signature stands',
+    test: 'main-job/thread.test.ts',
+  },
+  {
     what: 'an answer that is not disclosed',
     codes: ['UNDISCLOSED'],
     costs: 'the same',

@@ -13,6 +13,7 @@ import {
   signedVoucher,
   textDigest,
 } from '../../runtime/primitives/attribution/receipts.ts';
+import { asksFor } from '../../runtime/primitives/attribution/request.ts';
 import { equalBytes, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
 import type { AccountId } from '../../runtime/primitives/types.ts';
@@ -111,6 +112,9 @@ export class WorkerHub implements InferenceHub {
     const fault = this.#verifier.voucherFault(host, request.voucher);
     if (fault === 'OVER_DEPOSIT') throw new HubError('DEPOSIT_SPENT', 'the voucher promises more than the deposit');
     if (fault !== undefined) throw new HubError('BAD_VOUCHER', `the voucher does not hold: ${fault}`, fault);
+    if (!asksFor(this.#hashing, payload, request)) {
+      throw new HubError('BAD_VOUCHER', 'the voucher was signed for another request', 'OTHER_REQUEST');
+    }
     const before = this.#nonces.get(payload.session);
     if (before !== undefined && payload.nonce <= before) {
       throw new HubError('STALE_VOUCHER', 'a later voucher of the session was seen already');

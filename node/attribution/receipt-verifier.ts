@@ -24,6 +24,7 @@ import {
   type SignedVoucher,
   voucher,
 } from '../../runtime/primitives/attribution/receipts.ts';
+import { asksFor, type RequestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { receiptRules } from '../../runtime/primitives/attribution/split.ts';
 import { type ReceiptFault, verifyInferenceReceipt } from '../../runtime/primitives/attribution/verify.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
@@ -41,6 +42,7 @@ export type VerificationFault =
   | Exclude<VoucherFault, 'SESSION_CLOSING'>
   | 'UNKNOWN_ADAPTER'
   | 'OTHER_TRAINING'
+  | 'OTHER_REQUEST'
   | 'OTHER_WORKER'
   | 'NOT_SERVING'
   | 'BAD_SIGNATURE'
@@ -88,13 +90,17 @@ export class ReceiptVerifier {
     return session.closing === undefined ? undefined : 'SESSION_CLOSING';
   }
 
-  /** What is wrong with a receipt (`undefined`: nothing). */
-  async verify(receipt: SignedInferenceReceipt): Promise<VerificationFault | undefined> {
+  /**
+   * What is wrong with a receipt (`undefined`: nothing). `asked`: what somebody says that its voucher was signed for; where
+   * that is not so, or so against somebody's word, the session key's signature tells.
+   */
+  async verify(receipt: SignedInferenceReceipt, asked?: RequestTerms): Promise<VerificationFault | undefined> {
     const { payload, signature } = receipt;
     const promise = payload.voucher.payload;
     const host = this.state();
     const fault = this.voucherFault(host, payload.voucher);
     if (fault !== undefined && fault !== 'SESSION_CLOSING') return fault;
+    if (asked !== undefined && !asksFor(host, promise, asked)) return 'OTHER_REQUEST';
     if (!sameAccount(promise.worker, payload.worker)) return 'OTHER_WORKER';
     const adapter = known(() => models.adapterOf(host, promise.adapter));
     if (adapter === undefined) return 'UNKNOWN_ADAPTER';

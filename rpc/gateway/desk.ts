@@ -1,12 +1,15 @@
 /** Requests as paid jobs: a worker is chosen, a voucher signed, the answer heard, what it came to booked. */
 import { randomBytes } from 'node:crypto';
+import type { Hashing } from '../../runtime/host.ts';
 import * as models from '../../runtime/pallets/models.ts';
+import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
 import {
   feeOf,
   type SignedInferenceReceipt,
   signedInferenceReceipt,
 } from '../../runtime/primitives/attribution/receipts.ts';
+import { type RequestTerms, requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { type AccountId, asAccountId, PERBILL, sameAccount } from '../../runtime/primitives/types.ts';
@@ -22,6 +25,13 @@ interface Served {
   readonly worker: AccountId;
   /** Requests that wait for the worker at the node, whoever asked. */
   readonly waiting: number;
+}
+
+/** An answer, and what it was asked for: the receipt's voucher names the terms by their hash. */
+export interface Completed {
+  readonly text: string;
+  readonly receipt: SignedInferenceReceipt;
+  readonly terms: RequestTerms;
 }
 
 /** By the hub's names: what an application is told. */
@@ -75,6 +85,7 @@ class JobFailure extends Error {
 export class Desk {
   readonly #node: string;
   readonly #purse: Purse;
+  readonly #hashing: Hashing;
   #ledger: Ledger;
   #reconnecting: Promise<void> | undefined;
   #closed = false;
@@ -82,8 +93,9 @@ export class Desk {
   readonly #active = new Map<string, number>();
 
   /** `node`: where to connect to again when `ledger` is gone. */
-  constructor(node: string, ledger: Ledger, purse: Purse) {
+  constructor(node: string, ledger: Ledger, purse: Purse, hashing: Hashing) {
     this.#node = node;
+    this.#hashing = hashing;
     this.#ledger = ledger;
     this.#purse = purse;
     this.#watch();
@@ -154,11 +166,7 @@ export class Desk {
   }
 
   /** Resolves with the whole answer; `delta` hears it before. Throws {@link ApiError}. */
-  async complete(
-    request: CompletionRequest,
-    delta: (text: string) => void,
-    signal: AbortSignal,
-  ): Promise<{ text: string; receipt: SignedInferenceReceipt }> {
+  async complete(request: CompletionRequest, delta: (text: string) => void, signal: AbortSignal): Promise<Completed> {
     const failed: AccountId[] = [];
     let said = false;
     for (;;) {
@@ -188,7 +196,7 @@ export class Desk {
     request: CompletionRequest,
     delta: (text: string) => void,
     signal: AbortSignal,
-  ): Promise<{ text: string; receipt: SignedInferenceReceipt }> {
+  ): Promise<Completed> {
     const state = await this.#ledger.read('models', 'adapters', models.adapter, adapter);
     const { price } = state!;
     // A token has at least one byte, and a template adds a handful a message.
@@ -196,21 +204,22 @@ export class Desk {
     const tokensIn =
       Buffer.byteLength(JSON.stringify(input.value)) + 16 * (input.type === 'Chat' ? input.value.length + 1 : 1);
     const most = feeOf(price, tokensIn, request.maxTokens);
-    const promised = await this.#purse.promise(worker, adapter, price, most);
+    const terms: RequestTerms = {
+      input,
+      maxTokens: request.maxTokens,
+      temperature: Math.round(request.temperature * 1e9),
+      topP: Math.round(request.topP * PERBILL),
+      seed: request.seed ?? randomBytes(8).readBigUInt64LE(),
+      stop: request.stop,
+    };
+    const hash = hashOf(this.#hashing, requestTerms, terms);
+    const promised = await this.#purse.promise({ worker, adapter, price, request: hash }, most);
     let fee: bigint | undefined;
     try {
-      const encoded = encode(generationRequest, {
-        voucher: promised.voucher,
-        input,
-        maxTokens: request.maxTokens,
-        temperature: Math.round(request.temperature * 1e9),
-        topP: Math.round(request.topP * PERBILL),
-        seed: request.seed ?? randomBytes(8).readBigUInt64LE(),
-        stop: request.stop,
-      });
+      const encoded = encode(generationRequest, { voucher: promised.voucher, ...terms });
       const answered = await this.#ask(toHex(encoded), delta, signal);
       fee = answered.receipt.payload.fee;
-      return answered;
+      return { ...answered, terms };
     } catch (problem) {
       if (problem instanceof JobFailure && !DOUBTFUL.has(problem.code)) fee = 0n;
       throw problem;

@@ -8,16 +8,13 @@ import type { Log } from '../../consensus/ports.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { SessionId } from '../../runtime/primitives/attribution/ids.ts';
-import {
-  inferenceReceipt,
-  type SignedInferenceReceipt,
-  signedInferenceReceipt,
-} from '../../runtime/primitives/attribution/receipts.ts';
+import { inferenceReceipt, signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
 import { ConnectionLost } from '../client/json-rpc.ts';
 import { Ledger } from '../client/ledger.ts';
-import { Desk } from './desk.ts';
+import { type Completed, Desk } from './desk.ts';
 import { ApiError, notServed, parseCompletion } from './openai.ts';
 import { type Funding, Purse } from './purse.ts';
 
@@ -45,12 +42,14 @@ export interface Gateway {
 
 const MAX_BODY = 1 << 20;
 /** The attribution object of an answer: amounts in OPEN's smallest unit, as decimal text. */
-export function attributionObject(hashing: Hashing, receipt: SignedInferenceReceipt) {
+export function attributionObject(hashing: Hashing, { receipt, terms }: Omit<Completed, 'text'>) {
   const { payload } = receipt;
   const paid = payload.pool - payload.remainder;
   const address = (account: Uint8Array) => encodeAddress(account, 42);
   return {
     receipt: toHex(encode(signedInferenceReceipt, receipt)),
+    /** What was asked, as the voucher's signature covers it: for disputes about it, and for `openledger verify`. */
+    request: toHex(encode(requestTerms, terms)),
     id: toHex(hashOf(hashing, inferenceReceipt, payload)),
     worker: address(payload.worker),
     adapter: payload.voucher.payload.adapter,
@@ -119,15 +118,16 @@ async function completion(
     if (text !== '')
       send(chunk(kind === 'chat' ? { delta: { content: text }, finish_reason: null } : { text, finish_reason: null }));
   };
-  const { text, receipt } = await desk.complete(wanted, wanted.stream ? say : () => {}, gone.signal);
-  const { payload } = receipt;
+  const completed = await desk.complete(wanted, wanted.stream ? say : () => {}, gone.signal);
+  const { text } = completed;
+  const { payload } = completed.receipt;
   const finish = FINISH_REASONS[payload.finish] ?? 'stop';
   const usage = {
     prompt_tokens: payload.tokensIn,
     completion_tokens: payload.tokensOut,
     total_tokens: payload.tokensIn + payload.tokensOut,
   };
-  const attribution = attributionObject(hashing, receipt);
+  const attribution = attributionObject(hashing, completed);
   if (wanted.stream) {
     say('');
     send({
@@ -211,7 +211,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   let desk: Desk | undefined;
   try {
     const purse = await Purse.open({ ledger: () => desk?.ledger ?? ledger, session, key, funding, file, hashing });
-    desk = new Desk(node, ledger, purse);
+    desk = new Desk(node, ledger, purse, hashing);
   } catch (problem) {
     await ledger.close();
     throw problem;

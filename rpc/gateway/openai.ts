@@ -1,5 +1,10 @@
 /** OpenAI's API as far as it is served here: requests parsed at the edge, errors in its words. */
-import { MAX_MESSAGES, MAX_PROMPT_BYTES, MAX_STOPS } from '../inference-codecs.ts';
+import {
+  MAX_MESSAGES,
+  MAX_PROMPT_BYTES,
+  MAX_STOPS,
+  type RequestInput,
+} from '../../runtime/primitives/attribution/request.ts';
 
 export class ApiError extends Error {
   readonly status: number;
@@ -24,13 +29,9 @@ export const notServed = (model: string): ApiError =>
 const bad = (param: string, message: string): ApiError =>
   new ApiError(400, 'invalid_request_error', 'invalid_value', `${param}: ${message}`, param);
 
-export type Input =
-  | { readonly type: 'Text'; readonly value: string }
-  | { readonly type: 'Chat'; readonly value: { readonly role: string; readonly content: string }[] };
-
 export interface CompletionRequest {
   readonly model: string;
-  readonly input: Input;
+  readonly input: RequestInput;
   readonly maxTokens: number;
   readonly temperature: number;
   readonly topP: number;
@@ -64,7 +65,7 @@ function content(value: unknown, param: string): string {
   throw bad(param, 'text is missing');
 }
 
-function messages(body: Body): Input {
+function messages(body: Body): RequestInput {
   const list = body.messages;
   if (!Array.isArray(list) || list.length === 0 || list.length > MAX_MESSAGES) {
     throw bad('messages', `between 1 and ${MAX_MESSAGES} messages`);
@@ -99,7 +100,7 @@ export function parseCompletion(body: unknown, kind: 'chat' | 'text'): Completio
   for (const each of ['tools', 'functions', 'audio', 'logit_bias'] as const) {
     if (fields[each] !== undefined && fields[each] !== null) throw bad(each, 'not served here');
   }
-  let input: Input;
+  let input: RequestInput;
   if (kind === 'chat') input = messages(fields);
   else if (typeof fields.prompt === 'string') input = { type: 'Text', value: fields.prompt };
   else throw bad('prompt', 'one text');

@@ -7,10 +7,10 @@ import type { KeyringPair } from '@polkadot/keyring/types';
 import type { Hashing } from '../../runtime/host.ts';
 import type * as inference from '../../runtime/pallets/inference.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
-import type { AdapterId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
-import { type Price, type SignedVoucher, voucher } from '../../runtime/primitives/attribution/receipts.ts';
+import type { SessionId } from '../../runtime/primitives/attribution/ids.ts';
+import { type SignedVoucher, type Voucher, voucher } from '../../runtime/primitives/attribution/receipts.ts';
 import { equalBytes } from '../../runtime/primitives/bytes.ts';
-import type { AccountId, Balance } from '../../runtime/primitives/types.ts';
+import type { Balance } from '../../runtime/primitives/types.ts';
 import { type Ledger, LedgerError } from '../client/ledger.ts';
 import { openSession, sessionOf, topUp } from '../client/sessions.ts';
 import { ApiError } from './openai.ts';
@@ -39,6 +39,9 @@ interface Tab {
   spent: Balance;
   promised: Balance;
 }
+
+/** What a promise is for: whose answer, by which adapter, and what is asked (the hash of its terms). */
+export type PromiseTerms = Pick<Voucher, 'worker' | 'adapter' | 'price' | 'request'>;
 
 /** A signed promise; `spend` tells what it came to: `undefined` where that is not known, so that all of it may be owed. */
 export interface Promised {
@@ -95,7 +98,7 @@ export class Purse {
   }
 
   /** Promises up to `most`. Throws a 402 when the deposit does not cover it and nobody adds to it. */
-  async promise(worker: AccountId, adapter: AdapterId, price: Price, most: Balance): Promise<Promised> {
+  async promise(terms: PromiseTerms, most: Balance): Promise<Promised> {
     const { ledger, funding } = this.#options;
     for (let tries = 0; ; tries++) {
       const tab = this.#tab;
@@ -106,7 +109,7 @@ export class Purse {
           // Early enough that nobody waits for the block.
           this.#fund(funding, 0n).catch(() => {});
         }
-        const promised = this.#sign(tab, worker, adapter, price, most);
+        const promised = this.#sign(tab, terms, most);
         await this.#remember(tab);
         return promised;
       }
@@ -117,7 +120,7 @@ export class Purse {
     }
   }
 
-  #sign(tab: Tab, worker: AccountId, adapter: AdapterId, price: Price, most: Balance): Promised {
+  #sign(tab: Tab, { worker, adapter, price, request }: PromiseTerms, most: Balance): Promised {
     const { ledger, key, hashing } = this.#options;
     tab.promised += most;
     const payload = {
@@ -128,6 +131,7 @@ export class Purse {
       cumulative: tab.spent + tab.promised,
       adapter,
       price,
+      request,
     };
     const value = key.sign(hashOf(hashing, voucher, payload));
     return {

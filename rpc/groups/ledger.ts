@@ -5,6 +5,7 @@ import { verifySignature } from '../../runtime/executive/extrinsic.ts';
 import type { Hashing, Signatures } from '../../runtime/host.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import { signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { type Codec, decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import { type AccountId, asAccountId, type Hash, multiSignature } from '../../runtime/primitives/types.ts';
@@ -227,8 +228,10 @@ const methods = [
       }),
   ),
   method('inference_stop', [text('job', 64)], ({ hub }, [job]) => told(() => hub.stop(job))),
-  method('attribution_verify', [hex('receipt')], async ({ checks }, [receipt]) => {
-    const fault = await checks.verify(parsed(signedInferenceReceipt, receipt));
+  /** `request`: what somebody says was asked; the voucher in the receipt tells whether it was. */
+  method('attribution_verify', [hex('receipt'), optional(hex('request'))], async ({ checks }, [receipt, request]) => {
+    const asked = request === undefined ? undefined : parsed(requestTerms, request);
+    const fault = await checks.verify(parsed(signedInferenceReceipt, receipt), asked);
     return { valid: fault === undefined, fault: fault ?? null };
   }),
   method('attribution_explain', [hex('receipt'), optional(u32('top'))], async ({ checks }, [bytes, top]) => {

@@ -9,6 +9,7 @@ import { createSignatures } from '../../node/crypto/signatures.ts';
 import { openCommitment } from '../../runtime/primitives/attribution/commitment.ts';
 import { featureFile, featureRoot, featureTable } from '../../runtime/primitives/attribution/features.ts';
 import type { InferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import type { RequestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { runningSums, sumFile, sumRoot } from '../../runtime/primitives/attribution/sums.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
 import {
@@ -126,7 +127,7 @@ t.test('an answer', { timeout: 120_000 }, async (test) => {
   test.equal(await judge(both, first.disclosed), undefined, 'greedy');
   test.equal(await judge(both, second.disclosed, { item: 1 }), undefined, 'sampled, with a stop sequence');
   test.equal(await judge(both, second.disclosed, { item: 3, exact: false }), undefined, 'by tolerance');
-  test.equal(await judge(both, first.disclosed, { item: 1 }), 'OUTPUT', 'another answer’s transcript');
+  test.equal(await judge(both, first.disclosed, { item: 1 }), 'REQUEST', 'another answer’s transcript');
 
   const stop = new AbortController();
   // Long enough that it can't be over before the word to stop arrives.
@@ -144,7 +145,7 @@ t.test('an answer', { timeout: 120_000 }, async (test) => {
     },
   );
   test.equal(cancelled.finish, 'aborted');
-  const said = { ...asked, stop: [], text: cancelled.text, tokens: [...cancelled.tokens] };
+  const said = { request: asked, text: cancelled.text, tokens: [...cancelled.tokens] };
   test.equal(await judge([signReceipt(cancelled.receipt)], encode(transcript, said)), undefined, 'cancelled');
 
   /** A receipt changed after the fact, by a worker that signs anything. */
@@ -156,7 +157,25 @@ t.test('an answer', { timeout: 120_000 }, async (test) => {
   test.equal(await judge(forged({ shares: raised }), first.disclosed), 'ARITHMETIC', 'a forged score');
   test.equal(await judge(both, undefined), 'UNDISCLOSED');
   test.equal(await judge(both, new Uint8Array(7)), 'TRANSCRIPT');
-  test.equal(await judge(both, encode(transcript, { ...first.said, prompt: 'Another question' })), 'PROMPT');
+  test.equal(await judge(forged({ promptHash: payload.outputHash }), first.disclosed), 'PROMPT', 'of another question');
+  test.equal(
+    await judge(both, first.disclosed, { sessionKey: account('Other') }),
+    'VOUCHER',
+    'a voucher that the session’s key did not sign',
+  );
+  // Everything that was asked stands under the payer's signature: no worker can say that it was something else.
+  const changes: Partial<RequestTerms>[] = [
+    { input: { type: 'Text', value: 'Another question' } },
+    { maxTokens: 23 },
+    { temperature: 1 },
+    { topP: 1 },
+    { seed: 6n },
+    { stop: ['.'] },
+  ];
+  for (const change of changes) {
+    const claimed = { ...first.said, request: { ...first.said.request, ...change } };
+    test.equal(await judge(both, encode(transcript, claimed)), 'REQUEST', Object.keys(change).join());
+  }
   test.equal(await judge(both, encode(transcript, { ...first.said, text: 'nothing' })), 'OUTPUT');
   test.equal(
     await judge(both, first.disclosed, { file: batchCase([first.receipt]).file }),
@@ -222,5 +241,22 @@ t.test('an answer', { timeout: 120_000 }, async (test) => {
     }),
     'GENERATION',
     'an answer that was ended early',
+  );
+  test.equal(
+    await dishonest({ generate: (asked, hooks) => model.generate({ ...asked, maxTokens: 6 }, hooks) }),
+    'GENERATION',
+    'fewer tokens than were asked for',
+  );
+  test.equal(
+    await dishonest({ generate: (asked, hooks) => model.generate({ ...asked, temperature: 1.5 }, hooks) }),
+    'GENERATION',
+    'another temperature than was asked for',
+  );
+  test.equal(
+    await dishonest({
+      generate: (asked, hooks) => model.generate({ ...asked, prompt: asked.prompt.slice(0, -3) }, hooks),
+    }),
+    'GENERATION',
+    'another prompt than was asked',
   );
 });

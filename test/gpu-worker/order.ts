@@ -25,6 +25,7 @@ import {
   voucher,
 } from '../../runtime/primitives/attribution/receipts.ts';
 import { recordLine } from '../../runtime/primitives/attribution/records.ts';
+import { type RequestTerms, requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { DEFAULT_RULES, receiptRules } from '../../runtime/primitives/attribution/split.ts';
 import type { TrainingConfig } from '../../runtime/primitives/attribution/training.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
@@ -113,7 +114,16 @@ const PRICE = { input: 10n ** 12n, output: 10n ** 14n };
 export const RULES = receiptRules(DEFAULT_RULES, 250_000_000);
 
 /** What an application asks; `nonce` tells one request from another. */
-export function request(nonce: bigint, change: Partial<AnswerRequest> = {}): AnswerRequest {
+export function request(nonce: bigint, change: Partial<RequestTerms> = {}, by = 'Session'): AnswerRequest {
+  const terms: RequestTerms = {
+    input: { type: 'Text', value: '<|begin|><|user|>What is a quince?<|assistant|>' },
+    maxTokens: 24,
+    temperature: 0,
+    topP: 1_000_000_000,
+    seed: 5n,
+    stop: [],
+    ...change,
+  };
   const payload = {
     chain: ZERO_HASH,
     session: 0n as SessionId,
@@ -122,17 +132,9 @@ export function request(nonce: bigint, change: Partial<AnswerRequest> = {}): Ans
     cumulative: nonce * 10n ** 17n,
     adapter: 0 as AdapterId,
     price: PRICE,
+    request: hashOf(hashing, requestTerms, terms),
   };
-  return {
-    voucher: { payload, signature: sign('Session', hashOf(hashing, voucher, payload)) },
-    prompt: '<|begin|><|user|>What is a quince?<|assistant|>',
-    maxTokens: 24,
-    temperature: 0,
-    topP: 1_000_000_000,
-    seed: 5n,
-    stop: [],
-    ...change,
-  };
+  return { voucher: { payload, signature: sign(by, hashOf(hashing, voucher, payload)) }, ...terms };
 }
 
 export const signReceipt = (payload: InferenceReceipt, by = 'Worker'): SignedInferenceReceipt => ({
@@ -142,15 +144,15 @@ export const signReceipt = (payload: InferenceReceipt, by = 'Worker'): SignedInf
 
 /** An answer with its signed receipt, and what a worker would disclose of it. */
 export async function answer(served: ServedAdapter, asked: AnswerRequest) {
-  const { voucher: _, ...rest } = asked;
+  const { voucher: _, ...terms } = asked;
   const made = await served.answer(asked, { worker: account('Worker'), lease: 9n as LeaseId, rules: RULES });
-  const said = { ...rest, stop: [...rest.stop], text: made.text, tokens: [...made.tokens] };
+  const said = { request: terms, text: made.text, tokens: [...made.tokens] };
   return { ...made, receipt: signReceipt(made.receipt), said, disclosed: encode(transcript, said) };
 }
 
 /** As an auditor gets it: a batch with its file, `item` of which is looked at. */
 export function batchCase(receipts: readonly SignedInferenceReceipt[], item = 0) {
-  return { ...receiptsBatch(hashing, receipts), item, rules: RULES, exact: true };
+  return { ...receiptsBatch(hashing, receipts), item, sessionKey: account('Session'), rules: RULES, exact: true };
 }
 
 export const open = (model: LoadedModel, material: AdapterMaterial): Promise<ServedAdapter> =>

@@ -4,6 +4,11 @@ import { books } from '../../rpc/client/accounts.ts';
 import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../rpc/client/datanets.ts';
 import { awaitAdapter, baseModels, orderTraining, trainingConfigOf } from '../../rpc/client/models.ts';
 import { claim, pendingBatches, rewardsOf } from '../../rpc/client/rewards.ts';
+import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
+import { signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
+import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
+import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { until } from '../support/until.ts';
 import { attachWorker, hashing, OPEN, openGateway, startLedger } from './support.ts';
 
@@ -84,12 +89,32 @@ t.test('from a record to its reward', { timeout: 100_000 }, async (test) => {
   });
   const answer = (await response.json()) as {
     choices: { message: { content: string } }[];
-    attribution: { receipt: string; contributors: { account: string; amount: string }[] };
+    attribution: { receipt: string; request: string; contributors: { account: string; amount: string }[] };
   };
   test.equal(response.status, 200, JSON.stringify(answer).slice(0, 300));
   test.ok(answer.choices[0]!.message.content.length > 0);
-  const { receipt, contributors } = answer.attribution;
+  const { receipt, request, contributors } = answer.attribution;
   test.same(await ledger.rpc.call('attribution_verify', receipt), { valid: true, fault: null });
+
+  // The payer cannot deny the request either: the receipt's voucher bears the session key's signature on all of it.
+  const held = (asked: string) => ledger.rpc.call('attribution_verify', receipt, asked);
+  test.same(await held(request), { valid: true, fault: null });
+  const terms = decode(requestTerms, fromHex(request));
+  test.equal(terms.maxTokens, 24);
+  const denied = toHex(encode(requestTerms, { ...terms, temperature: terms.temperature + 1 }));
+  test.same(await held(denied), { valid: false, fault: 'OTHER_REQUEST' });
+  const { payload, signature } = decode(signedInferenceReceipt, fromHex(receipt));
+  const { voucher: signed } = payload;
+  const swapped = {
+    ...signed,
+    payload: { ...signed.payload, request: hashOf(hashing, requestTerms, terms).toReversed() },
+  };
+  const forged = { payload: { ...payload, voucher: swapped as typeof signed }, signature };
+  test.same(
+    await ledger.rpc.call('attribution_verify', toHex(encode(signedInferenceReceipt, forged))),
+    { valid: false, fault: 'BAD_VOUCHER_SIGNATURE' },
+    'nor can a worker put another one into the voucher',
+  );
 
   const amounts = new Map(contributors.map(({ account, amount }) => [account, BigInt(amount)]));
   const paid = amounts.get(first.address)!;

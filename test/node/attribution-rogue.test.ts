@@ -8,7 +8,7 @@ import { SHIPPED_MODEL } from '../../gpu-worker/start.ts';
 import { JsonRpcClient, JsonRpcError } from '../../rpc/client/json-rpc.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { openSession } from '../../rpc/client/sessions.ts';
-import { attachment, generationRequest } from '../../rpc/inference-codecs.ts';
+import { attachment, type GenerationRequest, generationRequest } from '../../rpc/inference-codecs.ts';
 import * as inference from '../../runtime/pallets/inference.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
@@ -19,6 +19,7 @@ import {
   type Voucher,
   voucher,
 } from '../../runtime/primitives/attribution/receipts.ts';
+import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { DEFAULT_RULES, receiptRules } from '../../runtime/primitives/attribution/split.ts';
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
@@ -38,6 +39,8 @@ const codeOf = async (body: Promise<unknown>): Promise<unknown> => {
     return problem.data;
   }
 };
+
+const plain = (_: string, value: unknown) => (typeof value === 'bigint' ? String(value) : value);
 
 t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
   const chain = await world(test);
@@ -94,17 +97,22 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
   const rules = receiptRules(DEFAULT_RULES, 100_000_000);
   const asked = { maxTokens: 12, temperature: 0, topP: 1_000_000_000, seed: 1n, stop: [] };
   const nobody = { payload: {} as Voucher, signature: signed(payer, new Uint8Array(32)) };
+  const textOf = (value: string) => ({ type: 'Text' as const, value });
   let prompt = '';
   for (const each of ['slate', 'otter', 'flint', 'newt', 'chalk', 'wren']) {
     prompt = model.tokenizer.chat([{ role: 'user', content: `What is ${each}?` }]);
     const paid = { ...nobody, payload: { ...nobody.payload, price: PRICE } };
-    const { receipt } = await served.answer({ ...asked, prompt, voucher: paid }, { worker: account, lease, rules });
+    const { receipt } = await served.answer(
+      { ...asked, input: textOf(prompt), voucher: paid },
+      { worker: account, lease, rules },
+    );
     if (receipt.shares.length > 0) break;
   }
 
   // 2. Vouchers: the session's key, in order, once, within the deposit, at the adapter's price.
   let nonce = 0n;
   const requestWith = (change: Partial<Voucher> = {}, by: Signer = payer) => {
+    const terms = { input: textOf(prompt), ...asked };
     const payload: Voucher = {
       chain: ledger.genesisHash,
       session: session as SessionId,
@@ -113,16 +121,13 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
       cumulative: OPEN,
       adapter,
       price: PRICE,
+      request: hashOf(hashing, requestTerms, terms),
       ...change,
     };
-    return {
-      voucher: { payload, signature: signed(by, hashOf(hashing, voucher, payload)) },
-      input: { type: 'Text' as const, value: prompt },
-      ...asked,
-    };
+    return { voucher: { payload, signature: signed(by, hashOf(hashing, voucher, payload)) }, ...terms };
   };
   type Told = { type: string; code?: string; reason?: string | null; text?: string };
-  const ask = async (request: ReturnType<typeof requestWith>): Promise<{ readonly outcome: Promise<Told> }> => {
+  const ask = async (request: GenerationRequest): Promise<{ readonly outcome: Promise<Told> }> => {
     let tell: (told: Told) => void = () => {};
     const outcome = new Promise<Told>((resolve) => {
       tell = resolve;
@@ -150,6 +155,23 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
   test.equal(await refusal({ price: { ...PRICE, output: 1n } }), 'WRONG_PRICE');
   test.equal(await refusal({ adapter: 7 as AdapterId }), 'NOT_SERVED');
   test.equal(await refusal({ worker: asAccountId(new Uint8Array(payer.publicKey)) }), 'NO_WORKER');
+  // The voucher was signed for one request, and for no other.
+  const { voucher: bound, ...terms } = requestWith();
+  for (const change of [
+    { input: textOf(`${prompt} `) },
+    { input: { type: 'Chat' as const, value: [{ role: 'user', content: prompt }] } },
+    { maxTokens: 13 },
+    { temperature: 1 },
+    { topP: 999_999_999 },
+    { seed: 2n },
+    { stop: ['.'] },
+  ]) {
+    test.equal(
+      await codeOf(ask({ voucher: bound, ...terms, ...change })),
+      'BAD_VOUCHER',
+      JSON.stringify(change, plain),
+    );
+  }
   const accepted = requestWith();
   await ask(accepted);
   test.equal(await codeOf(ask(accepted)), 'STALE_VOUCHER', 'replayed');
@@ -159,11 +181,7 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
   const job = async () => {
     const found = await until('the job', async () => jobs.shift());
     const request = decode(generationRequest, fromHex(found.request));
-    const { input, voucher: paid, ...rest } = request;
-    const made = await served.answer(
-      { ...rest, voucher: paid, prompt: input.value as string },
-      { worker: account, lease, rules },
-    );
+    const made = await served.answer(request, { worker: account, lease, rules });
     return { id: found.job, made };
   };
   const handIn = (id: string, payload: InferenceReceipt, text: string, by: Signer = worker) => {

@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Explanation } from '../../../runtime/primitives/attribution/explain.ts';
 import type { SignedInferenceReceipt } from '../../../runtime/primitives/attribution/receipts.ts';
+import type { RequestTerms } from '../../../runtime/primitives/attribution/request.ts';
 import { asHash, type Hash } from '../../../runtime/primitives/types.ts';
 import { formatOpen } from '../amounts.ts';
 import { withNodeFlag } from '../options.ts';
@@ -11,6 +12,8 @@ interface VerifyFlags {
   readonly node: string;
   readonly block?: Hash;
   readonly top: number;
+  /** SCALE in hex, or undefined: the one in a gateway's answer, if there is one. */
+  readonly request?: string;
   readonly json?: boolean;
 }
 
@@ -50,7 +53,7 @@ async function runVerify(source: string, flags: VerifyFlags): Promise<void> {
     import('../../../runtime/primitives/attribution/receipts.ts'),
     import('../fetch-blob.ts'),
   ]);
-  const receipt = await readReceipt(source);
+  const { receipt, asked } = await readReceipt(source, flags.request);
   const hashing = createHashing();
   const rpc = await JsonRpcClient.connect(flags.node);
   try {
@@ -70,7 +73,7 @@ async function runVerify(source: string, flags: VerifyFlags): Promise<void> {
           return known;
         },
       });
-      const wrong = await verifier.verify(receipt);
+      const wrong = await verifier.verify(receipt, asked);
       return {
         fault: wrong,
         explanation: wrong === undefined ? await verifier.explain(receipt, flags.top) : undefined,
@@ -92,12 +95,19 @@ async function runVerify(source: string, flags: VerifyFlags): Promise<void> {
   }
 }
 
+interface Given {
+  readonly receipt: SignedInferenceReceipt;
+  /** What was asked, if it was given too. */
+  readonly asked: RequestTerms | undefined;
+}
+
 /** Hex, `-` for standard input, or a file: hex, the bytes themselves, or an answer of the gateway as JSON. */
-async function readReceipt(source: string): Promise<SignedInferenceReceipt> {
-  const [{ fromHex, fromUtf8 }, { decode }, { signedInferenceReceipt }] = await Promise.all([
+async function readReceipt(source: string, request: string | undefined): Promise<Given> {
+  const [{ fromHex, fromUtf8 }, { decode }, { signedInferenceReceipt }, { requestTerms }] = await Promise.all([
     import('../../../runtime/primitives/bytes.ts'),
     import('../../../runtime/primitives/scale/codec.ts'),
     import('../../../runtime/primitives/attribution/receipts.ts'),
+    import('../../../runtime/primitives/attribution/request.ts'),
   ]);
   const isHex = (text: string) => /^0x([0-9a-f]{2})+$/i.test(text);
   const given = isHex(source) ? Buffer.from(source) : await bytesOf(source);
@@ -107,9 +117,14 @@ async function readReceipt(source: string): Promise<SignedInferenceReceipt> {
   } catch {
     // The bytes themselves.
   }
-  const hex = isHex(text) ? text : receiptIn(text);
+  const answer = isHex(text) ? { receipt: text } : answerIn(text);
+  const hex = answer.receipt;
+  const asked = request ?? answer.request;
   try {
-    return decode(signedInferenceReceipt, hex === undefined ? given : fromHex(hex.toLowerCase()));
+    return {
+      receipt: decode(signedInferenceReceipt, hex === undefined ? given : fromHex(hex.toLowerCase())),
+      asked: asked === undefined ? undefined : decode(requestTerms, fromHex(asked.toLowerCase())),
+    };
   } catch (problem) {
     throw new UncheckedError(`this is no signed receipt: ${(problem as Error).message}`);
   }
@@ -127,15 +142,18 @@ async function bytesOf(source: string): Promise<Uint8Array> {
   return new Uint8Array(Buffer.concat(parts));
 }
 
-/** The receipt in a gateway's answer or in its `attribution` alone. */
-function receiptIn(text: string): string | undefined {
-  if (!text.startsWith('{')) return undefined;
+/** Receipt and request in a gateway's answer or in its `attribution` alone. */
+function answerIn(text: string): { readonly receipt?: string; readonly request?: string } {
+  if (!text.startsWith('{')) return {};
   try {
-    const value = JSON.parse(text) as { receipt?: unknown; attribution?: { receipt?: unknown } };
-    const found = value.attribution?.receipt ?? value.receipt;
-    return typeof found === 'string' ? found : undefined;
+    const value = JSON.parse(text) as { attribution?: unknown };
+    const { receipt, request } = (value.attribution ?? value) as { receipt?: unknown; request?: unknown };
+    return {
+      ...(typeof receipt === 'string' && { receipt }),
+      ...(typeof request === 'string' && { request }),
+    };
   } catch {
-    return undefined;
+    return {};
   }
 }
 
@@ -232,6 +250,9 @@ export function verifyCommands(program: Command): void {
       new Option('--block <hash>', 'after which block: one that you trust (default: the last final one)').argParser(
         blockHash,
       ),
+    )
+    .addOption(
+      new Option('--request <hex>', 'what was asked: is it what the payer signed for? (default: the answer’s)'),
     )
     .addOption(new Option('--top <n>', 'records to name, highest scores first').argParser(least).default(10))
     .addOption(new Option('--json', 'for programs'))

@@ -105,7 +105,7 @@ export const feeOf = (each: Price, tokensIn: number, tokensOut: number): bigint 
  * only the newest voucher matters and none needs a transaction of its own.
  */
 export const voucher = canonical(
-  'voucher/1',
+  'voucher/2',
   'Voucher',
   struct({
     chain: hash,
@@ -117,6 +117,8 @@ export const voucher = canonical(
     cumulative: balance,
     adapter: adapterId,
     price,
+    /** Hash of what is asked for (`request.ts`): prompt, sampling settings, bounds. */
+    request: hash,
   }),
 );
 export type Voucher = Infer<typeof voucher>;

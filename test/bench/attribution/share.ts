@@ -52,7 +52,7 @@ for (let n = 1; taken.length < wanted + 1 && n < 40 * wanted; n++) {
   const { generationMs, attributionMs, tokens } = await answer(
     served,
     request(BigInt(n), {
-      prompt: `<|begin|><|user|>Tell me about food number ${n}.<|assistant|>`,
+      input: { type: 'Text', value: `<|begin|><|user|>Tell me about food number ${n}.<|assistant|>` },
       maxTokens: TOKENS,
       temperature: 1_200_000_000,
       seed: BigInt(n),

@@ -235,6 +235,7 @@ export function world(seed = 1, { records = 200, contributors = 5, k = 24 } = {}
           cumulative: 10n ** 18n,
           adapter: 1 as AdapterId,
           price,
+          request: ZERO_HASH,
         },
         signature: { type: 'Sr25519', value: new Uint8Array(64).fill(1) },
       },

@@ -210,6 +210,7 @@ async function ledger() {
         cumulative,
         adapter: adapter as AdapterId,
         price: PRICE,
+        request: ZERO_HASH,
       };
       const pool = rules.poolOf(fee);
       const found = receipt.spans.map((span) => ({ ...span }));
