@@ -87,6 +87,8 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
   #queue: Promise<unknown> = Promise.resolve();
   /** Blocks that this node just made: they need not be executed twice. */
   readonly #made = new Map<string, Overlay>();
+  /** How many look at a block that finality may leave behind, by the block in hex. */
+  readonly #holds = new Map<string, number>();
   #after: { readonly block: Hash; readonly host: Host } | undefined;
 
   private constructor(ports: ChainPorts, blocks: BlockStore, states: StateDatabase) {
@@ -175,6 +177,18 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
       return true;
     });
     return { output: this.#run(host, method, parameters), transactions };
+  }
+
+  hold(block: Hash): void {
+    const name = toHex(block);
+    this.#holds.set(name, (this.#holds.get(name) ?? 0) + 1);
+  }
+
+  release(block: Hash): void {
+    const name = toHex(block);
+    const left = (this.#holds.get(name) ?? 0) - 1;
+    if (left > 0) this.#holds.set(name, left);
+    else this.#holds.delete(name);
   }
 
   version(block: Hash): RuntimeVersion {
@@ -461,8 +475,12 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
       throw problem;
     }
     const batch: Batch = database.batch();
-    const made = this.blocks.finalize(batch, target, [[GRANDPA_ENGINE, justification]]);
-    const states = this.#states.finalize(batch, made.finalized, made.abandoned, (number) => this.blocks.hashOf(number));
+    const { pruning } = this.#states;
+    const made = this.blocks.finalize(batch, target, [[GRANDPA_ENGINE, justification]], {
+      isHeld: (block) => this.#holds.has(toHex(block)),
+      above: pruning === 'archive' ? 0 : target.number - pruning,
+    });
+    const states = this.#states.finalize(batch, made.finalized, made.removed, (number) => this.blocks.hashOf(number));
     let set = this.#set;
     for (const block of made.finalized) {
       const change = changeIn(this.blocks.header(block.hash)!);

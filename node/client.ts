@@ -35,6 +35,13 @@ export interface Blocks {
   isFinalized(hash: Hash): boolean;
 }
 
+/** Blocks that stay here while somebody looks at them, though finality leaves them behind. */
+export interface BlockHolds {
+  /** Header, body and state stay until as many releases, or until final states of that height leave the window. */
+  hold(block: Hash): void;
+  release(block: Hash): void;
+}
+
 /** Old best to new best: blocks left (newest first) and blocks entered (oldest first). */
 export interface TreeRoute {
   readonly retracted: readonly BlockRef[];
@@ -229,6 +236,7 @@ export interface Service {
 
 export interface Client {
   readonly blocks: Blocks;
+  readonly holds: BlockHolds;
   readonly events: ChainEvents;
   readonly states: States;
   readonly runtime: RuntimeCalls;

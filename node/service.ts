@@ -224,7 +224,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     const metrics = options.metrics === undefined ? undefined : await openMetrics(spec.id, options.metrics);
     closeMetrics = metrics?.server.close;
     const importer = metrics?.numbers.importing(chain) ?? chain;
-    const client: Client = { blocks, events: blocks, states: chain, runtime: chain, importer, pool };
+    const client: Client = { blocks, holds: chain, events: blocks, states: chain, runtime: chain, importer, pool };
 
     if (options.network !== undefined) {
       // Loaded when asked for: a node alone starts without it.

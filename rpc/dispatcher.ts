@@ -12,7 +12,7 @@ import {
   toRpcError,
   unsafeRefused,
 } from './errors.ts';
-import { type BoundMethod, type Group, RawJson, resultText } from './method.ts';
+import { type BoundMethod, type EndAnswer, type Group, RawJson, resultText } from './method.ts';
 import { parseParams } from './params.ts';
 import type { Session } from './session.ts';
 import type { Subscription } from './subscription.ts';
@@ -25,7 +25,7 @@ export interface DispatcherOptions {
   readonly log: Log;
 }
 
-type Unsubscribe = { readonly kind: 'unsubscribe'; readonly of: string };
+type Unsubscribe = { readonly kind: 'unsubscribe'; readonly of: string; readonly end: EndAnswer };
 type Entry = BoundMethod | Unsubscribe;
 type Id = string | number | null;
 
@@ -63,7 +63,7 @@ export class Dispatcher {
     if (method.kind !== 'subscription') return;
     // Subscriptions that share an end (Substrate's aliases) are told apart by it.
     for (const name of [method.unsubscribe, ...(method.unsubscribeAliases ?? [])]) {
-      this.#add(name, { kind: 'unsubscribe', of: method.name });
+      this.#add(name, { kind: 'unsubscribe', of: method.name, end: method.end ?? 'whether' });
     }
   }
 
@@ -150,7 +150,9 @@ export class Dispatcher {
             ? []
             : Object.values(params);
         if (typeof wanted !== 'string' && typeof wanted !== 'number') throw invalidParams('the id of a subscription');
-        answer(`{"jsonrpc":"2.0","id":${idText(answerTo)},"result":${session.unsubscribe(entry.of, String(wanted))}}`);
+        const ended = session.unsubscribe(entry.of, String(wanted));
+        if (!ended && entry.end === 'nothingOrError') throw invalidParams('no such subscription');
+        answer(this.#success(answerTo, entry.end === 'whether' ? ended : null));
         return;
       }
       if (entry.unsafe === true && !session.unsafe) throw unsafeRefused();

@@ -32,6 +32,12 @@ export interface Traits {
 
 export type Cleanup = () => void;
 
+/**
+ * What the end of a subscription answers: whether there was one (Substrate's own methods), nothing in any case, or nothing
+ * but an error if there was none (JSON-RPC interface specification).
+ */
+export type EndAnswer = 'whether' | 'nothing' | 'nothingOrError';
+
 interface Named<C> extends Traits {
   readonly name: string;
   readonly params: readonly Param<unknown>[];
@@ -45,6 +51,7 @@ export interface SubscriptionDefinition<C> extends Named<C> {
   readonly kind: 'subscription';
   readonly unsubscribe: string;
   readonly unsubscribeAliases?: readonly string[];
+  readonly end?: EndAnswer;
   /** The `method` of the notifications. */
   readonly notification: string;
   readonly start: (
@@ -75,6 +82,7 @@ export function definitions<C>() {
         readonly unsubscribe: string;
         readonly notification: string;
         readonly unsubscribeAliases?: readonly string[];
+        readonly end?: EndAnswer;
       },
       params: P,
       start: (context: C, args: ArgsOf<P>, subscription: Subscription, session: Session) => Cleanup | Promise<Cleanup>,

@@ -3,8 +3,9 @@ import type { States, StateView } from '../node/client.ts';
 import type { Hashing } from '../runtime/host.ts';
 import { startsWith } from '../runtime/primitives/bytes.ts';
 import type { Hash } from '../runtime/primitives/types.ts';
+import { invalidParams } from './errors.ts';
 import { hexOf } from './hex.ts';
-import { hex, object, oneOf, optional } from './params.ts';
+import { hex, object, oneOf, optional, type Param } from './params.ts';
 
 export const QUERY_TYPES = [
   'value',
@@ -14,11 +15,22 @@ export const QUERY_TYPES = [
   'descendantsHashes',
 ] as const;
 
-export const storageQuery = object('items', {
+const queryFields = object('items', {
   key: hex('key'),
   type: oneOf('type', QUERY_TYPES),
   paginationStartKey: optional(hex('paginationStartKey')),
 });
+
+export const storageQuery: Param<StorageQuery> = {
+  name: 'items',
+  parse(value) {
+    const query = queryFields.parse(value);
+    if (query.paginationStartKey !== undefined && !query.type.startsWith('descendants')) {
+      throw invalidParams('paginationStartKey: only for descendants');
+    }
+    return query;
+  },
+};
 
 export interface StorageQuery {
   readonly key: Uint8Array;

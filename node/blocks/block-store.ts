@@ -13,6 +13,7 @@ import { bytes, decode, encode, struct, u32, vec } from '../../runtime/primitive
 import { asHash, type Hash, hash } from '../../runtime/primitives/types.ts';
 import type { BlockRef, Blocks, ChainEvent, ChainEvents, ChainInfo, TreeRoute } from '../client.ts';
 import { type Batch, COLUMN, type Database } from '../database/database.ts';
+import { staying } from './abandoned.ts';
 
 const BEST = new Uint8Array([2]);
 const FINALIZED = new Uint8Array([3]);
@@ -20,6 +21,9 @@ const FINALIZED = new Uint8Array([3]);
 const BODIES_FROM = new Uint8Array([4]);
 /** Bodies that one finalization removes beside those that leave the window by it: nodes may come from keeping all. */
 const MAX_OVERDUE = 256;
+/** Abandoned blocks that are still here. */
+const ABANDONED = new Uint8Array([17]);
+const hashes = vec(hash);
 /** The highest block that is wanted of those that warp sync leapt over. */
 const MISSING = new Uint8Array([16]);
 const missingRecord = struct({ number: u32, hash });
@@ -56,7 +60,8 @@ export class BlockStore implements Blocks, ChainEvents {
   #best: BlockRef;
   #finalized: BlockRef;
   #missing: BlockRef | undefined;
-
+  /** Those that were held when finality left them behind. */
+  #abandoned: readonly Hash[] = [];
   #bodiesFrom = 1;
 
   private constructor(
@@ -89,9 +94,12 @@ export class BlockStore implements Blocks, ChainEvents {
     if (bodiesFrom !== undefined) store.#bodiesFrom = numberIn(bodiesFrom);
     const missing = database.get(COLUMN.meta, MISSING);
     if (missing !== undefined) store.#missing = decode(missingRecord, missing.slice());
+    const abandoned = database.get(COLUMN.meta, ABANDONED);
+    if (abandoned !== undefined) store.#abandoned = decode(hashes, abandoned.slice());
+    const dead = new Set(store.#abandoned.map(toHex));
     for await (const [hash, encoded] of database.entries(COLUMN.headers)) {
       const { number } = decode(header, encoded);
-      if (number > store.#finalized.number) store.#note(asHash(hash), number);
+      if (number > store.#finalized.number && !dead.has(toHex(hash))) store.#note(asHash(hash), number);
     }
     return store;
   }
@@ -308,12 +316,17 @@ export class BlockStore implements Blocks, ChainEvents {
     };
   }
 
-  /** Makes a block that extends the finalized one final. Also says which blocks become final and which are abandoned. */
+  /**
+   * Makes a block that extends the finalized one final. Also says which blocks become final, and which are removed: those
+   * that it leaves behind, but for the ones that are held, and of those of earlier times what is held no longer.
+   * `holds.above`: forks that begin there or below are removed in any case.
+   */
   finalize(
     batch: Batch,
     target: BlockRef,
     proof: Justifications,
-  ): Pending & { readonly finalized: readonly BlockRef[]; readonly abandoned: readonly Hash[] } {
+    holds: { readonly isHeld: (hash: Hash) => boolean; readonly above: number },
+  ): Pending & { readonly finalized: readonly BlockRef[]; readonly removed: readonly Hash[] } {
     const finalized = this.#route(this.#finalized, target).enacted;
     const kept = new Set(finalized.map(({ hash }) => toHex(hash)));
     const descends = (block: BlockRef): boolean => {
@@ -325,10 +338,15 @@ export class BlockStore implements Blocks, ChainEvents {
     for (const [number, hashes] of this.#above) {
       for (const hash of hashes) if (!kept.has(toHex(hash)) && !descends({ hash, number })) abandoned.push(hash);
     }
-    for (const hash of abandoned) {
+    const all = [...this.#abandoned, ...abandoned];
+    const stay = staying(all, (each) => this.header(each), holds.isHeld, holds.above);
+    const removed = all.filter((each) => !stay.has(toHex(each)));
+    const left = all.filter((each) => stay.has(toHex(each)));
+    for (const hash of removed) {
       batch.delete(COLUMN.headers, hash);
       batch.delete(COLUMN.bodies, hash);
     }
+    if (all.length > 0) batch.put(COLUMN.meta, ABANDONED, encode(hashes, left));
     batch.put(COLUMN.justifications, target.hash, encode(justifications, proof));
     batch.put(COLUMN.meta, FINALIZED, target.hash);
     const bodiesFrom = this.#prune(batch, finalized);
@@ -340,10 +358,11 @@ export class BlockStore implements Blocks, ChainEvents {
     }
     return {
       finalized,
-      abandoned,
+      removed,
       apply: () => {
         const gone = new Set(abandoned.map(toHex));
-        for (const name of gone) this.#headers.delete(name);
+        for (const each of removed) this.#headers.delete(toHex(each));
+        this.#abandoned = left;
         for (const [number, hashes] of this.#above) {
           const left = number <= target.number ? [] : hashes.filter((hash) => !gone.has(toHex(hash)));
           if (left.length === 0) this.#above.delete(number);

@@ -70,7 +70,7 @@ export class StateDatabase {
   readonly trie: Trie;
   readonly #database: Database;
   readonly #hash: Hash256;
-  readonly #pruning: number | 'archive';
+  readonly pruning: number | 'archive';
   readonly #maxCachedNodes: number;
   readonly #states = new Map<string, State>();
   #cached = 0;
@@ -79,7 +79,7 @@ export class StateDatabase {
   private constructor(database: Database, hash: Hash256, options: StateOptions) {
     this.#database = database;
     this.#hash = hash;
-    this.#pruning = options.pruning;
+    this.pruning = options.pruning;
     this.#maxCachedNodes = options.maxCachedNodes ?? 200_000;
     this.trie = new Trie(hash, (path, ref) => this.#load(path, ref));
   }
@@ -240,8 +240,8 @@ export class StateDatabase {
   }
 
   /**
-   * Blocks became final (oldest first), others were abandoned: the abandoned states go, and so do final ones that leave
-   * the window. `canonical` gives the final block of a height.
+   * Blocks became final (oldest first), abandoned ones are removed: their states go, and so do final ones that leave the
+   * window. `canonical` gives the final block of a height.
    */
   finalize(
     batch: Batch,
@@ -257,9 +257,9 @@ export class StateDatabase {
       }
       gone.push(block);
     }
-    if (this.#pruning !== 'archive') {
+    if (this.pruning !== 'archive') {
       for (const { number } of finalized) {
-        const leaving = number - this.#pruning;
+        const leaving = number - this.pruning;
         const old = leaving > 0 ? canonical(leaving - 1) : undefined;
         const successor =
           leaving > 0 ? (canonical(leaving) ?? finalized.find((each) => each.number === leaving)?.hash) : undefined;

@@ -1,5 +1,6 @@
 /** One `chainHead_v1_follow`: what was told of the chain, and what is pinned because of it. */
 import type { ChainEvent } from '../../node/client.ts';
+import { fromHex } from '../../runtime/primitives/bytes.ts';
 import type { Header } from '../../runtime/primitives/header.ts';
 import type { Hash, RuntimeVersion } from '../../runtime/primitives/types.ts';
 import type { ChainView } from '../chain-view.ts';
@@ -11,6 +12,9 @@ import { Operations } from './operations.ts';
 const INITIAL_FINALIZED = 16;
 
 export interface FollowerLimits {
+  /** Pinned blocks that are final or abandoned. */
+  readonly settled: number;
+  /** Pinned blocks in all: there are many more when finality lags. */
   readonly pinned: number;
   readonly operations: number;
 }
@@ -58,8 +62,28 @@ export class Follower {
   unpin(hashes: readonly Hash[]): boolean {
     const names = hashes.map(hexOf);
     if (!names.every((name) => this.#pinned.has(name))) return false;
-    for (const name of names) this.#pinned.delete(name);
+    for (const name of names) {
+      this.#pinned.delete(name);
+      this.#view.client.holds.release(fromHex(name) as Hash);
+    }
     return true;
+  }
+
+  #pin(name: string): void {
+    this.#pinned.add(name);
+    this.#view.client.holds.hold(fromHex(name) as Hash);
+  }
+
+  /** Whether too many blocks are pinned that nobody needs any more, or one whose state has left the window. */
+  #isOverfull(): boolean {
+    const { states } = this.#view.client;
+    let settled = 0;
+    for (const name of this.#pinned) {
+      if (this.#reported.has(name)) continue;
+      // The oldest comes first.
+      if (settled++ === 0 && states.at(fromHex(name) as Hash) === undefined) return true;
+    }
+    return settled > this.#limits.settled;
   }
 
   /** The state of things at the start. */
@@ -70,10 +94,12 @@ export class Follower {
     for (let hash: Hash | undefined = finalized.hash; hash !== undefined && hashes.length < INITIAL_FINALIZED; ) {
       const header: Header | undefined = blocks.header(hash);
       if (header === undefined) break;
+      // What is pinned can be read.
+      if (hashes.length > 0 && this.#view.client.states.at(hash) === undefined) break;
       hashes.unshift(hexOf(hash));
       hash = header.number === 0 ? undefined : header.parentHash;
     }
-    for (const hash of hashes) this.#pinned.add(hash);
+    for (const hash of hashes) this.#pin(hash);
     const runtime = this.withRuntime ? { finalizedBlockRuntime: runtimeJson(this.#view.version(finalized.hash)) } : {};
     this.#tell({ event: 'initialized', finalizedBlockHashes: hashes, ...runtime });
     for (const { hash, header } of this.#view.unfinalized()) this.#newBlock(hash, header);
@@ -99,6 +125,7 @@ export class Follower {
     const pruned = event.pruned.map(hexOf).filter((hash) => this.#reported.delete(hash));
     this.#finalized = last;
     this.#tell({ event: 'finalized', finalizedBlockHashes: finalized, prunedBlockHashes: pruned });
+    if (this.#isOverfull()) this.stop();
   }
 
   #newBlock(hash: Hash, header: Header): void {
@@ -111,7 +138,7 @@ export class Follower {
       return;
     }
     this.#reported.add(name);
-    this.#pinned.add(name);
+    this.#pin(name);
     const updated = header.digest.logs.some(({ type }) => type === 'RuntimeEnvironmentUpdated');
     const runtime = this.withRuntime ? { newRuntime: updated ? runtimeJson(this.#view.version(hash)) : null } : {};
     this.#tell({ event: 'newBlock', blockHash: name, parentBlockHash: parent, ...runtime });
@@ -139,6 +166,7 @@ export class Follower {
 
   end(): void {
     this.operations.stopAll();
+    for (const name of this.#pinned) this.#view.client.holds.release(fromHex(name) as Hash);
     this.#pinned.clear();
     this.#reported.clear();
   }

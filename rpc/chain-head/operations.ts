@@ -49,11 +49,15 @@ export class Operations {
     for (const id of [...this.#running.keys()]) this.stop(id);
   }
 
-  /** False if no such operation waits. */
+  /** False if there is such an operation and it does not wait. */
   proceed(id: string): boolean {
-    const resume = this.#running.get(id)?.proceed;
-    resume?.();
-    return resume !== undefined;
+    const operation = this.#running.get(id);
+    if (operation === undefined) return true;
+    const { proceed } = operation;
+    // Asked twice, it is no longer waiting.
+    operation.proceed = undefined;
+    proceed?.();
+    return proceed !== undefined;
   }
 }
 
@@ -80,7 +84,6 @@ export async function stream<T>(
       await new Promise<void>((resolve) => {
         operation.proceed = resolve;
       });
-      operation.proceed = undefined;
       start = performance.now();
     } else if (performance.now() - start > SLICE_MS) {
       await nextTurn();

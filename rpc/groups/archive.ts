@@ -3,10 +3,10 @@ import type { StateView } from '../../node/client.ts';
 import { RuntimeCallError } from '../../node/client.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { compareBytes, equalBytes, startsWith } from '../../runtime/primitives/bytes.ts';
-import type { Hash } from '../../runtime/primitives/types.ts';
+import { asHash, type Hash } from '../../runtime/primitives/types.ts';
 import { stream as inParts, type Operation } from '../chain-head/operations.ts';
 import type { ChainView } from '../chain-view.ts';
-import { toRpcError } from '../errors.ts';
+import { RpcError, toRpcError } from '../errors.ts';
 import { hexOf } from '../hex.ts';
 import { definitions, type Group, group } from '../method.ts';
 import { hash, hex, list, object, oneOf, optional, text, u32 } from '../params.ts';
@@ -24,8 +24,28 @@ const MAX_QUERIES = 1_024;
 const EMPTY = new Uint8Array(0);
 
 interface DiffQuery {
-  readonly key: Uint8Array;
+  readonly key?: Uint8Array | undefined;
   readonly returnType: 'value' | 'hash';
+  readonly childTrieKey?: Uint8Array | undefined;
+}
+const diffQuery = object('items', {
+  key: optional(hex('key')),
+  returnType: oneOf('returnType', ['value', 'hash']),
+  childTrieKey: optional(hex('childTrieKey')),
+});
+const EVERYTHING: readonly DiffQuery[] = [{ returnType: 'value' }];
+const notAncestor = (): RpcError => new RpcError(4003, 'the block of previousHash is no ancestor of the block');
+
+/** Whether `block` descends from `ancestor`. A canonical block of its height is asked for before headers are walked. */
+function isAncestor({ client: { blocks } }: ChainView, ancestor: Hash, block: Hash): boolean {
+  const height = blocks.header(ancestor)?.number;
+  if (height === undefined) return false;
+  let at = block;
+  for (let header = blocks.header(at); header !== undefined && header.number > height; header = blocks.header(at)) {
+    if (blocks.isFinalized(at)) return blocks.isFinalized(ancestor);
+    at = asHash(header.parentHash);
+  }
+  return equalBytes(at, ancestor);
 }
 
 /** Keys of either state under one prefix, in order, with both values. */
@@ -53,15 +73,18 @@ function* differences(
   after: StateView,
   queries: readonly DiffQuery[],
 ): Generator<Record<string, unknown> | undefined> {
-  for (const { key: prefix, returnType } of queries) {
+  for (const { key: prefix = EMPTY, returnType, childTrieKey } of queries) {
+    // This chain has no child tries, so nothing changes in them.
+    if (childTrieKey !== undefined) continue;
     for (const [key, old, now] of walk(before, after, prefix)) {
       if (old === now || (old !== undefined && now !== undefined && equalBytes(old, now))) {
         yield undefined;
         continue;
       }
       const type = old === undefined ? 'added' : now === undefined ? 'deleted' : 'modified';
-      const shown =
-        now === undefined ? {} : { [returnType]: hexOf(returnType === 'hash' ? hashing.blake2_256(now) : now) };
+      // Of what is deleted, the value that it had.
+      const value = (now ?? old) as Uint8Array;
+      const shown = { [returnType]: hexOf(returnType === 'hash' ? hashing.blake2_256(value) : value) };
       yield { event: 'storageDiff', key: hexOf(key), ...shown, type };
     }
   }
@@ -119,7 +142,7 @@ const methods = [
   ),
   subscription(
     'archive_v1_storage',
-    { unsubscribe: 'archive_v1_stopStorage', notification: 'archive_v1_storageEvent' },
+    { unsubscribe: 'archive_v1_stopStorage', notification: 'archive_v1_storageEvent', end: 'nothing' },
     [hash('hash'), list(storageQuery, MAX_QUERIES), optional(hex('childTrie'))],
     ({ view, hashing }, [block, queries, childTrie], stream) =>
       send(stream, 'storageDone', 'storageError', function* () {
@@ -132,18 +155,22 @@ const methods = [
   ),
   subscription(
     'archive_v1_storageDiff',
-    { unsubscribe: 'archive_v1_storageDiff_stopStorageDiff', notification: 'archive_v1_storageDiffEvent' },
-    [
-      hash('hash'),
-      list(object('items', { key: hex('key'), returnType: oneOf('returnType', ['value', 'hash']) }), MAX_QUERIES),
-      optional(hash('previousHash')),
-    ],
+    {
+      unsubscribe: 'archive_v1_stopStorageDiff',
+      // Substrate calls it so, whatever the specification says.
+      unsubscribeAliases: ['archive_v1_storageDiff_stopStorageDiff'],
+      notification: 'archive_v1_storageDiffEvent',
+      end: 'nothing',
+    },
+    [hash('hash'), optional(list(diffQuery, MAX_QUERIES)), optional(hash('previousHash'))],
     ({ view, hashing }, [block, queries, previous], stream) =>
       send(stream, 'storageDiffDone', 'storageDiffError', function* () {
         const after = view.state(block);
-        const before = view.state(previous ?? (view.client.blocks.header(block)?.parentHash as Hash | undefined));
-        const wanted = queries.length > 0 ? queries : [{ key: EMPTY, returnType: 'value' as const }];
-        yield* differences(hashing, before, after, wanted);
+        const parent = asHash(view.client.blocks.header(block)!.parentHash);
+        const base = previous ?? parent;
+        if (previous !== undefined && !isAncestor(view, previous, block)) throw notAncestor();
+        const wanted = queries === undefined || queries.length === 0 ? EVERYTHING : queries;
+        yield* differences(hashing, view.state(base), after, wanted);
       }),
   ),
 ];

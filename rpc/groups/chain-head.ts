@@ -19,15 +19,16 @@ interface ChainHeadContext {
 const { method, subscription } = definitions<ChainHeadContext>();
 
 const MAX_FOLLOWERS = 8;
-const LIMITS = { pinned: 1_024, operations: 64 };
+const LIMITS = { settled: 1_024, pinned: 16_384, operations: 64 };
 const MAX_QUERIES = 1_024;
 const MAX_UNPIN = 4_096;
 
 const tooManyFollowers = (): RpcError => new RpcError(-32800, 'Maximum number of chainHead_follow has been reached');
 const notPinned = (): RpcError => new RpcError(-32801, 'Invalid block hash');
-const notWaiting = (): RpcError => new RpcError(-32802, 'The operation ID is invalid');
+const notWaiting = (): RpcError =>
+  new RpcError(-32803, 'Wait for continue event was not generated for the subscription');
 const noRuntime = (): RpcError =>
-  new RpcError(-32803, 'The chainHead_follow subscription was not initiated with withRuntime equal to true');
+  new RpcError(-32802, 'The chainHead_follow subscription was not initiated with withRuntime equal to true');
 const duplicateHashes = (): RpcError => new RpcError(-32804, 'Received duplicate hashes for `chainHead_unpin` method');
 
 const LIMIT_REACHED = { result: 'limitReached' };
@@ -67,7 +68,7 @@ const inaccessible = ({ id }: Operation) => ({ event: 'operationInaccessible', o
 const methods = [
   subscription(
     'chainHead_v1_follow',
-    { unsubscribe: 'chainHead_v1_unfollow', notification: 'chainHead_v1_followEvent' },
+    { unsubscribe: 'chainHead_v1_unfollow', notification: 'chainHead_v1_followEvent', end: 'nothing' },
     [flag('withRuntime')],
     ({ view, followers }, [withRuntime], follow, session) => {
       const own = followers.get(session) ?? new Map<string, Follower>();

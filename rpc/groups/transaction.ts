@@ -62,7 +62,7 @@ function tell(stream: Subscription, status: TransactionStatus, seen: { validated
 }
 
 function watch({ client }: TransactionContext, wire: Uint8Array, stream: Subscription): () => void {
-  const end = (event: 'invalid' | 'error', error: string): void => {
+  const end = (event: 'invalid' | 'dropped' | 'error', error: string): void => {
     stream.notify({ event, error });
     stream.close();
   };
@@ -87,8 +87,10 @@ function watch({ client }: TransactionContext, wire: Uint8Array, stream: Subscri
       (problem) => {
         const known = toRpcError(problem);
         const detail = typeof known?.data === 'string' ? `: ${known.data}` : '';
-        const isInvalid = problem instanceof PoolError && problem.code === 'INVALID';
-        end(isInvalid ? 'invalid' : 'error', `${known?.message ?? 'Internal error'}${detail}`);
+        // An error is what is wrong with this node; whatever the pool says of a transaction is not.
+        const refusal = problem instanceof PoolError ? problem.code : undefined;
+        const event = refusal === undefined ? 'error' : refusal === 'IMMEDIATELY_DROPPED' ? 'dropped' : 'invalid';
+        end(event, `${known?.message ?? 'Internal error'}${detail}`);
       },
     );
   return () => unwatch?.();
@@ -145,7 +147,11 @@ function broadcast({ client, view }: TransactionContext, extrinsic: Uint8Array, 
 const methods = [
   subscription(
     'transactionWatch_v1_submitAndWatch',
-    { unsubscribe: 'transactionWatch_v1_unwatch', notification: 'transactionWatch_v1_watchEvent' },
+    {
+      unsubscribe: 'transactionWatch_v1_unwatch',
+      notification: 'transactionWatch_v1_watchEvent',
+      end: 'nothingOrError',
+    },
     [hex('transaction')],
     (context, [wire], stream) => watch(context, wire, stream),
   ),
@@ -155,8 +161,17 @@ const methods = [
     (context, [wire], session) => {
       const own = context.broadcasts.get(session) ?? new Map<string, () => void>();
       if (own.size >= MAX_BROADCASTS) return null;
-      const extrinsic = extrinsicOf(wire);
       const id = randomId();
+      context.broadcasts.set(session, own);
+      let extrinsic: Uint8Array;
+      try {
+        extrinsic = extrinsicOf(wire);
+      } catch (problem) {
+        if (!(problem instanceof RpcError)) throw problem;
+        // Whoever broadcasts is not told that a transaction is bad, and it counts for the limit all the same.
+        own.set(id, () => {});
+        return id;
+      }
       let forget = (): unknown => undefined;
       const stop = broadcast(context, extrinsic, () => {
         own.delete(id);
@@ -166,7 +181,6 @@ const methods = [
         stop();
         forget();
       });
-      context.broadcasts.set(session, own);
       forget = session.onClose(stop);
       return id;
     },

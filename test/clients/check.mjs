@@ -17,6 +17,7 @@ const http = (process.env.NODE_URL ?? url).replace('ws:', 'http:');
 /** A script may have to keep its client from ending the process. */
 const exit = process.exit.bind(process);
 
+const started = performance.now();
 const results = [];
 const warnings = [];
 for (const name of ['warn', 'error']) {
@@ -32,6 +33,8 @@ for (const name of ['warn', 'error']) {
 
 export function check(name, condition, detail) {
   results.push({ name, ok: condition === true });
+  const seconds = ((performance.now() - started) / 1_000).toFixed(1);
+  if (process.env.VERBOSE !== undefined) print(`  ${seconds} s: ${name}`);
   if (condition !== true) print(`  failed: ${name}${detail === undefined ? '' : ` (${detail})`}`);
 }
 const print = (text) => process.stdout.write(`${text}\n`);
@@ -87,11 +90,11 @@ export function within(promise, ms, what) {
   ]);
 }
 
-/** Runs a script and ends the process with its verdict on the last line. */
-export async function main(run) {
+/** Runs a script, for `ms` at most, and ends the process with its verdict on the last line. */
+export async function main(run, ms = 600_000) {
   let crash;
   try {
-    await within(run(), 420_000, 'the script');
+    await within(run(), ms, 'the script');
   } catch (problem) {
     crash = problem;
     print(`  crashed: ${problem?.stack ?? problem}`);

@@ -80,6 +80,9 @@ export class FakeChain {
   refuse: ((extrinsic: Uint8Array) => Error | undefined) | undefined;
   nonce = 0;
   metadataCalls = 0;
+  /** Holds by block in hex; what is held stays when finality leaves it behind. */
+  readonly held = new Map<string, number>();
+  readonly #abandoned = new Set<string>();
 
   constructor(entries: Entries = []) {
     this.genesis = this.#make(ZERO_HASH, 0, [], entries, 0);
@@ -103,6 +106,10 @@ export class FakeChain {
     const block = { hash: headerHash(hashing, header), header, body, state, entries };
     this.#blocks.set(toHex(block.hash), block);
     return block;
+  }
+
+  #live(): FakeBlock[] {
+    return [...this.#blocks.values()].filter((each) => !this.#abandoned.has(toHex(each.hash)));
   }
 
   get(hash: Hash): FakeBlock {
@@ -147,11 +154,14 @@ export class FakeChain {
     this.#justified.set(toHex(hash), utf8(`justification ${this.finalized.number}`));
     const onChain = new Set(chain.map((each) => toHex(each.hash)));
     if (!this.#chain(this.best.hash).some((each) => equalBytes(each.hash, hash))) this.best = this.finalized;
-    const pruned = [...this.#blocks.values()].filter(
+    const pruned = this.#live().filter(
       (each) =>
         !onChain.has(toHex(each.hash)) && !this.#chain(each.hash).some((ancestor) => equalBytes(ancestor.hash, hash)),
     );
-    for (const each of pruned) this.#blocks.delete(toHex(each.hash));
+    for (const { hash: each } of pruned) {
+      if (this.held.has(toHex(each))) this.#abandoned.add(toHex(each));
+      else this.#blocks.delete(toHex(each));
+    }
     this.#emit({
       type: 'finalized',
       finalized: chain
@@ -161,23 +171,41 @@ export class FakeChain {
     });
   }
 
+  /** A final block far ahead, as warp sync makes one: nobody was told of what is between. Returns it. */
+  leap(): Hash {
+    const block = this.#make(ZERO_HASH, this.best.number + 1_000, [], this.genesis.entries, 0);
+    const ref = { hash: block.hash, number: block.header.number };
+    this.best = ref;
+    this.finalized = ref;
+    this.#emit({ type: 'imported', block: ref, header: block.header, origin: 'sync', isNewBest: true });
+    this.#emit({ type: 'finalized', finalized: [ref], pruned: [] });
+    return block.hash;
+  }
+
   readonly client: Client = {
     blocks: {
       info: () => ({ genesisHash: this.genesis.hash, best: this.best, finalized: this.finalized }),
       header: (hash) => this.#blocks.get(toHex(hash))?.header,
       hashOf: (number) => this.#chain(this.best.hash)[number]?.hash,
-      hashesAt: (number) =>
-        [...this.#blocks.values()].filter((each) => each.header.number === number).map((each) => each.hash),
+      hashesAt: (number) => this.#live().flatMap((each) => (each.header.number === number ? [each.hash] : [])),
       body: (hash) => this.#blocks.get(toHex(hash))?.body,
       justifications: (hash) => {
         const found = this.#justified.get(toHex(hash));
         return found && [[GRANDPA_ENGINE, found]];
       },
       leaves: () => {
-        const parents = new Set([...this.#blocks.values()].map((each) => toHex(each.header.parentHash)));
-        return [...this.#blocks.values()].filter((each) => !parents.has(toHex(each.hash))).map((each) => each.hash);
+        const parents = new Set(this.#live().map((each) => toHex(each.header.parentHash)));
+        return this.#live().flatMap((each) => (parents.has(toHex(each.hash)) ? [] : [each.hash]));
       },
       isFinalized: (hash) => this.#chain(this.finalized.hash).some((each) => equalBytes(each.hash, hash)),
+    },
+    holds: {
+      hold: (block) => this.held.set(toHex(block), (this.held.get(toHex(block)) ?? 0) + 1),
+      release: (block) => {
+        const left = (this.held.get(toHex(block)) ?? 0) - 1;
+        if (left > 0) this.held.set(toHex(block), left);
+        else this.held.delete(toHex(block));
+      },
     },
     events: {
       subscribe: (listener) => {

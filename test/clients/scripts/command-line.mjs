@@ -1,58 +1,144 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { check, FUNDER, main, people, url } from '../check.mjs';
+import { check, FUNDER, main, people, request, UNIT, url } from '../check.mjs';
 
 const bin = (name) => fileURLToPath(new URL(`../node_modules/.bin/${name}`, import.meta.url));
 
-const run = (command, args, cwd) =>
+/** `until`: ends the command when its output matches, for those that go on. */
+const run = (command, args, cwd, until) =>
   new Promise((resolve) => {
     const child = spawn(process.execPath, [bin(command), ...args], {
       cwd,
-      timeout: 200_000,
+      timeout: 400_000,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
-    let output = '';
-    child.stdout.on('data', (chunk) => (output += chunk));
-    child.stderr.on('data', (chunk) => (output += chunk));
-    child.once('close', (code) => resolve({ code, output }));
+    const output = { out: '', err: '' };
+    child.stdout.on('data', (chunk) => {
+      output.out += chunk;
+      if (until?.test(output.out)) child.kill();
+    });
+    child.stderr.on('data', (chunk) => (output.err += chunk));
+    child.once('close', (code) => resolve({ code, ...output, told: output.out + output.err }));
   });
 
-await main(async () => {
+/** What the tool may print beside its answer. */
+const isQuiet = ({ err }) =>
+  err.split('\n').every((line) => line.trim() === '' || /RPC methods not decorated/.test(line));
+
+async function polkadotJs(directory) {
   const { funder, own } = await people('command-line');
+  const tool = (...args) => run('polkadot-js-api', ['--ws', url, ...args], directory);
+  const query = await tool('query.system.account', funder.address);
+  check('polkadot-js-api reads an account', query.code === 0 && /"nonce"/.test(query.out), query.told);
+  check('polkadot-js-api prints no warning', isQuiet(query), query.err);
+  const constants = await tool('consts.system.version');
+  check('polkadot-js-api reads constants', /"specName": "openledger"/.test(constants.out), constants.told);
+  const final = await tool('rpc.chain.getFinalizedHead');
+  check('polkadot-js-api calls JSON-RPC', /"getFinalizedHead": "0x[0-9a-f]{64}"/.test(final.out), final.told);
+  for (const [what, method] of [
+    ['best', 'subscribeNewHeads'],
+    ['finalized', 'subscribeFinalizedHeads'],
+  ]) {
+    const args = ['--ws', url, '--sub', `rpc.chain.${method}`];
+    const heads = await run('polkadot-js-api', args, directory, /(?:"number".*){3}/s);
+    const numbers = [...heads.out.matchAll(/"number": "?([0-9a-fx,]+)/g)].map(([, number]) =>
+      Number(number.replaceAll(',', '')),
+    );
+    check(
+      `polkadot-js-api follows ${what} heads`,
+      numbers.length >= 3 && numbers.every((each, i) => i === 0 || each > numbers[i - 1]),
+      heads.told,
+    );
+  }
+  const transfer = (seed, scheme, to, value, ...options) =>
+    tool('--seed', seed, '--sign', scheme, ...options, 'tx.balances.transferKeepAlive', to, String(value));
+  /** What the tool shows of the event of a paid fee, and of the block that it is final in. */
+  const outcome = async ({ out }) => {
+    const block = /"finalized": "(0x[0-9a-f]{64})"/.exec(out)?.[1];
+    const paid = /"index": "0x0b00",\s*"data": \[\s*"[^"]+",\s*"?(\d+)"?,\s*"?(\d+)"?/.exec(
+      out.slice(out.lastIndexOf('"events"')),
+    );
+    if (block === undefined || paid === null) return undefined;
+    // The same transaction from the block, and what it was said to cost.
+    const hash = /"txHash": "(0x[0-9a-f]{64})"/.exec(out)[1];
+    const index = Number(/"txIndex": (\d+)/.exec(out)?.[1]);
+    const { block: shown } = await request('chain_getBlock', block);
+    const { partialFee } = await request('payment_queryInfo', shown.extrinsics[index], shown.header.parentHash);
+    return { hash, actual: BigInt(paid[1]), tip: BigInt(paid[2]), estimated: BigInt(partialFee) };
+  };
+  for (const { type, pair } of own) {
+    const sent = await transfer(FUNDER, 'sr25519', pair.address, 10n * UNIT);
+    const paid = await outcome(sent);
+    check(
+      `polkadot-js-api sends to an ${type} account; the fee is as estimated`,
+      paid !== undefined && paid.actual === paid.estimated,
+      sent.told,
+    );
+    const back = await transfer('//command-line', type, funder.address, UNIT, '--tip', '7');
+    const tipped = await outcome(back);
+    check(
+      `polkadot-js-api, ${type}, with a tip`,
+      tipped !== undefined && tipped.tip === 7n && tipped.actual === tipped.estimated + 7n,
+      back.told,
+    );
+  }
+  const batch = await tool(
+    ...['--seed', '//command-line', 'tx.utility.batchAll'],
+    JSON.stringify(['0x00000c010203', '0x00000c040506']),
+  );
+  check('polkadot-js-api sends a batch', (await outcome(batch)) !== undefined, batch.told);
+  const stale = await transfer('//command-line', 'sr25519', funder.address, 1n, '--nonce', '0');
+  check(
+    'polkadot-js-api is told what is wrong',
+    /1010: Invalid Transaction: Transaction is outdated/.test(stale.told),
+    stale.told,
+  );
+}
+
+async function papi(directory) {
+  await writeFile(join(directory, 'package.json'), '{"name":"clients","type":"module"}');
+  const tool = (...args) => run('papi', args, directory);
+  const added = await tool('add', 'openledger', '-w', url, '--skip-codegen');
+  const files = existsSync(join(directory, '.papi'))
+    ? await readdir(join(directory, '.papi'), { recursive: true })
+    : [];
+  check(
+    'papi adds the chain',
+    added.code === 0 && files.some((name) => /metadata.*openledger|openledger.*scale/.test(name)),
+    added.told,
+  );
+  const updated = await tool('update', 'openledger', '--skip-codegen');
+  check('papi updates its metadata', updated.code === 0, updated.told);
+  const generated = await tool('generate');
+  const descriptors = join(directory, '.papi', 'descriptors', 'dist', 'index.d.ts');
+  check('papi generates descriptors', generated.code === 0 && existsSync(descriptors), generated.told.slice(-500));
+  const types = (
+    await Promise.all(
+      (
+        await readdir(join(directory, '.papi', 'descriptors', 'dist'))
+      )
+        .filter((name) => name.endsWith('.d.ts'))
+        .map((name) => readFile(join(directory, '.papi', 'descriptors', 'dist', name), 'utf8')),
+    )
+  ).join('\n');
+  const lacking = ['Balances', 'Datanets', 'Attribution', 'transfer_keep_alive', 'AccountNonceApi'].filter(
+    (name) => !types.includes(name),
+  );
+  check('papi describes the pallets', lacking.length === 0, lacking.join());
+  const removed = await tool('remove', 'openledger');
+  check('papi removes the chain', removed.code === 0, removed.told);
+}
+
+await main(async () => {
   const directory = await mkdtemp(join(tmpdir(), 'clients-'));
   try {
-    const query = await run('polkadot-js-api', ['--ws', url, 'query.system.account', funder.address], directory);
-    check('polkadot-js-api reads an account', query.code === 0 && /"nonce"/.test(query.output), query.output);
-    const transfer = await run(
-      'polkadot-js-api',
-      ['--ws', url, '--seed', FUNDER, 'tx.balances.transferKeepAlive', own[0].pair.address, '1000000000000000'],
-      directory,
-    );
-    check(
-      'polkadot-js-api sends a transfer',
-      /"?isInBlock"?|inBlock|InBlock|ExtrinsicSuccess/.test(transfer.output),
-      transfer.output,
-    );
-    const constants = await run('polkadot-js-api', ['--ws', url, 'consts.system.version'], directory);
-    check('polkadot-js-api reads constants', /openledger/.test(constants.output), constants.output);
-    await writeFile(join(directory, 'package.json'), '{"name":"clients","type":"module"}');
-    const added = await run('papi', ['add', 'openledger', '-w', url, '--skip-codegen'], directory);
-    const files = existsSync(join(directory, '.papi'))
-      ? await readdir(join(directory, '.papi'), { recursive: true })
-      : [];
-    check(
-      'papi adds the chain',
-      added.code === 0 && files.some((name) => /metadata.*openledger|openledger.*scale/.test(name)),
-      added.output,
-    );
-    const generated = await run('papi', ['generate'], directory);
-    const descriptors = join(directory, '.papi', 'descriptors', 'dist', 'index.d.ts');
-    check('papi generates descriptors', existsSync(descriptors), generated.output.slice(-500));
+    await polkadotJs(directory);
+    await papi(directory);
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
-});
+}, 900_000);
