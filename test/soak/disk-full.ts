@@ -47,6 +47,6 @@ if (before === undefined || after === undefined || after.finalized <= before.fin
   throw new Error(`it did not go on: ${before?.finalized}, then ${after?.finalized}`);
 }
 for (let height = 0; height <= before.finalized; height++) {
-  if (before.chain[height] !== after.chain[height]) throw new Error(`final block ${height} is another one`);
+  if (before.chain.get(height) !== after.chain.get(height)) throw new Error(`final block ${height} is another one`);
 }
 console.log(`stopped at final block ${before.finalized} with DISK_FULL, went on to ${after.finalized}`);

@@ -16,13 +16,12 @@ import { transactionHash } from './heads.ts';
 export interface Found {
   readonly best: number;
   readonly finalized: number;
-  /** Hash of the best chain's block of a height, in hex. */
-  readonly chain: readonly string[];
+  /** Hash of the best chain's block by height, in hex, from the lowest one on that was read. */
+  readonly chain: ReadonlyMap<number, string>;
+  /** Those, and the blocks of forks. */
   readonly blocks: ReadonlySet<string>;
   /** Height of the best chain's block that a transaction is in, by the transaction's hash in hex. */
   readonly transactions: ReadonlyMap<string, number>;
-  /** Sender's nonces by public key in hex, after the best block. */
-  readonly nonces: ReadonlyMap<string, number>;
   readonly lastSlot: number | undefined;
   readonly votes: VoterRecord | undefined;
 }
@@ -37,8 +36,11 @@ function check(condition: boolean, what: string): asserts condition {
   if (!condition) throw new Error(`the database is not consistent: ${what}`);
 }
 
-/** `directory`: that of the database. Undefined when the node was killed before it had written its first block. */
-export async function inspect(directory: string): Promise<Found | undefined> {
+/**
+ * `directory`: that of the database; `from`: the lowest height whose block is read. Undefined when the node was killed before
+ * it had written its first block.
+ */
+export async function inspect(directory: string, from = 0): Promise<Found | undefined> {
   const database = await Database.open(directory);
   try {
     const states = await StateDatabase.open(database, hashing.blake2_256, { pruning: 'archive' });
@@ -48,11 +50,11 @@ export async function inspect(directory: string): Promise<Found | undefined> {
       return undefined;
     }
     const { best, finalized } = blocks.info();
-    const chain: string[] = [];
+    const chain = new Map<number, string>();
     const seen = new Set<string>();
     const transactions = new Map<string, number>();
     let parent: Hash | undefined;
-    for (let number = 0; number <= best.number; number++) {
+    for (let number = from; number <= best.number; number++) {
       const hash = blocks.hashOf(number);
       check(hash !== undefined, `height ${number} has no block`);
       const header = blocks.header(hash);
@@ -65,7 +67,7 @@ export async function inspect(directory: string): Promise<Found | undefined> {
       const root = orderedTrieRoot(hashing.blake2_256, body);
       check(equalBytes(root, header.extrinsicsRoot), `the body of block ${number} is another one`);
       for (const each of body) transactions.set(transactionHash(withLength(each)), number);
-      chain.push(toHex(hash));
+      chain.set(number, toHex(hash));
       seen.add(toHex(hash));
       parent = hash;
     }
@@ -81,7 +83,6 @@ export async function inspect(directory: string): Promise<Found | undefined> {
         seen.add(toHex(at));
       }
     }
-    let nonces = new Map<string, number>();
     for (const { hash, number } of [finalized, best]) {
       const state = states.at(hash);
       check(state !== undefined, `the state of block ${number} is gone`);
@@ -91,13 +92,11 @@ export async function inspect(directory: string): Promise<Found | undefined> {
       }
       const root = trieRoot(hashing.blake2_256, entries, 1);
       check(equalBytes(root, blocks.header(hash)!.stateRoot), `the state of block ${number} has another root`);
-      nonces = new Map();
       let held = 0n;
       for (const [key, value] of entries) {
         if (!startsWith(key, ACCOUNT)) continue;
-        const { nonce, data } = decode(accountInfo, value);
+        const { data } = decode(accountInfo, value);
         held += data.free + data.reserved;
-        nonces.set(toHex(key.subarray(-32)), nonce);
       }
       check(decode(u128, state.get(ISSUANCE)!) === held, `after block ${number} balances are not the total issuance`);
     }
@@ -109,7 +108,6 @@ export async function inspect(directory: string): Promise<Found | undefined> {
       chain,
       blocks: seen,
       transactions,
-      nonces,
       lastSlot: slot && Number(decode(u64, slot)),
       votes: record && decodeRecord(record),
     };

@@ -1,6 +1,6 @@
 /**
- * What nodes have said of their chains, kept over their restarts: a block that was told is one that others may count on, and
- * a transaction in a final one was told to whoever sent it.
+ * What nodes say of their chains over JSON-RPC: a block that was told is one that others may count on, and a transaction in a
+ * final one was told to whoever sent it.
  */
 import { createHashing } from '../../../node/crypto/hashing.ts';
 import { withoutLength } from '../../../rpc/hex.ts';
@@ -44,58 +44,41 @@ export async function transactionsOf(client: RpcClient, block: string): Promise<
 /** `extrinsic`: with its length prefix, as JSON-RPC shows it. */
 export const transactionHash = (extrinsic: Uint8Array): string => toHex(hashing.blake2_256(extrinsic));
 
-/** Variant, engine, and the length of what follows. */
-const AURA_SLOT = '0x066175726120';
-function slotOf({ digest }: HeaderJson): number {
-  const log = digest.logs.find((each) => each.startsWith(AURA_SLOT));
-  if (log === undefined) throw new Error('a header without a slot');
-  return Number(Buffer.from(log.slice(AURA_SLOT.length), 'hex').readBigUInt64LE());
+/** What one node said in one of its lives. */
+export interface Told {
+  /** Height by hash. */
+  readonly blocks: ReadonlyMap<string, number>;
+  /** Hash by height. */
+  readonly final: ReadonlyMap<number, string>;
 }
 
 export class Heads {
-  /** By hash. */
-  readonly told = new Map<string, number>();
-  /** By height. */
+  /** Hash by height, by whichever node. */
   readonly final = new Map<number, string>();
-  /** Height of the final block that a transaction was shown in, by the hash of the transaction. */
-  readonly transactions = new Map<string, number>();
-  readonly #slots = new Map<number, string>();
-  /** Two blocks of one slot, two final blocks of one height. */
+  /** Hashes of the transactions that were shown in a final block, by its height. */
+  readonly transactions = new Map<number, readonly string[]>();
+  /** Two final blocks of one height. */
   readonly faults: string[] = [];
 
-  async follow(client: RpcClient): Promise<void> {
-    await client.subscribe<HeaderJson>('chain_subscribeAllHeads', [], (head) => this.#note(head));
+  async follow(client: RpcClient): Promise<Told> {
+    const blocks = new Map<string, number>();
+    const final = new Map<number, string>();
+    await client.subscribe<HeaderJson>('chain_subscribeAllHeads', [], (head) => {
+      blocks.set(hashOf(head), Number(head.number));
+    });
     await client.subscribe<HeaderJson>('chain_subscribeFinalizedHeads', [], (head) => {
       const height = Number(head.number);
       const hash = hashOf(head);
       const before = this.final.get(height);
       if (before !== undefined && before !== hash) this.faults.push(`two final blocks of height ${height}`);
       this.final.set(height, hash);
-      if (height > 0) this.#note(head);
+      final.set(height, hash);
       // A node that is killed meanwhile has shown nothing.
-      this.#noteTransactions(client, height, hash).catch(() => {});
+      transactionsOf(client, hash).then(
+        (shown) => this.transactions.set(height, shown),
+        () => {},
+      );
     });
-  }
-
-  async #noteTransactions(client: RpcClient, height: number, hash: string): Promise<void> {
-    for (const each of await transactionsOf(client, hash)) this.transactions.set(each, height);
-  }
-
-  #note(head: HeaderJson): void {
-    if (Number(head.number) === 0) return;
-    const hash = hashOf(head);
-    this.told.set(hash, Number(head.number));
-    this.slot(slotOf(head), hash);
-  }
-
-  /** A slot has one author: two blocks in it are two by one key. */
-  slot(slot: number, hash: string): void {
-    const before = this.#slots.get(slot);
-    if (before !== undefined && before !== hash) this.faults.push(`two blocks in slot ${slot}`);
-    this.#slots.set(slot, hash);
-  }
-
-  get count(): number {
-    return this.#slots.size;
+    return { blocks, final };
   }
 }

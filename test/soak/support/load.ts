@@ -7,8 +7,6 @@ import { RpcClient } from '../../bench/support/rpc-client.ts';
 
 export interface LoadOptions {
   readonly accounts: number;
-  /** Transfers of each account that are signed beforehand. */
-  readonly perAccount: number;
   /** Transfers a second, about. */
   readonly rate: number;
   readonly genesisHash: Uint8Array;
@@ -16,9 +14,15 @@ export interface LoadOptions {
   readonly transactionVersion: number;
 }
 
+/** Transfers of each account that are signed at a time. */
+const ROUNDS = 20;
+/** One in so many is followed until it is final. */
+const WATCHED = 7;
+
 export class Load {
   readonly #options: LoadOptions;
-  readonly #extrinsics: readonly string[];
+  readonly #extrinsics: string[] = [];
+  #signing: Promise<void> | undefined;
   readonly #addresses: readonly string[];
   /** The next nonce by account. */
   readonly #next: number[];
@@ -26,26 +30,30 @@ export class Load {
   sent = 0;
   /** The highest nonce taken in, by account. */
   readonly acknowledged = new Map<string, number>();
+  /** Transfers that a node said are final, by the block, in hex, that it said has them. */
+  readonly final = new Map<string, string[]>();
 
-  private constructor(options: LoadOptions, extrinsics: readonly string[], keys: readonly Uint8Array[]) {
+  private constructor(options: LoadOptions, keys: readonly Uint8Array[]) {
     this.#options = options;
-    this.#extrinsics = extrinsics;
     this.#addresses = keys.map((key) => encodeSs58(blake2b, { prefix: 42, key }));
     this.#next = keys.map(() => 0);
   }
 
   static async prepare(options: LoadOptions): Promise<Load> {
-    const { accounts, perAccount, genesisHash, specVersion, transactionVersion } = options;
-    const job = {
-      accounts,
-      firstNonce: 0,
-      perAccount,
-      genesisHash,
-      specVersion,
-      transactionVersion,
-      amount: 10n ** 12n,
-    };
-    return new Load(options, await signedTransfers(job), await publicKeys(accounts));
+    const load = new Load(options, await publicKeys(options.accounts));
+    await load.#sign();
+    return load;
+  }
+
+  #sign(): Promise<void> {
+    const { accounts, genesisHash, specVersion, transactionVersion } = this.#options;
+    this.#signing ??= (async () => {
+      const firstNonce = this.#extrinsics.length / accounts;
+      const job = { accounts, firstNonce, perAccount: ROUNDS, genesisHash, specVersion, transactionVersion };
+      for (const each of await signedTransfers({ ...job, amount: 10n ** 12n }, 1)) this.#extrinsics.push(each);
+      this.#signing = undefined;
+    })();
+    return this.#signing;
   }
 
   /** Sends until the connection or the signal ends. */
@@ -60,14 +68,19 @@ export class Load {
       for (let i = 0; i < this.#addresses.length; i++) {
         this.#next[i] = await client.call<number>('system_accountNextIndex', this.#addresses[i]!);
       }
-      const { accounts, perAccount, rate } = this.#options;
+      const { accounts, rate } = this.#options;
       while (!signal.aborted) {
         const account = this.#at++ % accounts;
         const nonce = this.#next[account]!;
         if (this.#at % 10 === 0) await pause(10_000 / rate);
-        if (nonce >= perAccount) continue;
+        const extrinsic = this.#extrinsics[nonce * accounts + account];
+        if (extrinsic === undefined) {
+          await this.#sign();
+          continue;
+        }
         try {
-          await client.call('author_submitExtrinsic', this.#extrinsics[nonce * accounts + account]!);
+          if (this.#at % WATCHED === 0) await this.#watch(client, extrinsic);
+          else await client.call('author_submitExtrinsic', extrinsic);
           this.acknowledged.set(this.#addresses[account]!, nonce);
           this.sent++;
           this.#next[account]!++;
@@ -80,5 +93,15 @@ export class Load {
     } finally {
       client.close();
     }
+  }
+
+  #watch(client: RpcClient, extrinsic: string): Promise<unknown> {
+    return client.subscribe<{ readonly finalized?: string }>(
+      'author_submitAndWatchExtrinsic',
+      [extrinsic],
+      ({ finalized }) => {
+        if (finalized !== undefined) this.final.set(finalized, [...(this.final.get(finalized) ?? []), extrinsic]);
+      },
+    );
   }
 }
