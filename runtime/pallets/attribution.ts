@@ -32,7 +32,9 @@ import { hashOf, part } from '../primitives/attribution/canonical.ts';
 import type { Verdict } from '../primitives/attribution/challenge.ts';
 import { type AdapterId, adapterId, type ReceiptBatchId, receiptBatchId } from '../primitives/attribution/ids.ts';
 import { batchChallenge, batchFault, decideBatch } from '../primitives/attribution/inference-challenge.ts';
+import { batchItem, itemRoot } from '../primitives/attribution/ledger.ts';
 import { MAX_BATCH_RECEIPTS } from '../primitives/attribution/limits.ts';
+import { bearsFault, plantedFault } from '../primitives/attribution/planted.ts';
 import {
   inferenceReceipt,
   type ReceiptBatch,
@@ -56,7 +58,7 @@ import { type ArtifactSizes, artifactSizes } from '../primitives/attribution/tra
 import { decideTraining, trainingChallenge } from '../primitives/attribution/training-challenge.ts';
 import { equalBytes } from '../primitives/bytes.ts';
 import { palletAccount, TREASURY } from '../primitives/pallet-id.ts';
-import { type Infer, struct, text, u32, u64, variants, vec } from '../primitives/scale/codec.ts';
+import { type Infer, option, struct, text, u32, u64, variants, vec } from '../primitives/scale/codec.ts';
 import {
   type AccountId,
   accountId,
@@ -168,6 +170,11 @@ const events = {
   Claimed: event(6, { account: accountId, amount: balance }, 'Rewards were claimed.'),
   RulesChanged: event(7, { rules }, 'Governance changed how fees are split.'),
   ParametersChanged: event(8, { parameters }, 'Governance changed the parameters.'),
+  FaultRevealed: event(
+    9,
+    { batch: receiptBatchId, worker: accountId },
+    'A batch’s fault was planted; its fees went back.',
+  ),
 };
 
 const errors = {
@@ -190,6 +197,7 @@ const errors = {
   OverDeposit: error(16, 'The fees are more than what is left of the deposit.'),
   NothingToClaim: error(17, 'There is nothing to claim.'),
   BadRules: error(18, 'The parts exceed the whole, or less than 10 % leave those who take part.'),
+  NotPlanted: error(20, 'The batch is not one answer that bears the planted fault.'),
   TooBusy: error(19, 'Too many windows are open: try again in a few blocks.'),
 };
 
@@ -300,6 +308,14 @@ function strikeBatch(env: Env, id: ReceiptBatchId, finder: AccountId | undefined
   blobs.drop(env, batch.blob);
   punish(env, batch.worker, finder);
   env.emit(events.BatchStruck, { batch: id, fault: why });
+}
+
+/** Undoes a batch whose fault was planted by its worker at its own cost. */
+function withdrawBatch(env: Env, id: ReceiptBatchId, { batch, payer }: PendingBatch): void {
+  store.Batches.remove(env.host, id);
+  if (!inference.refund(env, batch.session, payer, POT, batch.fees)) passOn(env, TREASURY, batch.fees);
+  blobs.drop(env, batch.blob);
+  compute.oblige(env.host, batch.worker, -1);
 }
 
 function strikeTraining(env: Env, id: AdapterId, finder: AccountId | undefined, why: Fault): void {
@@ -559,6 +575,26 @@ const calls = {
       ensure(next.windowBlocks >= 1 && next.finderReward <= PERBILL, errors.BadRules);
       store.Parameters.put(host, next);
       emit(events.ParametersChanged, { parameters: next });
+    },
+  }),
+  revealFault: call({
+    index: 7,
+    args: { batch: receiptBatchId, receipt: batchItem, planted: plantedFault, audit: option(u32) },
+    weight: cost(400_000_000n, 12, 10),
+    docs: 'Say that the one answer of an own batch bears a fault that its payer committed to. Audited: once all verdicts are in.',
+    run({ origin, ...env }, { batch: id, receipt: item, planted, audit }) {
+      const { host } = env;
+      const worker = ensureSigned(origin);
+      const pending = store.Batches.get(host, id) ?? fail(errors.UnknownBatch);
+      const { batch, payer } = pending;
+      ensure(sameAccount(batch.worker, worker), errors.NotWorker);
+      ensure(batch.receipts === 1, errors.NotPlanted);
+      ensure(equalBytes(itemRoot(host, [item]), batch.root), errors.NotPlanted);
+      const block = audits.takePlant(env, payer, hashOf(host, plantedFault, planted));
+      ensure(bearsFault(host, item.receipt.payload, planted, block), errors.NotPlanted);
+      if (audit !== undefined) audits.tellPlanted(host, audit, id);
+      withdrawBatch(env, id, pending);
+      env.emit(events.FaultRevealed, { batch: id, worker });
     },
   }),
 };

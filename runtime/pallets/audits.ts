@@ -5,11 +5,18 @@
  * giving up a block: the stake must outweigh that.
  */
 import { cost, ensure, ensureRoot, ensureSigned, error, fail } from '../framework/dispatch.ts';
-import { call, constant, type Env, event, pallet } from '../framework/pallet.ts';
-import { map, mapWithDefault, storage, twox64Concat, value } from '../framework/storage.ts';
+import { call, constant, type Env, event, pallet, type Reason } from '../framework/pallet.ts';
+import { blake2_128Concat, map, mapWithDefault, storage, twox64Concat, value } from '../framework/storage.ts';
 import type { Host } from '../host.ts';
 import { canonical, hashOf, part } from '../primitives/attribution/canonical.ts';
-import { adapterId, type BaseModelId, baseModelId, blobHash, receiptBatchId } from '../primitives/attribution/ids.ts';
+import {
+  adapterId,
+  type BaseModelId,
+  baseModelId,
+  blobHash,
+  type ReceiptBatchId,
+  receiptBatchId,
+} from '../primitives/attribution/ids.ts';
 import { equalBytes } from '../primitives/bytes.ts';
 import { TREASURY } from '../primitives/pallet-id.ts';
 import {
@@ -29,6 +36,7 @@ import {
   accountId,
   type Balance,
   balance,
+  type Hash,
   hash,
   PERBILL,
   perbill,
@@ -47,6 +55,11 @@ const MAX_PICKS = 64;
 const MAX_REQUESTS = 256;
 const MAX_DUE = 256;
 const MAX_AUDITORS = 7;
+/** Commitments to planted faults that are kept an account: the newest ones. */
+const MAX_PLANTS = 8;
+/** Held for each of them. */
+const PLANT_DEPOSIT = 10n ** 17n;
+const PLANT: Reason = { pallet: 26, reason: 0 };
 
 // ---- types ---------------------------------------------------------------------------------------------------
 
@@ -69,6 +82,8 @@ export const audit = part(
     discloseUntil: u32,
     commitUntil: u32,
     revealUntil: u32,
+    /** The fault was put there by the accused, who has said so: whoever did not find it did not look. */
+    planted: bool,
   }),
 );
 export type Audit = Infer<typeof audit>;
@@ -81,6 +96,9 @@ export const auditVerdict = canonical(
 );
 
 const drawInput = canonical('audit-draw/1', 'AuditDraw', struct({ parent: hash, subject, purpose: u8 }));
+
+/** `at`: the block it stands in, whose hash bends the feature. */
+export const plant = part('Plant', struct({ commitment: hash, at: u32 }));
 
 const parameters = part(
   'AuditParameters',
@@ -95,6 +113,8 @@ const parameters = part(
     fee: balance,
     /** Taken from auditors that say nothing. */
     silenceSlash: balance,
+    /** Taken from auditors that did not find a planted fault; half of it goes to whoever planted it. */
+    lazySlash: balance,
   }),
 );
 export type AuditParameters = Infer<typeof parameters>;
@@ -105,6 +125,7 @@ const DEFAULT_PARAMETERS: AuditParameters = {
   revealBlocks: 20,
   fee: 10n ** 17n,
   silenceSlash: 10n ** 19n,
+  lazySlash: 10n ** 20n,
 };
 
 // ---- storage, events, errors ---------------------------------------------------------------------------------
@@ -115,6 +136,12 @@ const store = storage('Audits', {
   Requested: value(vec(request, MAX_REQUESTS), [], 'Commitments of the last block, to be drawn from.'),
   Due: mapWithDefault(twox64Concat(u32), vec(u32, MAX_DUE), [], 'Audits that end, by block.'),
   Parameters: value(parameters, DEFAULT_PARAMETERS, 'What governance can change.'),
+  Plants: mapWithDefault(
+    blake2_128Concat(accountId),
+    vec(plant, MAX_PLANTS),
+    [],
+    'Faults that will be planted, by who asks for the answer.',
+  ),
 });
 
 const events = {
@@ -125,6 +152,8 @@ const events = {
   Concluded: event(4, { audit: u32, subject, faulty: bool, votes: u8, against: u8 }, 'The audit is over.'),
   ParametersChanged: event(5, { parameters }, 'Governance changed the parameters.'),
   Disclosed: event(6, { audit: u32, blob: blobHash }, 'The accused has disclosed what was asked and said.'),
+  Planted: event(7, { by: accountId, commitment: hash }, 'A fault will be planted, nobody knows where.'),
+  Lazy: event(8, { audit: u32, auditor: accountId }, 'An auditor did not find what was planted, and pays.'),
 };
 
 const errors = {
@@ -140,6 +169,9 @@ const errors = {
   NothingToDisclose: error(9, 'What a training was made of is public already.'),
   AlreadyDisclosed: error(10, 'The answer has been disclosed already.'),
   TooLarge: error(11, 'A disclosure has at most 2^20 bytes.'),
+  UnknownPlant: error(12, 'No such fault was committed to, or so many later ones were that it is forgotten.'),
+  StillOpen: error(13, 'Auditors can still commit to a verdict: what was planted is told when they no longer can.'),
+  OtherSubject: error(14, 'The audit is not of this batch.'),
 };
 
 // ---- what the attribution pallet builds on ---------------------------------------------------------------------
@@ -216,6 +248,7 @@ export function draw(env: Env, now: number): number {
       discloseUntil: now + Math.floor(commitBlocks / 2),
       commitUntil,
       revealUntil,
+      planted: false,
     });
     store.Due.insert(host, revealUntil, [...due, id]);
     for (const who of drawn) compute.oblige(host, who, 1);
@@ -237,7 +270,7 @@ export function conclude(env: Env, now: number): Conclusion[] {
   const due = store.Due.get(host, now);
   if (due.length === 0) return [];
   store.Due.remove(host, now);
-  const { fee, silenceSlash } = store.Parameters.get(host);
+  const { fee, silenceSlash, lazySlash } = store.Parameters.get(host);
   return due.flatMap((id) => {
     const ended = store.Audits.take(host, id);
     if (ended === undefined) return [];
@@ -245,20 +278,55 @@ export function conclude(env: Env, now: number): Conclusion[] {
     const votes = ended.auditors.filter(({ verdict }) => verdict !== undefined);
     const against = votes.filter(({ verdict }) => verdict === true);
     const faulty = 2 * against.length > ended.auditors.length;
-    for (const { account, verdict } of ended.auditors) {
+    for (const each of ended.auditors) {
+      const { account, verdict } = each;
       compute.oblige(host, account, -1);
-      if (verdict === undefined) compute.slash(env, account, silenceSlash);
-      else if (verdict === faulty) payFee(env, account, fee);
+      if (ended.planted && isLazy(each)) {
+        compute.slash(env, account, lazySlash, ended.accused, lazySlash / 2n);
+        env.emit(events.Lazy, { audit: id, auditor: account });
+      } else if (verdict === undefined) compute.slash(env, account, silenceSlash);
+      else if (verdict === (faulty || ended.planted)) payFee(env, account, fee);
     }
     env.emit(events.Concluded, {
       audit: id,
       subject: ended.subject,
-      faulty,
+      faulty: faulty || ended.planted,
       votes: votes.length,
       against: against.length,
     });
-    return [{ subject: ended.subject, faulty, finders: against.map(({ account }) => account) }];
+    // What was planted has been taken back by whoever planted it: nothing is left to strike.
+    return [
+      { subject: ended.subject, faulty: faulty && !ended.planted, finders: against.map(({ account }) => account) },
+    ];
   });
+}
+
+/** Has said that nothing was wrong, or has committed to something that it would rather not reveal. */
+const isLazy = ({ commitment, verdict }: Infer<typeof auditor>): boolean =>
+  verdict === false || (verdict === undefined && commitment !== undefined);
+
+/**
+ * Takes up the commitment to a planted fault by the one who paid for the answer: to be answered wrongly was its own wish.
+ * Returns the hash of its block, which is known by now.
+ */
+export function takePlant(env: Env, payer: AccountId, commitment: Hash): Hash {
+  const { host } = env;
+  const plants = store.Plants.get(host, payer);
+  const found = plants.find((each) => equalBytes(each.commitment, commitment)) ?? fail(errors.UnknownPlant);
+  ensure(found.at < system.blockNumber(host), errors.UnknownPlant);
+  const others = plants.filter((each) => each !== found);
+  if (others.length > 0) store.Plants.insert(host, payer, others);
+  else store.Plants.remove(host, payer);
+  balances.release(env, PLANT, payer, PLANT_DEPOSIT);
+  return system.blockHash(host, found.at);
+}
+
+/** Tells an audit that its batch's fault was planted: once nobody can change a verdict any more. */
+export function tellPlanted(host: Host, id: number, batch: ReceiptBatchId): void {
+  const found = store.Audits.get(host, id) ?? fail(errors.UnknownAudit);
+  ensure(found.subject.type === 'Batch' && found.subject.value === batch, errors.OtherSubject);
+  ensure(system.blockNumber(host) > found.commitUntil, errors.StillOpen);
+  store.Audits.insert(host, id, { ...found, planted: true });
 }
 
 /** A treasury with nothing in it pays nobody. */
@@ -350,6 +418,22 @@ const calls = {
       env.emit(events.Disclosed, { audit: id, blob });
     },
   }),
+  plant: call({
+    index: 4,
+    args: { commitment: hash },
+    weight: cost(50_000_000n, 3, 3),
+    docs: 'Commit to a fault in an answer to the signer, by a worker that knows. This block’s hash decides what it looks like.',
+    run({ origin, ...env }, { commitment }) {
+      const { host } = env;
+      const by = ensureSigned(origin);
+      const before = store.Plants.get(host, by);
+      // The oldest one makes room, and its deposit goes on.
+      if (before.length < MAX_PLANTS) balances.hold(env, PLANT, by, PLANT_DEPOSIT);
+      const kept = before.slice(1 - MAX_PLANTS);
+      store.Plants.insert(host, by, [...kept, { commitment, at: system.blockNumber(host) }]);
+      env.emit(events.Planted, { by, commitment });
+    },
+  }),
 };
 
 /** Part of the genesis configuration, for chains that cannot wait so long. */
@@ -367,6 +451,7 @@ export const audits = pallet<AuditGenesis | undefined>({
   calls,
   events,
   errors,
+  holdReasons: { Plant: PLANT },
   constants: { MaxDisclosure: constant(u64, MAX_DISCLOSURE, 'Bytes of a disclosed answer, at most.') },
   genesis({ host }, config) {
     if (config !== undefined) store.Parameters.put(host, { ...DEFAULT_PARAMETERS, ...config });

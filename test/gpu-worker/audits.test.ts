@@ -20,7 +20,7 @@ t.test('three auditors, and a worker that begins to lie', { timeout: 240_000 }, 
   const { ledger, node, pair } = chain;
   const parameters = {
     ...{ rate: 1_000_000_000, auditors: 3, commitBlocks: 28, revealBlocks: 14 },
-    ...{ fee: OPEN / 10n, silenceSlash: 10n * OPEN },
+    ...{ fee: OPEN / 10n, silenceSlash: 10n * OPEN, lazySlash: 100n * OPEN },
   };
   const set = ledger.tx('audits', 'setParameters', parameters);
   await ledger.submit(pair('//Alice'), ledger.tx('sudo', 'sudo', set));

@@ -50,7 +50,8 @@ async function runDemo(flags: DemoFlags): Promise<void> {
   // Before anything is connected: reading the dictionary keeps this thread busy for a while.
   const domains = demoDomains(size.records, size.held);
   const stop = new AbortController();
-  const signal = AbortSignal.any([stopSignal(), stop.signal]);
+  const interrupted = stopSignal();
+  const signal = AbortSignal.any([interrupted, stop.signal]);
   const running = await reachable(flags.node ?? DEFAULT_NODE);
   let own: OwnLedger | undefined;
   if (!running) {
@@ -65,7 +66,13 @@ async function runDemo(flags: DemoFlags): Promise<void> {
     const doors = new Doors(place, funder, hashing);
     try {
       const gateway = (model: string) => doors.open(model, tell);
-      const outcome = await runLoop({ ledger, domains, funder, size, hashing, gateway, tell });
+      const loop = runLoop({ ledger, domains, funder, size, hashing, gateway, tell });
+      const outcome = await unless(interrupted, loop);
+      if (outcome === undefined) {
+        tell('interrupted: what is ordered already goes on without this process');
+        process.exitCode = INTERRUPTED;
+        return;
+      }
       const lines = report.standings(outcome);
       const results = report.checks(outcome, lines, flags.short === true);
       const seconds = Math.round((Date.now() - started) / 1000);
@@ -81,7 +88,22 @@ async function runDemo(flags: DemoFlags): Promise<void> {
   } finally {
     stop.abort();
     await own?.ended;
+    // What the loop waits for would keep the process alive, long after its ledger is disconnected.
+    if (interrupted.aborted) process.exit(INTERRUPTED);
   }
+}
+
+/** As shells have it: 128 and the signal's number. */
+const INTERRUPTED = 130;
+
+/** What comes of the work, or undefined once the signal comes; what the work then fails with is nobody's business. */
+function unless<T>(signal: AbortSignal, work: Promise<T>): Promise<T | undefined> {
+  return new Promise((resolve, reject) => {
+    const stop = (): void => resolve(undefined);
+    if (signal.aborted) stop();
+    signal.addEventListener('abort', stop, { once: true });
+    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
+  });
 }
 
 const plain = (_: string, value: unknown): unknown => (typeof value === 'bigint' ? value.toString() : value);

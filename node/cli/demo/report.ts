@@ -27,7 +27,7 @@ export interface Standing {
 
 /** At most this part of an honest contributor's income is "next to nothing". */
 const COPIER_MOST = 0.05;
-const NOISE_MOST = 0.05;
+const NOISE_MOST = 0.02;
 
 export function standings({ people, trained, answers, earned }: Outcome): Standing[] {
   return people.map((person) => {

@@ -2,13 +2,15 @@
  * What attribution adds to the time of an answer of 96 tokens, one request at a time, by the embedded engine with the base
  * model that comes along and an adapter of WordNet's glosses:
  *
- *     node test/bench/attribution/share.ts [--records 400] [--answers 12]
+ *     npm run bench -- attribution-share
+ *     node test/bench/attribution/share.ts [--records 400] [--answers 12] [--buckets 65536]
  *
  * Generation is the time from the request to the last token; attribution is all that comes after it (gradient, feature,
  * influence, spans, shares) up to the unsigned receipt.
  */
 import { parseArgs } from 'node:util';
 import { readWordnet } from '../../../gpu-worker/models/pretrain/wordnet.ts';
+import { trainingConfigOf } from '../../../rpc/client/models.ts';
 import { recordLine } from '../../../runtime/primitives/attribution/records.ts';
 import {
   ASSIGNMENT,
@@ -24,7 +26,12 @@ import {
 import { report } from '../support/report.ts';
 
 const { values } = parseArgs({
-  options: { records: { type: 'string', default: '400' }, answers: { type: 'string', default: '12' } },
+  options: {
+    records: { type: 'string', default: '400' },
+    answers: { type: 'string', default: '12' },
+    /** Default: what an order gets that names none. */
+    buckets: { type: 'string', default: String(trainingConfigOf({}).sketchWidth) },
+  },
 });
 const TOKENS = 96;
 const wanted = Number(values.answers);
@@ -37,7 +44,7 @@ const records = readWordnet()
     contributor: account(`Contributor ${i % 12}`),
   }));
 const { engine, model } = await startEngine();
-const config = { ...CONFIG, rank: 8, alpha: 16, targets: 0x7f, k: 256, sketchWidth: 16_384, projectionRows: 1024 };
+const config = { ...CONFIG, rank: 8, alpha: 16, targets: 0x7f, k: 256, sketchWidth: Number(values.buckets), projectionRows: 1024 };
 const from = performance.now();
 const trained = await train(model, {
   config,

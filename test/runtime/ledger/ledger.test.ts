@@ -1,5 +1,6 @@
 /** The ledger's own modules: from the first record to the last claim, with every fault on the way. */
 import t from 'tap';
+import { cosineOf } from '../../../gpu-worker/attribution/audit.ts';
 import { createHashing } from '../../../node/crypto/hashing.ts';
 import { type KeyPair, signWith } from '../../../node/keystore/keys.ts';
 import { derive } from '../../../node/keystore/secret-uri.ts';
@@ -11,10 +12,12 @@ import * as compute from '../../../runtime/pallets/compute.ts';
 import * as inference from '../../../runtime/pallets/inference.ts';
 import * as models from '../../../runtime/pallets/models.ts';
 import { POT as STAKERS } from '../../../runtime/pallets/staking.ts';
+import * as system from '../../../runtime/pallets/system.ts';
 import { hashOf } from '../../../runtime/primitives/attribution/canonical.ts';
 import { rowLeaf } from '../../../runtime/primitives/attribution/features.ts';
 import type { AdapterId, OrderId, SessionId } from '../../../runtime/primitives/attribution/ids.ts';
 import { leafHash, merkleRoot, proveRange } from '../../../runtime/primitives/attribution/merkle.ts';
+import { bentFeature, type PlantedFault, plantedFault } from '../../../runtime/primitives/attribution/planted.ts';
 import {
   type InferenceReceipt,
   inferenceReceipt,
@@ -623,6 +626,7 @@ t.test('audits: commit, reveal, two of three', async (test) => {
         revealBlocks: 3,
         fee: 10n ** 17n,
         silenceSlash: 10n * OPEN,
+        lazySlash: 100n * OPEN,
       },
     }),
   );
@@ -673,6 +677,7 @@ t.test('an audited answer: disclosed in time by its worker alone, or its auditor
     revealBlocks: 3,
     fee: 10n ** 17n,
     silenceSlash: 10n * OPEN,
+    lazySlash: 100n * OPEN,
   };
   const set = (change: object) =>
     world.dispatch(make('Audits', 'set_parameters', { parameters: { ...parameters, ...change } })).error;
@@ -744,5 +749,141 @@ t.test('an audited answer: disclosed in time by its worker alone, or its auditor
   world.wait(3);
   test.equal(bond - compute.workerOf(world.host, worker)!.bond, 500n * OPEN, 'silence is a fault');
   test.equal(inference.sessionOf(world.host, 0n as SessionId)!.deposit, deposit, 'the payer has everything back');
+  test.ok(world.balanced());
+});
+
+t.test('planted faults: an auditor that did not look pays, whoever planted it does not', async (test) => {
+  const world = await ledger();
+  test.teardown(world.close);
+  const parameters = {
+    ...{ rate: 1_000_000_000, auditors: 3, commitBlocks: 3, revealBlocks: 4 },
+    ...{ fee: 10n ** 17n, silenceSlash: 10n * OPEN, lazySlash: 100n * OPEN },
+  };
+  const training = world.serve();
+  for (const name of ['Fourth', 'Fifth']) {
+    const value = 3_000n * OPEN;
+    world.does(owner, 'Balances', 'transfer_keep_alive', { dest: { type: 'Id', value: account(name) }, value });
+  }
+  world.does(account('Fourth'), 'Compute', 'register', { bond: 2_000n * OPEN, capabilities: CAPABILITIES });
+  test.equal(world.dispatch(make('Audits', 'set_parameters', { parameters })).error, undefined);
+
+  /** An answer as the worker would give it, and as the block of the payer's commitment bends it. */
+  const plant = (nonce: number, by: AccountId | null = payer) => {
+    const [honest] = world.answers(training, nonce, 1);
+    const { payload } = honest!;
+    const planted: PlantedFault = {
+      worker,
+      adapter: 0 as AdapterId,
+      request: payload.voucher.payload.request,
+      outputTokensHash: payload.outputTokensHash,
+      feature: payload.feature,
+      salt: new Uint8Array(32).fill(nonce),
+    };
+    if (by !== null) world.does(by, 'Audits', 'plant', { commitment: hashOf(hashing, plantedFault, planted) });
+    const at = world.number();
+    world.next();
+    const feature = bentFeature(hashing, planted, system.blockHash(world.host, at));
+    const { blend } = receiptRules(DEFAULT_RULES, MARKUP);
+    const { spans, shares, remainder } = attribute(
+      facts.model,
+      facts.model.influence(feature),
+      payload.spans.map((span) => ({ ...span })),
+      payload.pool,
+      blend,
+    );
+    const bent: InferenceReceipt = { ...payload, feature, spans, shares, remainder };
+    const receipt = { payload: bent, signature: sign('Worker', hashOf(hashing, inferenceReceipt, bent)) };
+    return { planted, receipt, honest: honest! };
+  };
+  /** Settles a batch and lets the next block draw its auditors. */
+  const settle = (receipts: Parameters<typeof world.batchOf>[0]) => {
+    const { batch, sums } = world.batchOf(receipts);
+    const done = world.does(worker, 'Attribution', 'settle', world.signedBatch(batch));
+    world.next();
+    const drawn = world.events().find(({ name }) => name === 'Audits.Drawn')?.value;
+    return {
+      ...{ id: done.find(({ name }) => name === 'Attribution.Settled')!.value.batch as bigint, batch, sums },
+      audit: drawn?.audit as number,
+      auditors: (drawn?.auditors ?? []) as AccountId[],
+    };
+  };
+  const reveal = (id: bigint, receipt: unknown, planted: PlantedFault, audit: number | undefined, by = worker) =>
+    world.fails(by, 'Attribution', 'reveal_fault', { batch: id, receipt, planted, audit });
+  const salt = new Uint8Array(32).fill(4);
+  const says = (audit: number, auditor: AccountId, faulty: boolean) => {
+    const commitment = hashOf(hashing, auditVerdict, { audit, auditor, faulty, salt });
+    world.does(auditor, 'Audits', 'commit', { audit, commitment });
+  };
+
+  const free = world.free(payer);
+  const first = plant(1);
+  test.equal(free - world.free(payer), OPEN / 10n, 'a commitment has a deposit');
+  const cosine = cosineOf(first.receipt.payload.feature, first.planted.feature);
+  test.ok(cosine > 0.7 && cosine < 0.95, `near enough to look right, far enough to be wrong: ${cosine.toFixed(3)}`);
+  const before = inference.sessionOf(world.host, 0n as SessionId)!;
+  const settled = settle([first.receipt]);
+  test.equal(settled.auditors.length, 3);
+  const [finder, lazy, mute] = settled.auditors as [AccountId, AccountId, AccountId];
+  const [item] = settled.sums.items;
+  test.equal(
+    reveal(settled.id, item, first.planted, settled.audit),
+    'Audits.StillOpen',
+    'no hint while verdicts are open',
+  );
+  says(settled.audit, finder, true);
+  says(settled.audit, lazy, false);
+  says(settled.audit, mute, false);
+  world.wait(4);
+  const wrong = { ...first.planted, feature: first.planted.feature.map((each) => -each) };
+  test.equal(reveal(settled.id, item, wrong, settled.audit), 'Audits.UnknownPlant', 'not what was committed to');
+  test.equal(reveal(settled.id, item, first.planted, settled.audit, payer), 'Attribution.NotWorker');
+  test.equal(reveal(settled.id, item, first.planted, 99), 'Audits.UnknownAudit');
+  test.equal(reveal(99n, item, first.planted, settled.audit), 'Attribution.UnknownBatch');
+  test.equal(reveal(settled.id, item, first.planted, settled.audit), undefined);
+  test.equal(reveal(settled.id, item, first.planted, settled.audit), 'Attribution.UnknownBatch', 'once');
+  const after = inference.sessionOf(world.host, 0n as SessionId)!;
+  test.equal(after.deposit, before.deposit, 'the payer has the fees back');
+  test.equal(free, world.free(payer), 'and the deposit');
+  for (const [auditor, faulty] of [
+    [finder, true],
+    [lazy, false],
+  ] as const)
+    world.does(auditor, 'Audits', 'reveal', { audit: settled.audit, faulty, salt });
+  const bond = (who: AccountId) => compute.workerOf(world.host, who)!.bond;
+  const [had, bonds] = [[world.free(finder), world.free(worker)], [lazy, mute, worker, finder].map(bond)];
+  world.wait(4);
+  test.same(
+    [lazy, mute, worker, finder].map((who, at) => bonds[at]! - bond(who)),
+    [100n * OPEN, 100n * OPEN, 0n, 0n],
+    'whoever said nothing is wrong pays, and so does whoever then kept it back',
+  );
+  test.equal(world.free(finder) - had[0]!, parameters.fee, 'two of three were wrong: the third is paid all the same');
+  test.equal(world.free(worker) - had[1]!, 100n * OPEN, 'half of it goes to who planted it');
+  test.ok(world.balanced());
+
+  // Nobody can call an honest answer planted, nor one of a payer that has not agreed.
+  const again = plant(2);
+  const honest = settle([again.honest]);
+  world.wait(4);
+  test.equal(reveal(honest.id, honest.sums.items[0], again.planted, honest.audit), 'Attribution.NotPlanted');
+  const other = plant(3, account('Fifth'));
+  const foreign = settle([other.receipt]);
+  world.wait(4);
+  test.equal(reveal(foreign.id, foreign.sums.items[0], other.planted, foreign.audit), 'Audits.UnknownPlant');
+  const fourth = plant(4, null);
+  const late = settle([fourth.receipt]);
+  world.does(payer, 'Audits', 'plant', { commitment: hashOf(hashing, plantedFault, fourth.planted) });
+  world.wait(4);
+  test.equal(
+    reveal(late.id, late.sums.items[0], fourth.planted, late.audit),
+    'Attribution.NotPlanted',
+    'a commitment after the answer bends it otherwise',
+  );
+  // Without an audit there is nothing to wait for.
+  world.dispatch(make('Audits', 'set_parameters', { parameters: { ...parameters, rate: 0 } }));
+  const fifth = plant(5);
+  const quiet = settle([fifth.receipt]);
+  test.equal(quiet.auditors.length, 0);
+  test.equal(reveal(quiet.id, quiet.sums.items[0], fifth.planted, undefined), undefined, 'it is taken back');
   test.ok(world.balanced());
 });

@@ -18,7 +18,7 @@ import * as system from '../../../runtime/pallets/system.ts';
 import { AURA_ENGINE, type Header } from '../../../runtime/primitives/header.ts';
 import { encode, tuple, u64, vec } from '../../../runtime/primitives/scale/codec.ts';
 import { Source } from '../../../runtime/primitives/scale/io.ts';
-import { type AccountId, asAccountId, type Hash, hash, ZERO_HASH } from '../../../runtime/primitives/types.ts';
+import { type AccountId, asAccountId, asHash, type Hash, hash, ZERO_HASH } from '../../../runtime/primitives/types.ts';
 import { createRuntime } from '../../../runtime/runtime.ts';
 
 export const OPEN = 10n ** 18n;
@@ -104,7 +104,8 @@ export async function createWorld(genesis: GenesisConfig = genesisOf(), genesisH
       open = true;
       const slot = encode(u64, BigInt(1_000 + number));
       executive.initializeBlock(host, {
-        parentHash: number === 1 ? genesisHash : ZERO_HASH,
+        // No two blocks have the same hash: some calls take chance from it.
+        parentHash: number === 1 ? genesisHash : asHash(hashing.blake2_256(slot)),
         number,
         stateRoot: ZERO_HASH,
         extrinsicsRoot: ZERO_HASH,
