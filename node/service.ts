@@ -17,6 +17,7 @@ import type { Hashing } from '../runtime/host.ts';
 import { committed } from '../runtime/pallets/blobs.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
 import { decode, option, u64 } from '../runtime/primitives/scale/codec.ts';
+import { BlobAttester } from './attester.ts';
 import { WorkerHub } from './attribution/hub.ts';
 import { ReceiptVerifier } from './attribution/receipt-verifier.ts';
 import { stateReader } from './attribution/state-reader.ts';
@@ -380,7 +381,20 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
       isMajorSyncing: () => status.isMajorSyncing(),
       log,
     });
-    if (validator) services.push(equivocations);
+    if (validator) {
+      const attester = new BlobAttester({
+        chain,
+        events: blocks,
+        state: () => checks.state(),
+        blobs,
+        pool,
+        keystore,
+        hashing,
+        isMajorSyncing: () => status.isMajorSyncing(),
+        log,
+      });
+      services.push(equivocations, attester);
+    }
     voter = new GrandpaVoter(
       {
         blocks,

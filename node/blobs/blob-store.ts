@@ -51,6 +51,8 @@ export class BlobStore {
   /** Bytes promised to uploads under way. */
   #promised = 0;
   #next = 0;
+  /** Blobs whose bytes have had their hash since the store was opened. */
+  readonly #verified = new Set<string>();
 
   private constructor(options: BlobStoreOptions, sizes: Map<string, number>) {
     this.#options = options;
@@ -122,6 +124,7 @@ export class BlobStore {
     }
     if (!this.#sizes.has(name)) this.#stored += size;
     this.#sizes.set(name, size);
+    this.#verified.add(name);
   }
 
   async #reserve(size: number): Promise<void> {
@@ -183,14 +186,33 @@ export class BlobStore {
     return Buffer.concat(parts);
   }
 
+  /**
+   * Whether the blob is here and its bytes, read once since the store was opened, have its hash. One that was damaged on the
+   * disk is removed.
+   */
+  async verify(hash: Uint8Array): Promise<boolean> {
+    const name = nameOf(hash);
+    if (!this.#sizes.has(name) || this.#verified.has(name)) return this.#sizes.has(name);
+    const hasher = blake2b.create({ dkLen: 32 });
+    try {
+      for await (const part of this.stream(hash)) hasher.update(part as Uint8Array);
+    } catch (problem) {
+      if ((problem as NodeJS.ErrnoException).code !== 'ENOENT') throw problem;
+    }
+    if (nameOf(hasher.digest()) === name) this.#verified.add(name);
+    else await this.remove(hash);
+    return this.#sizes.has(name);
+  }
+
   /** Forgets a blob. */
   async remove(hash: Uint8Array): Promise<void> {
     const name = nameOf(hash);
     const size = this.#sizes.get(name);
     if (size === undefined) return;
     this.#sizes.delete(name);
+    this.#verified.delete(name);
     this.#stored -= size;
-    await unlink(this.#path(name));
+    await rm(this.#path(name), { force: true });
   }
 }
 

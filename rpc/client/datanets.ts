@@ -1,5 +1,6 @@
 /** Datanets as contributors and curators use them: JSONL becomes a committed batch, batches become snapshots. */
 import type { KeyringPair } from '@polkadot/keyring/types';
+import { availabilityReport, MAX_ASKED } from '../../runtime/pallets/blobs.ts';
 import * as pallet from '../../runtime/pallets/datanets.ts';
 import type { Blake } from '../../runtime/primitives/attribution/canonical.ts';
 import { blobName } from '../../runtime/primitives/attribution/commitment.ts';
@@ -9,9 +10,9 @@ import { merkleRoot } from '../../runtime/primitives/attribution/merkle.ts';
 import { minHash, sketchCommitment } from '../../runtime/primitives/attribution/minhash.ts';
 import { canonicalJson, RecordError, recordHash, recordText } from '../../runtime/primitives/attribution/records.ts';
 import { shingles } from '../../runtime/primitives/attribution/shingles.ts';
-import { concatBytes, fromUtf8, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
-import { struct, u32 } from '../../runtime/primitives/scale/codec.ts';
-import type { Hash } from '../../runtime/primitives/types.ts';
+import { concatBytes, fromHex, fromUtf8, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
+import { decode, encode, type Infer, struct, u32, vec } from '../../runtime/primitives/scale/codec.ts';
+import { type Hash, hash as hashCodec } from '../../runtime/primitives/types.ts';
 import { firstField, idOfKey, type Ledger, LedgerError } from './ledger.ts';
 
 /** What a Datanet is opened with; amounts in OPEN's smallest unit. */
@@ -244,3 +245,20 @@ export const batchesOf = async (
   (await ledger.entries('datanets', 'batches', pallet.batch, datanet))
     .map(({ key, value }) => ({ index: idOfKey(key), batch: value }))
     .sort((a, b) => a.index - b.index);
+
+/** How many validators there are, and how many of them attested that they hold each of the blobs. */
+export async function availabilityOf(
+  ledger: Ledger,
+  blobs: readonly Hash[],
+): Promise<Infer<typeof availabilityReport>> {
+  const holders: number[] = [];
+  let validators = 0;
+  for (let at = 0; at === 0 || at < blobs.length; at += MAX_ASKED) {
+    const question = toHex(encode(vec(hashCodec), blobs.slice(at, at + MAX_ASKED)));
+    const answer = await ledger.rpc.call<string>('state_call', 'BlobsApi_availability', question);
+    const report = decode(availabilityReport, fromHex(answer));
+    validators = report.validators;
+    holders.push(...report.holders);
+  }
+  return { validators, holders };
+}

@@ -71,6 +71,9 @@ export function begin(host: Host, index: number, slot: bigint, keys: ValidatorKe
   store.FirstSlots.insert(host, index, slot);
 }
 
+/** The validators of the current session with the keys that they work with. */
+export const workingKeys = (host: Host): ValidatorKeys => store.Working.get(host);
+
 /** Whether the authors of a slot were those of a session. The block that begins one is still made by those before. */
 export function isSlotOf(host: Host, slot: bigint, index: number): boolean {
   const first = store.FirstSlots.get(host, index);

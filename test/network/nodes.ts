@@ -22,6 +22,7 @@ export interface MemberOptions {
   readonly validator?: boolean;
   readonly bootNodes: readonly string[];
   readonly sync?: 'full' | 'warp';
+  readonly blobBytes?: number;
 }
 
 const verbose = process.env.VERBOSE !== undefined;
@@ -46,7 +47,7 @@ export const addressOf = (node: Node): string => {
 };
 
 export async function startMember(options: MemberOptions): Promise<Member> {
-  const { name, spec, directory, authority, validator, bootNodes, sync = 'full' } = options;
+  const { name, spec, directory, authority, validator, bootNodes, blobBytes, sync = 'full' } = options;
   const stop = new AbortController();
   const warnings: string[] = [];
   const node = await startNode(
@@ -58,6 +59,7 @@ export async function startMember(options: MemberOptions): Promise<Member> {
       statePruning: 256,
       authority,
       ...(validator !== undefined && { validator }),
+      ...(blobBytes !== undefined && { blobBytes }),
       rpc: { host: '127.0.0.1', port: 0, methods: 'auto' },
       network: loopback(bootNodes, sync),
       log: (level, message, fields) => {

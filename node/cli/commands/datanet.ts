@@ -88,7 +88,7 @@ async function snapshot(datanet: number, flags: SignerFlags): Promise<void> {
 }
 
 async function show(datanet: number | undefined, flags: ClientFlags): Promise<void> {
-  const { batchesOf, datanetOf, datanets } = await clients();
+  const { availabilityOf, batchesOf, datanetOf, datanets } = await clients();
   const { table } = await import('../table.ts');
   await withLedger(flags.node, async (ledger) => {
     if (datanet === undefined) {
@@ -117,7 +117,11 @@ async function show(datanet: number | undefined, flags: ClientFlags): Promise<vo
     }
     const value = await datanetOf(ledger, datanet as DatanetId);
     const batches = await batchesOf(ledger, datanet as DatanetId);
-    const rows = batches.map(({ index, batch }) => ({
+    const { validators, holders } = await availabilityOf(
+      ledger,
+      batches.map(({ batch }) => batch.blob),
+    );
+    const rows = batches.map(({ index, batch }, at) => ({
       batch: index,
       contributor: addressOf(batch.contributor),
       records: batch.records,
@@ -125,8 +129,9 @@ async function show(datanet: number | undefined, flags: ClientFlags): Promise<vo
       status: batch.status.type.toLowerCase(),
       stake: batch.stake,
       blob: batch.blob,
+      holders: holders[at],
     }));
-    print(flags, { datanet, ...told(value), batches: rows }, () =>
+    print(flags, { datanet, ...told(value), validators, batches: rows }, () =>
       [
         `Datanet ${datanet} “${value.name}” by ${addressOf(value.owner)}`,
         value.description,
@@ -134,7 +139,7 @@ async function show(datanet: number | undefined, flags: ClientFlags): Promise<vo
         `an order pays ${formatOpen(value.accessPrice)} OPEN; records that overlap by ${Math.round(value.dedupThreshold / 655.36)} % are duplicates.`,
         `${value.admitted} of ${value.records} records admitted, ${value.snapshots} snapshots.`,
         table(
-          ['>Batch', 'Contributor', '>Records', '>Bytes', 'Status', '>Stake, OPEN'],
+          ['>Batch', 'Contributor', '>Records', '>Bytes', 'Status', '>Stake, OPEN', `>Held, of ${validators}`],
           rows.map((row) => [
             String(row.batch),
             row.contributor,
@@ -142,6 +147,7 @@ async function show(datanet: number | undefined, flags: ClientFlags): Promise<vo
             String(row.bytes),
             row.status,
             formatOpen(row.stake),
+            String(row.holders),
           ]),
         ),
       ].join('\n'),
