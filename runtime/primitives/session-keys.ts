@@ -55,4 +55,4 @@ export type MembershipProof = Infer<typeof membershipProof>;
 export const opaqueKeyOwnershipProof = named('sp_runtime::OpaqueValue', bytes());
 
 /** `Option<()>`, which says no more than yes or no: whether a report went to the pool. */
-export const submitted: Codec<boolean> = Object.create(bool, { type: { value: option(unit).type } });
+export const submitted: Codec<boolean> = Object.create(bool, { type: { value: option(unit as Codec<never>).type } });

@@ -250,8 +250,8 @@ export function array<T>(item: Codec<T>, length: number): Codec<T[]> {
   };
 }
 
-/** `Option<T>`; nothing is `undefined`. */
-export function option<T>(some: Codec<T>): Codec<T | undefined> {
+/** `Option<T>`; nothing is `undefined`, so that an option of an option, or of nothing, does not compile. */
+export function option<T extends NonNullable<unknown>>(some: Codec<T>): Codec<T | undefined> {
   return {
     get type(): TypeDef {
       return {
