@@ -167,7 +167,7 @@ const isError = (found: ReturnType<typeof newsOf>): found is ErrorDef => 'docs' 
 function attest(env: Env, attestation: Availability): void {
   const { host } = env;
   const news = newsOf(host, attestation);
-  if (isError(news)) return fail(news);
+  if (isError(news)) fail(news);
   const { by, more, fewer } = news;
   // Those who are no validators any more make room.
   for (const blob of more) store.Holders.insert(host, blob, [...holdersOf(host, blob), by.account]);

@@ -44,7 +44,15 @@ const records = readWordnet()
     contributor: account(`Contributor ${i % 12}`),
   }));
 const { engine, model } = await startEngine();
-const config = { ...CONFIG, rank: 8, alpha: 16, targets: 0x7f, k: 256, sketchWidth: Number(values.buckets), projectionRows: 1024 };
+const config = {
+  ...CONFIG,
+  rank: 8,
+  alpha: 16,
+  targets: 0x7f,
+  k: 256,
+  sketchWidth: Number(values.buckets),
+  projectionRows: 1024,
+};
 const from = performance.now();
 const trained = await train(model, {
   config,
