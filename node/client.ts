@@ -166,11 +166,14 @@ export class PoolError extends Error {
     | 'UNACTIONABLE';
   readonly rpcCode: number;
   readonly data: unknown;
-  constructor(code: PoolError['code'], rpcCode: number, message: string, data?: unknown) {
+  /** Whether it may be valid on another node, or was or will be here: whoever sends it on is not to blame. */
+  readonly passing: boolean;
+  constructor(code: PoolError['code'], rpcCode: number, message: string, data?: unknown, passing = true) {
     super(message);
     this.code = code;
     this.rpcCode = rpcCode;
     this.data = data;
+    this.passing = passing;
   }
 }
 
@@ -213,6 +216,8 @@ export interface NetworkStatus {
   isMajorSyncing(): boolean;
   /** Best height heard of, if any peer told one. */
   syncTarget(): number | undefined;
+  /** Messages that peers have brought, and bans of peers, since the start. */
+  traffic(): { readonly received: number; readonly bans: number };
   addReservedPeer(multiaddr: string): Promise<void>;
   removeReservedPeer(peerId: string): Promise<void>;
   reservedPeers(): readonly string[];

@@ -128,6 +128,7 @@ const ALONE: NetworkStatus = {
   peers: () => [],
   isMajorSyncing: () => false,
   syncTarget: () => undefined,
+  traffic: () => ({ received: 0, bans: 0 }),
   addReservedPeer: () => Promise.reject(new Error('this node runs without a network')),
   removeReservedPeer: () => Promise.reject(new Error('this node runs without a network')),
   reservedPeers: () => [],
@@ -230,7 +231,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     if (options.network !== undefined) {
       // Loaded when asked for: a node alone starts without it.
       const { createNetwork } = await import('../p2p/network.ts');
-      const { blockCheck } = await import('../p2p/block-check.ts');
+      const { blockCheck, highestPossible } = await import('../p2p/block-check.ts');
       network = await createNetwork({
         ...options.network,
         bootNodes: [...spec.bootNodes, ...options.network.bootNodes],
@@ -243,6 +244,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         runtime: chain,
         verifyRange: (root, proof, after) => verifyRange(hashing.blake2_256, root, proof, after),
         pool,
+        reachable: () => highestPossible({ blocks, slotMs: chain.slotMs, clock }),
         checkBlock: blockCheck({
           blocks,
           authorities: (parent) => chain.auraAuthorities(parent),

@@ -1,6 +1,6 @@
 /** What can be known of a block before it is executed. */
-import { slotOf } from '../consensus/aura/slots.ts';
-import { verifySeal } from '../consensus/aura/verify.ts';
+import { slotAt, slotOf } from '../consensus/aura/slots.ts';
+import { MAX_AHEAD_MS, verifySeal } from '../consensus/aura/verify.ts';
 import type { Clock } from '../consensus/ports.ts';
 import type { BlockRef, Blocks } from '../node/client.ts';
 import type { Hashing, Signatures } from '../runtime/host.ts';
@@ -20,7 +20,7 @@ export interface BlockCheckPorts {
 
 export function blockCheck(ports: BlockCheckPorts): BlockCheck {
   const { blocks, authorities, extrinsicsRoot, slotMs, hashing, signatures, clock } = ports;
-  return ({ header, extrinsics }) => {
+  return (header, extrinsics) => {
     const parent = blocks.header(header.parentHash);
     if (parent === undefined) return 'unknown';
     if (header.number !== parent.number + 1) return 'bad';
@@ -30,6 +30,23 @@ export function blockCheck(ports: BlockCheckPorts): BlockCheck {
     const context = { authorities: known, parentSlot: slotOf(parent), slotMs, nowMs, hashing, signatures };
     const verdict = verifySeal(header, context);
     if (verdict.type !== 'valid') return verdict.type === 'future' ? 'future' : 'bad';
+    if (extrinsics === undefined) return 'good';
     return equalBytes(extrinsicsRoot(extrinsics), header.extrinsicsRoot) ? 'good' : 'bad';
   };
+}
+
+/**
+ * The height that no chain can be above by now, since each block takes a slot of its own and none reverts what is final here.
+ * Infinite below the first block, which is the one that says when the chain began.
+ */
+export function highestPossible({
+  blocks,
+  slotMs,
+  clock,
+}: Pick<BlockCheckPorts, 'blocks' | 'slotMs' | 'clock'>): number {
+  const { finalized } = blocks.info();
+  const header = blocks.header(finalized.hash);
+  const slot = header === undefined ? undefined : slotOf(header);
+  if (slot === undefined) return Number.POSITIVE_INFINITY;
+  return finalized.number + Math.max(0, slotAt(clock.now() + MAX_AHEAD_MS, slotMs) - slot);
 }

@@ -2,7 +2,7 @@
 import type { Blocks, ChainEvent } from '../node/client.ts';
 import type { Hashing } from '../runtime/host.ts';
 import { equalBytes } from '../runtime/primitives/bytes.ts';
-import { type Block, block as blockCodec, headerHash } from '../runtime/primitives/header.ts';
+import { type Block, block as blockCodec, type Header, headerHash } from '../runtime/primitives/header.ts';
 import { decode, encode } from '../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../runtime/primitives/scale/io.ts';
 import type { Hash } from '../runtime/primitives/types.ts';
@@ -15,10 +15,14 @@ import type { SyncDriver } from './sync/driver.ts';
 export const MAX_BLOCK_BYTES = 8 * 1024 * 1024;
 
 /**
- * Whether the seal is the author's and the body the header's, so that whoever passes it on cannot be to blame for it.
+ * Whether the seal is the author's and the body (where there is one) the header's, so that whoever passes it on cannot be to
+ * blame for it.
  * `unknown`: the parent is not here. `future`: its slot is not there yet.
  */
-export type BlockCheck = (block: Block) => 'good' | 'bad' | 'unknown' | 'future';
+export type BlockCheck = (
+  header: Header,
+  extrinsics: readonly Uint8Array[] | undefined,
+) => 'good' | 'bad' | 'unknown' | 'future';
 
 export interface BlockPorts {
   readonly blocks: Blocks;
@@ -73,7 +77,7 @@ export class BlockNews {
     const { header } = block;
     const hash = headerHash(hashing, header);
     if (blocks.header(hash) !== undefined) return IGNORE;
-    switch (checkBlock(block)) {
+    switch (checkBlock(header, block.extrinsics)) {
       case 'bad':
         return { type: 'reject', reason: 'a block with a wrong seal or body', cost: FEE.invalidBlock };
       case 'future':
@@ -96,10 +100,14 @@ export class BlockNews {
   }
 
   announced(from: PeerId, message: Uint8Array): void {
-    const { hashing, charge, sync, onBest } = this.#ports;
+    const { blocks, hashing, checkBlock, charge, sync, onBest } = this.#ports;
     try {
       const { header, isBest } = decode(blockAnnounce, message.slice());
       const block = { hash: headerHash(hashing, header), number: header.number };
+      if (blocks.header(block.hash) === undefined && checkBlock(header, undefined) === 'bad') {
+        charge(from, FEE.invalidBlock, 'an announced header has a wrong seal');
+        return;
+      }
       if (isBest === 1) onBest(from, block.hash, block.number);
       sync.take({ type: 'announced', peer: from, block, isBest: isBest === 1 });
     } catch (problem) {

@@ -3,7 +3,7 @@ import { peerIdFromString } from '@libp2p/peer-id';
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr';
 import type { Clock, Log } from '../consensus/ports.ts';
 import { NetworkError } from './errors.ts';
-import type { Host } from './host.ts';
+import { type Host, MAX_PER_RANGE, rangeOf } from './host.ts';
 import type { PeerId, PeerLedger } from './ledger.ts';
 
 export interface DialerOptions {
@@ -12,6 +12,8 @@ export interface DialerOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly wantMore: () => boolean;
+  /** See {@link import('./host.ts').HostOptions}. */
+  readonly privateAddresses: boolean;
 }
 
 const EVERY_MS = 1_000;
@@ -74,8 +76,21 @@ export class Dialer {
     return this.#reserved.has(peer);
   }
 
+  /** A boot node or a reserved peer. */
+  isKept(peer: PeerId): boolean {
+    return this.#targets.get(peer)?.kept ?? false;
+  }
+
   discovered(peer: PeerId, addresses: readonly Multiaddr[]): void {
     if (this.#targets.has(peer) || addresses.length === 0 || this.#targets.size >= MAX_DISCOVERED) return;
+    if (!this.#options.privateAddresses) {
+      // Whoever makes up identities makes them up where it is.
+      const ranges = new Set(addresses.map(rangeOf));
+      let same = 0;
+      for (const target of this.#targets.values())
+        if (target.addresses.some((each) => ranges.has(rangeOf(each)))) same++;
+      if (same >= MAX_PER_RANGE) return;
+    }
     this.#targets.set(peer, { addresses, kept: false, pauseMs: FIRST_PAUSE_MS, notBefore: 0 });
   }
 

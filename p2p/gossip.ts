@@ -37,6 +37,8 @@ export interface GossipPorts {
   readonly prefix: string;
   readonly charge: (peer: PeerId, cost: number, reason: string) => void;
   readonly isBanned: (peer: PeerId) => boolean;
+  /** A message came. */
+  readonly count: () => void;
   readonly now: () => number;
   readonly log: Log;
 }
@@ -52,13 +54,14 @@ export class Gossip {
   }
 
   join(options: RoomOptions): Room {
-    const { host, prefix, charge, isBanned, now, log } = this.#ports;
+    const { host, prefix, charge, count, isBanned, now, log } = this.#ports;
     const { gossip } = host.services;
     const topic = `${prefix}/${options.name}/1`;
     const rates = new LRUCache<PeerId, RateLimit>({ max: MAX_NEIGHBOURS });
     gossip.topicValidators.set(topic, async (source, { data }) => {
       const from = source.toString();
       if (isBanned(from)) return TopicValidatorResult.Ignore;
+      count();
       const rate = rates.get(from) ?? new RateLimit(now, options.perSecond, options.burst);
       rates.set(from, rate);
       if (!rate.take()) {

@@ -3,7 +3,7 @@ import { noise } from '@chainsafe/libp2p-noise';
 import { yamux } from '@chainsafe/libp2p-yamux';
 import { type GossipSub, gossipsub, StrictNoSign } from '@libp2p/gossipsub';
 import { type Identify, identify } from '@libp2p/identify';
-import type { ConnectionGater, Libp2p, PrivateKey, ServiceMap } from '@libp2p/interface';
+import type { ConnectionGater, Libp2p, MultiaddrConnection, PrivateKey, ServiceMap } from '@libp2p/interface';
 import { kadDHT, passthroughMapper, removePrivateAddressesMapper } from '@libp2p/kad-dht';
 import { mdns } from '@libp2p/mdns';
 import { tcp } from '@libp2p/tcp';
@@ -13,7 +13,7 @@ import { createLibp2p, type ServiceFactoryMap } from 'libp2p';
 import type { Hashing } from '../runtime/host.ts';
 import { concatBytes, utf8 } from '../runtime/primitives/bytes.ts';
 import { NetworkError } from './errors.ts';
-import type { PeerLedger } from './ledger.ts';
+import type { PeerId, PeerLedger } from './ledger.ts';
 import { Pinger } from './ping.ts';
 
 export interface HostOptions {
@@ -26,6 +26,8 @@ export interface HostOptions {
   readonly kad: boolean;
   /** Networks of one machine or one house: private addresses are passed on, and many nodes may share one. */
   readonly privateAddresses: boolean;
+  /** Whether the operator named the peer, as a boot node or a reserved one: no limit of an address range is for it. */
+  readonly isNamed: (peer: PeerId) => boolean;
   /** `/<genesis hash>[/<fork id>]`. */
   readonly prefix: string;
   readonly agent: string;
@@ -39,7 +41,8 @@ export interface HostServices extends ServiceMap {
 export type Host = Libp2p<HostServices>;
 
 const MESSAGE_ID = utf8('openledger/gossip');
-const MAX_PER_RANGE = 8;
+/** Connections with one range of addresses. */
+export const MAX_PER_RANGE = 8;
 
 export async function createHost(
   options: HostOptions,
@@ -48,16 +51,29 @@ export async function createHost(
 ): Promise<Host> {
   const { maxPeers, prefix } = options;
   let host: Host | undefined;
+  /** Let in and not gone yet, whether the host lists them already or not. */
+  const admitted = new Set<MultiaddrConnection>();
+  /** Connections with the range of an address; none count on networks of one house. */
+  const inRange = (address: Multiaddr): number => {
+    if (options.privateAddresses || host === undefined) return 0;
+    const range = rangeOf(address);
+    const outbound = host.getConnections().filter(({ direction }) => direction === 'outbound');
+    let count = 0;
+    for (const { remoteAddr } of [...admitted, ...outbound]) if (rangeOf(remoteAddr) === range) count++;
+    return count;
+  };
   const gater: ConnectionGater = {
     denyDialPeer: (peer) => ledger.isBanned(peer.toString()),
     denyDialMultiaddr: () => false,
     denyInboundEncryptedConnection: (peer) => ledger.isBanned(peer.toString()),
-    // One house must not be able to take all places of this node.
-    denyInboundConnection: ({ remoteAddr }) => {
-      if (options.privateAddresses || host === undefined) return false;
-      const range = rangeOf(remoteAddr);
-      const same = host.getConnections().filter((each) => rangeOf(each.remoteAddr) === range);
-      return same.length >= MAX_PER_RANGE;
+    // One house must not be able to take all places of this node. Who it is shows later: those whom the operator named come
+    // in nevertheless, and those who knock at the same moment are counted again then.
+    denyInboundConnection: ({ remoteAddr }) => inRange(remoteAddr) >= 2 * MAX_PER_RANGE,
+    denyInboundUpgradedConnection: (peer, connection) => {
+      if (!options.isNamed(peer.toString()) && inRange(connection.remoteAddr) >= MAX_PER_RANGE) return true;
+      admitted.add(connection);
+      connection.addEventListener('close', () => admitted.delete(connection), { once: true });
+      return false;
     },
   };
   try {
@@ -87,6 +103,9 @@ export async function createHost(
           ignoreDuplicatePublishError: true,
           asyncValidation: true,
           doPX: false,
+          // How many may share an address is decided at the door. Here whoever had been at the same address within an hour
+          // would count, banned or not, until honest peers of that address were no longer listened to.
+          scoreParams: { IPColocationFactorWeight: 0 },
           maxInboundDataLength: options.maxGossip + 4_096,
           maxOutboundBufferSize: 4 * options.maxGossip,
           decodeRpcLimits: {
@@ -121,11 +140,20 @@ export async function createHost(
   }
 }
 
-/** /24 of IPv4, /48 of IPv6. */
+/** /24 of IPv4, /48 of IPv6; an IPv4 address in IPv6's clothes is one of IPv4. */
 export function rangeOf(address: Multiaddr): string {
   const [first] = address.getComponents();
   const value = first?.value ?? '';
-  if (first?.name === 'ip4') return value.split('.').slice(0, 3).join('.');
-  if (first?.name === 'ip6') return value.split(':').slice(0, 3).join(':');
-  return value;
+  const [dotted] = value.match(/\d+\.\d+\.\d+\.\d+$/) ?? [];
+  if (dotted !== undefined) return dotted.split('.').slice(0, 3).join('.');
+  if (first?.name !== 'ip6') return value;
+  const [head = '', tail] = value.toLowerCase().split('::');
+  const left = head === '' ? [] : head.split(':');
+  const right = tail === undefined || tail === '' ? [] : tail.split(':');
+  const zeros = tail === undefined ? 0 : 8 - left.length - right.length;
+  const groups = [...left, ...new Array<string>(Math.max(0, zeros)).fill('0'), ...right];
+  return groups
+    .slice(0, 3)
+    .map((each) => Number.parseInt(each, 16).toString(16))
+    .join(':');
 }

@@ -26,6 +26,8 @@ export const FEE = {
   refused: 10,
   tooFast: 25,
   badTransaction: 10,
+  /** What is not valid here any more, or not yet: a nuisance, not an offence. */
+  staleTransaction: 0.05,
 } as const;
 
 interface Account {
@@ -47,6 +49,9 @@ export class PeerLedger {
     this.#bans = new LRUCache({ max: this.#options.remembered });
   }
 
+  /** Messages that peers have brought, and bans of peers, since the start. */
+  readonly counters = { received: 0, bans: 0 };
+
   /** Says whether the peer is banned by it. */
   charge(peer: PeerId, cost: number): boolean {
     const now = this.#now();
@@ -58,6 +63,7 @@ export class PeerLedger {
     if (account.cost < this.#options.limit) return false;
     this.#accounts.delete(peer);
     this.#bans.set(peer, now + this.#options.banMs);
+    this.counters.bans++;
     return true;
   }
 

@@ -45,6 +45,8 @@ export interface NetworkOptions {
   readonly verifyRange: WarpPorts['verifyRange'];
   readonly pool: NetworkPool;
   readonly checkBlock: BlockCheck;
+  /** No chain can be higher by now than this. */
+  readonly reachable: () => number;
   readonly hashing: Pick<Hashing, 'blake2_256'>;
   readonly signatures: Pick<Signatures, 'verifyEd25519'>;
   readonly clock: Clock;
@@ -85,6 +87,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
   const genesis = toHex(blocks.info().genesisHash).slice(2);
   const prefix = `/${genesis}${forkId === undefined ? '' : `/${forkId}`}`;
   const identity = await loadIdentity(options.keyFile);
+  let network: Network | undefined;
   const host = await createHost(
     {
       identity,
@@ -94,6 +97,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
       mdns: options.mdns,
       kad: options.kad,
       privateAddresses: options.privateAddresses,
+      isNamed: (peer) => network?.isNamed(peer) ?? false,
       prefix,
       agent: options.agent,
       maxGossip: MAX_BLOCK_BYTES,
@@ -101,7 +105,7 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
     ledger,
     hashing,
   );
-  const network = new Network(options, host, ledger, prefix, identity);
+  network = new Network(options, host, ledger, prefix, identity);
   await network.open();
   return network;
 }
@@ -137,11 +141,21 @@ export class Network implements Service, NetworkStatus {
     const { blocks, pool, hashing, clock, log } = options;
     const now = (): number => clock.monotonic();
     const charge = (peer: PeerId, cost: number, reason: string): void => this.#charge(peer, cost, reason);
+    const count = (): void => {
+      ledger.counters.received++;
+    };
     const peers = this.#peers;
-    this.#gossip = new Gossip({ host, prefix, charge, isBanned: (peer) => ledger.isBanned(peer), now, log });
-    this.#dialer = new Dialer({ host, ledger, clock, log, wantMore: () => peers.size < options.maxPeers / 2 });
+    this.#gossip = new Gossip({ host, prefix, charge, count, isBanned: (peer) => ledger.isBanned(peer), now, log });
+    this.#dialer = new Dialer({
+      host,
+      ledger,
+      clock,
+      log,
+      wantMore: () => peers.size < options.maxPeers / 2,
+      privateAddresses: options.privateAddresses,
+    });
 
-    const ports = { libp2p: host, charge, now, log };
+    const ports = { libp2p: host, charge, count, now, log };
     const announces = new Notifications(
       {
         name: `${prefix}/block-announces/1`,
@@ -192,6 +206,7 @@ export class Network implements Service, NetworkStatus {
       mode: options.sync,
       blocks,
       chain: options.chain,
+      reachable: options.reachable,
       importer: options.importer,
       states: options.states,
       runtime: options.runtime,
@@ -204,6 +219,7 @@ export class Network implements Service, NetworkStatus {
         for (const [id, { role: theirs, best }] of peers) if (theirs !== 'LIGHT') yield { id, best };
       },
       charge,
+      count,
       drop: (peer, reason) => {
         log('warn', `a peer is left: ${reason}`, { peer });
         this.#leave(peer);
@@ -372,6 +388,16 @@ export class Network implements Service, NetworkStatus {
 
   reservedPeers(): readonly string[] {
     return this.#dialer.reserved();
+  }
+
+  /** Messages that peers have brought, and bans of peers, since the start. */
+  traffic(): { readonly received: number; readonly bans: number } {
+    return this.#ledger.counters;
+  }
+
+  /** Whether the operator named it, as a boot node or a reserved peer. */
+  isNamed(peer: PeerId): boolean {
+    return this.#dialer.isKept(peer);
   }
 
   isBanned(peer: PeerId): boolean {

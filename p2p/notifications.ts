@@ -27,12 +27,16 @@ export interface NotificationProtocol {
 export interface NotificationPorts {
   readonly libp2p: Libp2p;
   readonly charge: (peer: PeerId, cost: number, reason: string) => void;
+  /** A message came. */
+  readonly count: () => void;
   readonly now: () => number;
   readonly log: Log;
 }
 
 const MAX_HANDSHAKE = 1_024;
 const HANDSHAKE_MS = 10_000;
+/** Against the rate a large message counts as several of this size. */
+const BYTES_PER_MESSAGE = 65_536;
 /** Bytes that a slow peer lets wait; what comes beyond is not sent to it. */
 const MAX_BUFFERED = 2 * 1024 * 1024;
 
@@ -135,7 +139,7 @@ export class Notifications {
   }
 
   #accept(stream: Stream, connection: Connection): void {
-    const { charge, now } = this.#ports;
+    const { charge, count, now } = this.#ports;
     const protocol = this.#protocol;
     const id = connection.remotePeer.toString();
     const rate = new RateLimit(now, protocol.perSecond, protocol.burst);
@@ -148,6 +152,7 @@ export class Notifications {
       max: protocol.maxMessage,
       onFrame: async (frame) => {
         if (stream.status !== 'open') return;
+        count();
         if (!shaken) {
           clearTimeout(late);
           if (frame.length > MAX_HANDSHAKE || !protocol.onHandshake(id, frame)) {
@@ -162,7 +167,7 @@ export class Notifications {
           stream.send(encodeFrame(protocol.handshake()));
           return;
         }
-        if (!rate.take()) {
+        if (!rate.take(1 + Math.floor(frame.length / BYTES_PER_MESSAGE))) {
           charge(id, FEE.tooFast, `too many messages on ${protocol.name}`);
           return;
         }

@@ -20,6 +20,8 @@ export interface RequestProtocol {
 export interface RequestPorts {
   readonly libp2p: Libp2p;
   readonly charge: (peer: PeerId, cost: number, reason: string) => void;
+  /** A message came. */
+  readonly count: () => void;
   readonly now: () => number;
   readonly log: Log;
 }
@@ -94,7 +96,7 @@ export class Requests {
 
   #serve(stream: Stream, connection: Connection): void {
     const { name, maxRequest, timeoutMs, perSecond, burst } = this.#protocol;
-    const { charge, now } = this.#ports;
+    const { charge, count, now } = this.#ports;
     const id = connection.remotePeer.toString();
     const rate = this.#rates.get(id) ?? new RateLimit(now, perSecond, burst);
     this.#rates.set(id, rate);
@@ -105,6 +107,7 @@ export class Requests {
     listenFrames(stream, {
       max: maxRequest,
       onFrame: async (frame) => {
+        count();
         if (asked) {
           charge(id, FEE.malformed, `two requests in one stream of ${name}`);
           return;

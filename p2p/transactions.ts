@@ -36,6 +36,7 @@ export interface TransactionPorts {
 }
 
 const COLLECT_MS = 50;
+const AT_ONCE = 64;
 const REMEMBERED = 50_000;
 const MAX_WAITING = 20_000;
 /** What no block took for so long may have been lost on the way: it is told again, then after twice the time, and so on. */
@@ -77,12 +78,9 @@ export class Transactions {
   async told(from: PeerId, message: Uint8Array): Promise<void> {
     const verdict = await this.#take(from, message, false);
     if (verdict.type === 'reject') this.#ports.charge(from, verdict.cost, verdict.reason);
-    else if (verdict.type === 'ignore' && verdict.cost !== undefined) {
-      this.#ports.charge(from, verdict.cost, 'transactions that are not valid');
-    }
   }
 
-  async #take(_from: PeerId, message: Uint8Array, gossip: boolean): Promise<Verdict> {
+  async #take(from: PeerId, message: Uint8Array, gossip: boolean): Promise<Verdict> {
     const { pool, hashing, isMajorSyncing } = this.#ports;
     if (isMajorSyncing()) return IGNORE;
     let list: readonly Uint8Array[];
@@ -93,8 +91,8 @@ export class Transactions {
       return { type: 'reject', reason: `malformed transactions: ${problem.message}`, cost: FEE.malformed };
     }
     let taken = 0;
-    let bad = 0;
-    for (const view of list) {
+    let cost = 0;
+    const submit = async (view: Uint8Array): Promise<void> => {
       const extrinsic = view.slice();
       if (gossip) this.#heard.set(toHex(hashing.blake2_256(extrinsic)), true);
       try {
@@ -102,12 +100,15 @@ export class Transactions {
         taken++;
       } catch (problem) {
         if (!(problem instanceof PoolError)) throw problem;
-        // What is stale here may have been valid where it was sent: a nuisance, not an offence.
-        if (problem.code === 'INVALID') bad++;
+        if (problem.code === 'INVALID') cost += problem.passing ? FEE.staleTransaction : FEE.badTransaction;
       }
-    }
-    if (taken > 0) return ACCEPT;
-    return bad > 0 ? { type: 'ignore', cost: Math.min(bad * FEE.badTransaction, FEE.malformed) } : IGNORE;
+    };
+    // Some at a time: their signatures are checked together, and one peer does not fill the way into the pool.
+    for (let at = 0; at < list.length; at += AT_ONCE) await Promise.all(list.slice(at, at + AT_ONCE).map(submit));
+    cost = Math.min(Math.floor(cost), FEE.malformed);
+    // One good transaction does not pay for the others.
+    if (cost > 0) this.#ports.charge(from, cost, 'transactions that are not valid');
+    return taken > 0 ? ACCEPT : IGNORE;
   }
 
   #tell(): void {

@@ -130,6 +130,8 @@ export class Metrics {
     gauge('future_transactions_number', 'Transactions that wait for others', () => client.pool.status().future);
     gauge('sub_libp2p_peers_count', 'Peers that this node speaks with', () => network.peers().length);
     gauge('sub_libp2p_is_major_syncing', '1 while the node is far behind', () => Number(network.isMajorSyncing()));
+    counter('sub_libp2p_messages_received', 'Messages that peers have brought', () => network.traffic().received);
+    counter('sub_libp2p_peers_banned', 'Peers that were banned for what they sent', () => network.traffic().bans);
     gauge('finality_grandpa_round', 'Round of the vote', () => rounds()?.best.round);
     gauge('finality_grandpa_set_id', 'Set of voters', () => rounds()?.setId);
     gauge(

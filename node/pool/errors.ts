@@ -29,9 +29,19 @@ export const invalidText = (reason: InvalidTransaction): string =>
 const unknownText = (reason: UnknownTransaction): string =>
   reason.type === 'Custom' ? `Custom(${reason.value})` : reason.type;
 
+/** Reasons that depend on the state, and so on the block that a node is at. */
+const PASSING: ReadonlySet<InvalidTransaction['type']> = new Set([
+  'Payment',
+  'Future',
+  'Stale',
+  'AncientBirthBlock',
+  'ExhaustsResources',
+  'Custom',
+]);
+
 export const invalidError = (error: TransactionValidityError): PoolError =>
   error.type === 'Invalid'
-    ? new PoolError('INVALID', 1010, 'Invalid Transaction', invalidText(error.value))
+    ? new PoolError('INVALID', 1010, 'Invalid Transaction', invalidText(error.value), PASSING.has(error.value.type))
     : new PoolError('UNKNOWN_VALIDITY', 1011, 'Unknown Transaction Validity', unknownText(error.value));
 
 export const bannedError = (): PoolError =>

@@ -45,6 +45,8 @@ export interface ChainSyncPorts {
   readonly prefix: string;
   readonly mode: 'full' | 'warp';
   readonly blocks: Blocks;
+  /** No chain can be higher by now than this. */
+  readonly reachable: () => number;
   readonly chain: SyncedChain;
   readonly importer: BlockImport;
   readonly states: States & StateRanges;
@@ -57,6 +59,7 @@ export interface ChainSyncPorts {
   /** Full nodes that are connected. */
   readonly peers: () => Iterable<{ readonly id: PeerId; readonly best: BlockRef }>;
   readonly charge: (peer: PeerId, cost: number, reason: string) => void;
+  readonly count: () => void;
   readonly drop: (peer: PeerId, reason: string) => void;
 }
 
@@ -79,7 +82,7 @@ export class ChainSync {
   constructor(ports: ChainSyncPorts) {
     this.#ports = ports;
     const { prefix, blocks, chain, states, runtime, clock, log, charge } = ports;
-    const wire = { libp2p: ports.host, charge, now: () => clock.monotonic(), log };
+    const wire = { libp2p: ports.host, charge, count: ports.count, now: () => clock.monotonic(), log };
     const proofs = { blocks, states, runtime, authoritySet: chain.authoritySet };
     /** Whoever asks what is no request pays for it. */
     const asked =
@@ -146,6 +149,7 @@ export class ChainSync {
     };
     this.blocks = new SyncDriver({
       blocks,
+      reachable: ports.reachable,
       importer: ports.importer,
       hashing: ports.hashing,
       clock,
@@ -174,6 +178,7 @@ export class ChainSync {
 
   /** Best height that there is to get to. */
   target(): number | undefined {
+    if (this.#warp === undefined) return this.blocks.target();
     let target: number | undefined;
     for (const { best } of this.#ports.peers()) if (target === undefined || best.number > target) target = best.number;
     return target;

@@ -13,6 +13,8 @@ import { type FailureReason, type SyncEffect, type SyncEvent, SyncMachine } from
 
 export interface SyncPorts {
   readonly blocks: Blocks;
+  /** No chain can be higher by now than this. */
+  readonly reachable: () => number;
   readonly importer: BlockImport;
   readonly hashing: Pick<Hashing, 'blake2_256'>;
   readonly clock: Clock;
@@ -33,11 +35,12 @@ export class SyncDriver {
 
   constructor(ports: SyncPorts) {
     this.#ports = ports;
-    const { blocks, clock } = ports;
+    const { blocks, reachable, clock } = ports;
     const chain = {
       info: () => blocks.info(),
       hashOf: (number: number) => blocks.hashOf(number),
       has: (hash: Parameters<Blocks['header']>[0]) => blocks.header(hash) !== undefined,
+      reachable,
     };
     this.#machine = new SyncMachine(chain, () => clock.monotonic());
   }

@@ -9,12 +9,16 @@ import { GRANDPA_ENGINE } from '../../runtime/primitives/header.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
 import { FEE, type PeerId } from '../ledger.ts';
 import type { BlockData, BlockRequest } from '../protocols/sync.ts';
+import { Distance, FAR } from './distance.ts';
+import { flawOf, MAX_ANCESTORS, type Range, requestOf, type Task, type Wanted } from './tasks.ts';
 
 /** What sync has to know of the chain of this node. */
 export interface ChainView {
   info(): ChainInfo;
   hashOf(number: number): Hash | undefined;
   has(hash: Hash): boolean;
+  /** No chain can be higher by now than this: slots are what heights are made of. */
+  reachable(): number;
 }
 
 export type FailureReason = 'timeout' | 'closed' | 'malformed';
@@ -50,18 +54,17 @@ export type SyncEffect =
 
 const RANGE = 64;
 const MAX_RANGES = 12;
-/** A peer this far ahead is followed by ranges, below by hashes. */
-const FAR = 16;
-const MAX_ANCESTORS = 128;
 const MAX_WANTED = 256;
+/** Blocks that only one peer has spoken of. */
+const MAX_WANTED_BY_ONE = 32;
+/** The ranges wait for the first one: when it is so late, another peer is asked too. */
+const LATE_MS = 4_000;
+/** Requests in a row that a peer may leave unanswered. */
+const MAX_SILENT = 4;
 const BACKOFF_MS = 3_000;
 const WANTED_MS = 30_000;
 /** Announced blocks mostly come by themselves: they are asked for when they have not after so long. */
 const GRACE_MS = 250;
-
-const ALL = { header: true, body: true, justifications: true };
-const HEADER_ONLY = { header: true, body: false, justifications: false };
-const PROOFS = { header: true, body: false, justifications: true };
 
 interface Peer {
   best: BlockRef;
@@ -72,30 +75,11 @@ interface Peer {
   forked: boolean;
   busy: boolean;
   restUntil: number;
+  /** It was asked for blocks that it claims to have and did not send them: what it says counts again when it does. */
+  doubtful: boolean;
+  /** Requests in a row that it has not answered. */
+  silent: number;
 }
-
-interface Range {
-  readonly start: number;
-  readonly count: number;
-  state: 'wanted' | 'asked' | 'ready' | 'importing';
-  peer: PeerId | undefined;
-  blocks: readonly BlockData[];
-}
-
-interface Wanted {
-  readonly block: BlockRef;
-  readonly peers: Set<PeerId>;
-  asked: boolean;
-  /** How many ancestors to ask for along with it. */
-  depth: number;
-  readonly since: number;
-}
-
-type Task =
-  | { readonly type: 'probe'; readonly number: number }
-  | { readonly type: 'range'; readonly range: Range }
-  | { readonly type: 'block'; readonly key: string; readonly wanted: Wanted }
-  | { readonly type: 'proofs'; readonly from: number };
 
 interface Asked {
   readonly peer: PeerId;
@@ -113,6 +97,7 @@ interface Importing {
 export class SyncMachine {
   readonly #chain: ChainView;
   readonly #now: () => number;
+  readonly #distance: Distance;
   readonly #peers = new Map<PeerId, Peer>();
   readonly #asked = new Map<number, Asked>();
   readonly #importing = new Map<number, Importing>();
@@ -131,16 +116,27 @@ export class SyncMachine {
   constructor(chain: ChainView, now: () => number) {
     this.#chain = chain;
     this.#now = now;
+    this.#distance = new Distance(now);
   }
 
+  /** The height that there is to get to, as far as peers can be believed. */
   target(): number | undefined {
+    const reachable = this.#chain.reachable();
     let target: number | undefined;
-    for (const { best } of this.#peers.values()) if (target === undefined || best.number > target) target = best.number;
+    for (const { best, doubtful } of this.#peers.values()) {
+      if (doubtful || best.number > reachable) continue;
+      if (target === undefined || best.number > target) target = best.number;
+    }
     return target;
   }
 
   isMajorSyncing(): boolean {
-    return this.#ranges.length > 0 && (this.target() ?? 0) > this.#chain.info().best.number + FAR;
+    if (!this.#isAheadFar()) return false;
+    return this.#distance.credible || this.#ranges.some(({ state }) => state === 'importing');
+  }
+
+  #isAheadFar(): boolean {
+    return (this.target() ?? 0) > this.#chain.info().best.number + FAR;
   }
 
   /** Effects are to be carried out in order. */
@@ -148,6 +144,7 @@ export class SyncMachine {
     this.#effects = [];
     this.#take(event);
     this.#schedule();
+    if (this.#isAheadFar()) this.#distance.claimed();
     return this.#effects;
   }
 
@@ -161,6 +158,8 @@ export class SyncMachine {
           forked: false,
           busy: false,
           restUntil: 0,
+          doubtful: false,
+          silent: 0,
         });
         this.#wantNear(event.peer, event.best);
         return;
@@ -205,7 +204,7 @@ export class SyncMachine {
     for (const [request, asked] of this.#asked) {
       if (asked.peer !== id) continue;
       this.#asked.delete(request);
-      this.#giveBack(asked.task);
+      this.#giveBack(asked);
     }
     for (const [key, wanted] of this.#wanted) {
       wanted.peers.delete(id);
@@ -214,8 +213,8 @@ export class SyncMachine {
     if (this.#behind?.peer === id) this.#behind = undefined;
   }
 
-  #giveBack(task: Task): void {
-    if (task.type === 'range' && task.range.state === 'asked') {
+  #giveBack({ peer, task }: Asked): void {
+    if (task.type === 'range' && task.range.state === 'asked' && task.range.peer === peer) {
       task.range.state = 'wanted';
       task.range.peer = undefined;
     } else if (task.type === 'block') task.wanted.asked = false;
@@ -246,9 +245,15 @@ export class SyncMachine {
       known.peers.add(id);
       return;
     }
-    if (this.#wanted.size >= MAX_WANTED) return;
+    if (this.#wanted.size >= MAX_WANTED || this.#wantedOnlyOf(id) >= MAX_WANTED_BY_ONE) return;
     const depth = Math.min(MAX_ANCESTORS, Math.max(1, block.number - best.number));
     this.#wanted.set(key, { block, peers: new Set([id]), asked: false, depth, since: this.#now() });
+  }
+
+  #wantedOnlyOf(id: PeerId): number {
+    let count = 0;
+    for (const { peers } of this.#wanted.values()) if (peers.size === 1 && peers.has(id)) count++;
+    return count;
   }
 
   #expire(): void {
@@ -263,6 +268,10 @@ export class SyncMachine {
       if (peer.forked && this.#chain.has(peer.best.hash)) peer.forked = false;
       if (!peer.forked && peer.best.number > own) this.#wantNear(id, peer.best);
     }
+  }
+
+  #drop(peer: PeerId, reason: string): void {
+    this.#effects.push({ type: 'drop', peer, reason });
   }
 
   #charge(peer: PeerId, cost: number, reason: string): void {
@@ -296,21 +305,29 @@ export class SyncMachine {
   #failed(id: number, reason: FailureReason): void {
     const asked = this.#close(id);
     if (asked === undefined) return;
-    this.#giveBack(asked.task);
+    this.#giveBack(asked);
     this.#rest(asked.peer);
+    const peer = this.#peers.get(asked.peer);
+    if (peer !== undefined && reason !== 'closed') {
+      peer.doubtful = true;
+      peer.silent++;
+    }
     const cost = { timeout: FEE.slowResponse, closed: FEE.refused, malformed: FEE.badResponse }[reason];
     this.#charge(asked.peer, cost, `a request for blocks failed: ${reason}`);
     if (asked.task.type === 'block') asked.task.wanted.peers.delete(asked.peer);
     if (asked.task.type === 'proofs') this.#behind = undefined;
+    if (peer?.silent === MAX_SILENT) this.#drop(asked.peer, 'it does not answer');
   }
 
   #response(id: number, blocks: readonly BlockData[]): void {
     const asked = this.#close(id);
     if (asked === undefined) return;
+    const answering = this.#peers.get(asked.peer);
+    if (answering !== undefined) answering.silent = 0;
     const flaw = flawOf(blocks, asked.request);
     if (flaw !== undefined) {
       this.#charge(asked.peer, FEE.badResponse, flaw);
-      this.#giveBack(asked.task);
+      this.#giveBack(asked);
       this.#rest(asked.peer);
       return;
     }
@@ -337,6 +354,7 @@ export class SyncMachine {
     if (block === undefined) {
       this.#charge(id, FEE.refused, 'a block that it claimed to have was not sent');
       peer.search = undefined;
+      peer.doubtful = true;
       this.#rest(id);
       return;
     }
@@ -348,7 +366,7 @@ export class SyncMachine {
       search.high = number - 1;
       search.step *= 2;
       if (number <= this.#chain.info().finalized.number) {
-        this.#effects.push({ type: 'drop', peer: id, reason: 'its chain leaves out a block that is final here' });
+        this.#drop(id, 'its chain leaves out a block that is final here');
         return;
       }
     }
@@ -365,25 +383,19 @@ export class SyncMachine {
       const peer = this.#peers.get(id);
       const before = this.#chain.info().finalized;
       // Whatever it claimed: it does not have them.
-      if (peer !== undefined && peer.best.number >= range.start) peer.best = { ...before, number: range.start - 1 };
+      if (peer !== undefined) {
+        peer.doubtful = true;
+        if (peer.best.number >= range.start) peer.best = { ...before, number: range.start - 1 };
+      }
       this.#charge(id, FEE.slowResponse, 'blocks that it claimed to have were not sent');
       this.#rest(id);
       return;
     }
     const at = this.#ranges.indexOf(range);
-    const filled: Range = { start: range.start, count: blocks.length, state: 'ready', peer: id, blocks };
+    const { start, askedAt } = range;
+    const filled: Range = { start, count: blocks.length, state: 'ready', peer: id, askedAt, blocks };
     const rest: Range[] =
-      blocks.length < range.count
-        ? [
-            {
-              start: range.start + blocks.length,
-              count: range.count - blocks.length,
-              state: 'wanted',
-              peer: undefined,
-              blocks: [],
-            },
-          ]
-        : [];
+      blocks.length < range.count ? [newRange(start + blocks.length, range.count - blocks.length)] : [];
     this.#ranges.splice(at, 1, filled, ...rest);
   }
 
@@ -391,6 +403,8 @@ export class SyncMachine {
     wanted.asked = false;
     if (blocks.length === 0) {
       wanted.peers.delete(id);
+      if (wanted.peers.size === 0) this.#wanted.delete(key);
+      this.#charge(id, FEE.slowResponse, 'a block that it spoke of was not sent');
       return;
     }
     const unknown = blocks.filter(({ hash }) => !this.#chain.has(hash)).reverse();
@@ -446,9 +460,11 @@ export class SyncMachine {
     this.#importing.delete(id);
     const { range, peer, keys } = importing;
     for (const key of keys) this.#arriving.delete(key);
+    if (range !== undefined && taken > 0) this.#distance.progressed();
     this.#ranges = this.#ranges.filter((each) => each !== range);
     if (result === undefined) {
       const from = this.#peers.get(peer);
+      if (from !== undefined) from.doubtful = false;
       if (from !== undefined && (from.common ?? -1) < importing.last.number) {
         from.common = importing.last.number;
         from.search = undefined;
@@ -506,6 +522,7 @@ export class SyncMachine {
     if (task.type === 'range') {
       task.range.state = 'asked';
       task.range.peer = id;
+      task.range.askedAt = this.#now();
     } else if (task.type === 'block') task.wanted.asked = true;
     const number = this.#nextId++;
     this.#asked.set(number, { peer: id, task, request });
@@ -567,52 +584,24 @@ export class SyncMachine {
     if (common < this.#base) return undefined;
     const open = this.#ranges.find(({ state, start }) => state === 'wanted' && start <= best.number);
     if (open !== undefined) return { type: 'range', range: open };
+    const first = this.#ranges[0];
+    if (first?.state === 'asked' && this.#now() - first.askedAt > LATE_MS && first.start <= best.number) {
+      return { type: 'range', range: first };
+    }
     if (this.#ranges.length >= MAX_RANGES || this.#cursor > best.number) return undefined;
     const count = Math.min(RANGE, best.number - this.#cursor + 1);
-    const range: Range = { start: this.#cursor, count, state: 'wanted', peer: undefined, blocks: [] };
+    const range = newRange(this.#cursor, count);
     this.#cursor += count;
     this.#ranges.push(range);
     return { type: 'range', range };
   }
 }
 
-function requestOf(task: Task): BlockRequest {
-  switch (task.type) {
-    case 'probe':
-      return { fields: HEADER_ONLY, from: { type: 'number', number: task.number }, direction: 'ascending', max: 1 };
-    case 'range': {
-      const { start, count } = task.range;
-      return { fields: ALL, from: { type: 'number', number: start }, direction: 'ascending', max: count };
-    }
-    case 'block': {
-      const { block, depth } = task.wanted;
-      return { fields: ALL, from: { type: 'hash', hash: block.hash }, direction: 'descending', max: depth };
-    }
-    case 'proofs':
-      return {
-        fields: PROOFS,
-        from: { type: 'number', number: task.from },
-        direction: 'ascending',
-        max: MAX_ANCESTORS,
-      };
-  }
-}
-
-/** Why the blocks are not an answer to the request; undefined when they are one, be it a short or empty one. */
-function flawOf(blocks: readonly BlockData[], { from, direction, fields, max }: BlockRequest): string | undefined {
-  const first = blocks[0];
-  if (first === undefined) return undefined;
-  if (blocks.length > max) return 'more blocks than asked for';
-  if (from.type === 'hash' && !equalBytes(first.hash, from.hash)) return 'another block than asked for';
-  if (from.type === 'number' && first.header?.number !== from.number) return 'another height than asked for';
-  for (const [i, { header, body }] of blocks.entries()) {
-    if (header === undefined) return 'a block without its header';
-    if (fields.body && body === undefined) return 'a block without its body';
-    const before = blocks[i - 1];
-    if (before === undefined) continue;
-    const [parent, child] = direction === 'ascending' ? [before, blocks[i]!] : [blocks[i]!, before];
-    if (!equalBytes(child.header!.parentHash, parent.hash)) return 'blocks that do not follow each other';
-    if (child.header!.number !== parent.header!.number + 1) return 'heights that do not follow each other';
-  }
-  return undefined;
-}
+const newRange = (start: number, count: number): Range => ({
+  start,
+  count,
+  state: 'wanted',
+  peer: undefined,
+  askedAt: 0,
+  blocks: [],
+});

@@ -3,7 +3,7 @@ import t from 'tap';
 import { uniforms } from '../../gpu-worker/attribution/seeded.ts';
 import { type Behaviour, SyncWorld, type WorldOptions } from './sync-world.ts';
 
-const BAD: readonly Behaviour[] = ['slow', 'boasting', 'pruned', 'forking', 'garbling', 'inventing'];
+const BAD: readonly Behaviour[] = ['slow', 'boasting', 'silent', 'pruned', 'forking', 'garbling', 'inventing'];
 
 function optionsOf(seed: number): WorldOptions {
   const next = uniforms(BigInt(seed) * 7919n);
@@ -96,4 +96,49 @@ t.test('a chain that contradicts finality is left', async (test) => {
   world.run(60_000, () => peer!.dropped);
   test.ok(peer!.dropped);
   test.ok(peer!.cost < 1_000, `it may have begun alone, and is not banned: it paid ${peer!.cost}`);
+});
+
+t.test('heights that nobody can show keep a node from nothing', async (test) => {
+  for (const behaviour of ['boasting', 'silent'] as const) {
+    for (const fresh of [true, false]) {
+      const behaviours = [behaviour, behaviour, behaviour, 'honest'] as const;
+      const world = new SyncWorld({ seed: 17n, behaviours, blocks: 300, own: 300, churn: false, growth: fresh });
+      // Where blocks come in every slot, no chain can be thousands above; where all had stood still, one could.
+      const began = world.chain.best.ref.number;
+      let syncing = 0;
+      for (let second = 0; second < 1_200; second++) {
+        if (fresh) world.chain.limit = began + Math.floor(second / 3) + 10;
+        world.boast();
+        world.run(1_000, () => false);
+        if (world.machine.isMajorSyncing()) syncing++;
+      }
+      const most = fresh ? 0 : 32;
+      test.ok(syncing <= most, `a ${behaviour} peer: ${syncing} s of 1200 on a ${fresh ? 'fresh' : 'stale'} head`);
+      if (fresh) test.ok(world.head.ref.number - world.chain.best.ref.number <= 2, 'the node follows its honest peer');
+      test.equal(world.peers[3]!.dropped, false);
+    }
+  }
+});
+
+t.test('a node that is behind says so for as long as it comes nearer', async (test) => {
+  const world = new SyncWorld({
+    seed: 19n,
+    behaviours: ['silent', 'honest'],
+    blocks: 3_000,
+    own: 0,
+    churn: false,
+    growth: false,
+  });
+  test.notOk(world.machine.isMajorSyncing(), 'nobody is there yet');
+  let notSyncing = 0;
+  const done = (): boolean => world.chain.best.ref.number > 3_000 - 17;
+  world.run(2_500, done);
+  while (!done() && world.now < 600_000) {
+    if (!world.machine.isMajorSyncing()) notSyncing++;
+    world.run(100, done);
+  }
+  test.ok(done(), 'a peer that never answers is passed by');
+  test.equal(notSyncing, 0);
+  world.run(60_000, () => false);
+  test.notOk(world.machine.isMajorSyncing(), 'and it is over when it is there');
 });

@@ -24,6 +24,8 @@ export type Behaviour =
   | 'slow'
   /** Claims heights that it has no blocks for. */
   | 'boasting'
+  /** The same, and it answers nothing at all. */
+  | 'silent'
   /** Has only the newer blocks. */
   | 'pruned'
   /** Follows a fork that others left. */
@@ -71,6 +73,8 @@ export class FakeChain implements ChainView {
   finalized: FakeBlock;
   readonly genesis: FakeBlock;
   imported = 0;
+  /** What slots allow. */
+  limit = Number.POSITIVE_INFINITY;
 
   constructor(genesis: FakeBlock, head: FakeBlock) {
     this.genesis = genesis;
@@ -89,6 +93,10 @@ export class FakeChain implements ChainView {
 
   has(hash: Hash): boolean {
     return this.known.has(toHex(hash));
+  }
+
+  reachable(): number {
+    return this.limit;
   }
 
   import(block: FakeBlock): ImportResult {
@@ -185,8 +193,12 @@ export class SyncWorld {
         const [a, b] = [this.#agenda[i]!, this.#agenda[first]!];
         if (a.at < b.at || (a.at === b.at && a.order < b.order)) first = i;
       }
-      const [job] = this.#agenda.splice(first, 1);
-      if (job === undefined || job.at > end) return until();
+      const job = this.#agenda[first];
+      if (job === undefined || job.at > end) {
+        this.now = end;
+        return until();
+      }
+      this.#agenda.splice(first, 1);
       this.now = job.at;
       job.run();
     }
@@ -194,7 +206,7 @@ export class SyncWorld {
   }
 
   #claims(peer: FakePeer): BlockRef {
-    if (peer.behaviour !== 'boasting') return peer.head.ref;
+    if (peer.behaviour !== 'boasting' && peer.behaviour !== 'silent') return peer.head.ref;
     return { hash: asHash(new Uint8Array(32).fill(0xee)), number: this.head.ref.number + 5_000 };
   }
 
@@ -202,6 +214,17 @@ export class SyncWorld {
     if (peer.connected || peer.dropped || peer.cost >= LIMIT) return;
     peer.connected = true;
     this.step({ type: 'connected', peer: peer.id, best: this.#claims(peer) });
+  }
+
+  /** Whoever claims heights that it has no blocks for says so again, and comes back when it was left. */
+  boast(): void {
+    for (const peer of this.peers) {
+      if (peer.behaviour !== 'boasting' && peer.behaviour !== 'silent') continue;
+      if (peer.cost >= LIMIT) continue;
+      peer.dropped = false;
+      if (!peer.connected) this.#connect(peer);
+      else this.step({ type: 'announced', peer: peer.id, block: this.#claims(peer), isBest: true });
+    }
   }
 
   #disconnect(peer: FakePeer): void {
@@ -270,7 +293,7 @@ export class SyncWorld {
     peer.asked++;
     this.outstanding++;
     this.mostOutstanding = Math.max(this.mostOutstanding, this.outstanding);
-    const late = peer.behaviour === 'slow' && this.#next() < 0.5;
+    const late = peer.behaviour === 'silent' || (peer.behaviour === 'slow' && this.#next() < 0.5);
     const delay = late ? TIMEOUT_MS : 20 + this.#next() * (peer.behaviour === 'slow' ? 8_000 : 200);
     this.#at(delay, () => {
       this.outstanding--;

@@ -290,6 +290,7 @@ export function fakeContext(chain: FakeChain): RpcContext & { readonly faults: s
     peers: () => [{ peerId: '12D3KooWOther', roles: 'FULL', best: chain.best }],
     isMajorSyncing: () => false,
     syncTarget: () => 9,
+    traffic: () => ({ received: 0, bans: 0 }),
     addReservedPeer: async (address) => {
       if (!address.startsWith('/')) throw new Error('not a multiaddress');
       reserved.add(address);
