@@ -20,6 +20,7 @@ export function listenFrames(stream: Stream, { max, onFrame, onEnd }: FrameListe
   const reader = new FrameReader(max);
   let pending = 0;
   let paused = false;
+  let over = false;
   let ended = false;
   let turn: Promise<void> = Promise.resolve();
   const end = (problem: Error | undefined): void => {
@@ -51,6 +52,7 @@ export function listenFrames(stream: Stream, { max, onFrame, onEnd }: FrameListe
       broke(problem);
       return;
     }
+    if (over) queueMicrotask(finish);
     if (pending >= MAX_PENDING && !paused && stream.readStatus === 'readable') {
       paused = true;
       try {
@@ -62,8 +64,17 @@ export function listenFrames(stream: Stream, { max, onFrame, onEnd }: FrameListe
   });
   const cut = (): Error | undefined =>
     reader.complete ? undefined : new NetworkError('MALFORMED', 'the stream ended within a frame');
-  stream.addEventListener('remoteCloseWrite', () => end(cut()));
+  /**
+   * Yamux tells of the end of a stream before it hands over what came in the same frame, and what is held back while reading is
+   * paused comes later still: only when nothing waits is it over.
+   */
+  const finish = (): void => {
+    over = true;
+    if (stream.readBufferLength === 0) end(cut());
+  };
+  stream.addEventListener('end', () => queueMicrotask(finish));
   stream.addEventListener('close', ({ error }) => end(error ?? cut()));
+  if (stream.readableEnded) queueMicrotask(finish);
 }
 
 /** Sends a frame of any size, waiting for the other side to take it. */
