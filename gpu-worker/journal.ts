@@ -46,23 +46,74 @@ export type JournaledVerdict = Infer<typeof verdict>;
 const storedCheckpoint = struct({ losses: bytes(), state: bytes() });
 
 type File = { readonly hash: Hash; readonly bytes: Uint8Array };
+type Put = { readonly type: 'put'; readonly key: string; readonly value: Uint8Array };
 
 const width = (value: bigint | number): string => BigInt(value).toString(16).padStart(16, '0');
 const groupOf = (kind: 'receipt' | 'said', session: bigint, adapter: number | bigint): string =>
   `${kind}/${width(session)}/${width(adapter)}/`;
 
+/** The journal cannot be written to any more; whoever used it has to begin again from what it holds. */
+export class JournalError extends Error {
+  readonly code: 'DISK_FULL' | 'WRITE_FAILED';
+  constructor(directory: string, cause: Error) {
+    const full = /no space left|disk quota exceeded/i.test(cause.message);
+    super(
+      full
+        ? `the disk with the journal at ${directory} is full`
+        : `the journal at ${directory} cannot be written to: ${cause.message}`,
+      { cause },
+    );
+    this.code = full ? 'DISK_FULL' : 'WRITE_FAILED';
+  }
+}
+
 export class WorkerJournal {
   readonly #database: Level<string, Uint8Array>;
+  readonly #directory: string;
+  readonly #broken = new AbortController();
 
-  private constructor(database: Level<string, Uint8Array>) {
+  private constructor(database: Level<string, Uint8Array>, directory: string) {
     this.#database = database;
+    this.#directory = directory;
+  }
+
+  /** Aborted with a {@link JournalError} by the first write that fails: what LevelDB appends behind it may not be found again. */
+  get broken(): AbortSignal {
+    return this.#broken.signal;
+  }
+
+  async #write(body: () => Promise<void>): Promise<void> {
+    this.#broken.signal.throwIfAborted();
+    try {
+      await body();
+    } catch (cause) {
+      const error = new JournalError(this.#directory, cause as Error);
+      this.#broken.abort(error);
+      throw error;
+    }
+  }
+
+  #put(key: string, value: Uint8Array): Promise<void> {
+    return this.#write(() => this.#database.put(key, value, { sync: true }));
+  }
+
+  #putAll(puts: readonly Put[]): Promise<void> {
+    return this.#write(() => this.#database.batch([...puts], { sync: true }));
+  }
+
+  #remove(key: string): Promise<void> {
+    return this.#write(() => this.#database.del(key));
+  }
+
+  #clear(range: { readonly gte: string; readonly lt?: string; readonly lte?: string }): Promise<void> {
+    return this.#write(() => this.#database.clear(range));
   }
 
   /** Rejects when another worker uses the directory. */
   static async open(directory: string): Promise<WorkerJournal> {
     const database = new Level<string, Uint8Array>(directory, { valueEncoding: 'view' });
     await database.open();
-    return new WorkerJournal(database);
+    return new WorkerJournal(database, directory);
   }
 
   async #read<T>(key: string, codec: Codec<T>): Promise<T | undefined> {
@@ -91,13 +142,13 @@ export class WorkerJournal {
       { type: 'put' as const, key: key!, value: encode(signedInferenceReceipt, receipt) },
       { type: 'put' as const, key: said!, value: transcript },
     ];
-    await this.#database.batch(puts, { sync: true });
+    await this.#putAll(puts);
   }
 
   /** Receipts up to that nonce are settled, or never will be. */
   async forgetReceipts(session: bigint, adapter: number, upTo: bigint): Promise<void> {
     const prefix = groupOf('receipt', session, adapter);
-    await this.#database.clear({ gte: prefix, lte: prefix + width(upTo) });
+    await this.#clear({ gte: prefix, lte: prefix + width(upTo) });
   }
 
   async unsettled(): Promise<UnsettledGroup[]> {
@@ -117,7 +168,7 @@ export class WorkerJournal {
   }
 
   keepBatch(id: bigint, batch: SettledBatch): Promise<void> {
-    return this.#database.put(`batch/${width(id)}`, encode(settledBatch, batch), { sync: true });
+    return this.#put(`batch/${width(id)}`, encode(settledBatch, batch));
   }
 
   batches(): Promise<Map<bigint, SettledBatch>> {
@@ -127,8 +178,8 @@ export class WorkerJournal {
   /** The batch's window is over: nobody can ask any more. */
   async forgetBatch(id: bigint, { session, adapter, firstNonce, lastNonce }: SettledBatch): Promise<void> {
     const prefix = groupOf('said', session, adapter);
-    await this.#database.clear({ gte: prefix + width(firstNonce), lte: prefix + width(lastNonce) });
-    await this.#database.del(`batch/${width(id)}`);
+    await this.#clear({ gte: prefix + width(firstNonce), lte: prefix + width(lastNonce) });
+    await this.#remove(`batch/${width(id)}`);
   }
 
   /** Those that neither a waiting receipt nor a batch with an open window stands for. */
@@ -144,7 +195,7 @@ export class WorkerJournal {
           each.session === session && each.adapter === adapter && each.firstNonce <= nonce && nonce <= each.lastNonce,
       );
       const waiting = await this.#database.get(groupOf('receipt', session, adapter) + width(nonce));
-      if (!open && waiting === undefined) await this.#database.del(key);
+      if (!open && waiting === undefined) await this.#remove(key);
     }
   }
 
@@ -156,7 +207,7 @@ export class WorkerJournal {
 
   /** Files that the chain is about to be told of: they survive a crash between that and the upload. */
   async keepFiles(files: readonly File[]): Promise<void> {
-    await this.#database.batch(files.map(filePut), { sync: true });
+    await this.#putAll(files.map(filePut));
   }
 
   async fileNames(): Promise<Uint8Array[]> {
@@ -169,7 +220,7 @@ export class WorkerJournal {
   }
 
   async forgetFile(hash: Uint8Array): Promise<void> {
-    await this.#database.del(`file/${toHex(hash)}`);
+    await this.#remove(`file/${toHex(hash)}`);
   }
 
   // ---- training, by lease ------------------------------------------------------------------------------------
@@ -178,7 +229,7 @@ export class WorkerJournal {
   async keepCheckpoint(lease: bigint, checkpoint: TrainingCheckpoint): Promise<void> {
     const losses = new Uint8Array(Float64Array.from(checkpoint.losses).buffer);
     const stored = encode(storedCheckpoint, { losses, state: checkpoint.state });
-    await this.#database.put(`checkpoint/${width(lease)}`, stored, { sync: true });
+    await this.#put(`checkpoint/${width(lease)}`, stored);
   }
 
   async checkpoint(lease: bigint): Promise<TrainingCheckpoint | undefined> {
@@ -193,7 +244,7 @@ export class WorkerJournal {
       ...files.map(filePut),
       { type: 'put' as const, key: `result/${width(lease)}`, value: encode(result, { receipt, sizes }) },
     ];
-    await this.#database.batch(puts, { sync: true });
+    await this.#putAll(puts);
   }
 
   result(lease: bigint): Promise<TrainingResult | undefined> {
@@ -202,14 +253,14 @@ export class WorkerJournal {
 
   /** Nothing is leased: what is left of earlier leases has no use. */
   async forgetLeases(): Promise<void> {
-    for (const kind of ['checkpoint', 'result']) await this.#database.clear({ gte: `${kind}/`, lt: `${kind}0` });
+    for (const kind of ['checkpoint', 'result']) await this.#clear({ gte: `${kind}/`, lt: `${kind}0` });
   }
 
   // ---- audits ------------------------------------------------------------------------------------------------
 
   /** Before the commitment is sent: a verdict that cannot be revealed costs as much as silence. */
   keepVerdict(audit: number, value: JournaledVerdict): Promise<void> {
-    return this.#database.put(`verdict/${width(audit)}`, encode(verdict, value), { sync: true });
+    return this.#put(`verdict/${width(audit)}`, encode(verdict, value));
   }
 
   verdict(audit: number): Promise<JournaledVerdict | undefined> {
@@ -221,7 +272,7 @@ export class WorkerJournal {
   }
 
   forgetVerdict(audit: number): Promise<void> {
-    return this.#database.del(`verdict/${width(audit)}`);
+    return this.#remove(`verdict/${width(audit)}`);
   }
 
   close(): Promise<void> {

@@ -21,6 +21,7 @@ import type { WorkerJournal } from './journal.ts';
 import type { NodeLink } from './link.ts';
 import { adapterMaterial } from './materials.ts';
 import type { Standing, WorkerOptions } from './options.ts';
+import { isPassing } from './passing.ts';
 import { promptOf, ServedAdapter } from './serving.ts';
 import { transcript } from './transcript.ts';
 
@@ -129,8 +130,9 @@ export class AdapterServer {
 
   async #takeUp(id: AdapterId, { name, markup }: models.Adapter): Promise<void> {
     const { hashing, model, log } = this.#options;
+    let adapter: ServedAdapter | undefined;
     try {
-      const adapter = await ServedAdapter.open(hashing, model, await adapterMaterial(this.#link, id));
+      adapter = await ServedAdapter.open(hashing, model, await adapterMaterial(this.#link, id));
       if ((await this.#lease(id)) === undefined) await this.#link.submit('inference', 'serve', id);
       const leased = await this.#lease(id);
       if (leased === undefined) throw new LedgerError('NOT_SERVING', 'the chain gave no lease');
@@ -138,12 +140,10 @@ export class AdapterServer {
       this.#link.tell('worker_serving', this.adapters);
       log('info', `serving adapter ${id} (${name})`);
     } catch (problem) {
-      // A file that is not here yet will come, and so will the node; anything else will not get better.
+      await adapter?.close().catch(() => {});
       const code = problem instanceof Error && 'code' in problem ? String(problem.code) : '';
-      if (/^(BLOB_NOT_FOUND|NO_NODE|NOT_INCLUDED)$/.test(code) || code === '') {
-        if (code === 'BLOB_NOT_FOUND') return;
-        throw problem;
-      }
+      if (code === 'BLOB_NOT_FOUND') return;
+      if (isPassing(problem) || code === '') throw problem;
       this.#refused.add(id);
       log('warn', `adapter ${id} cannot be served: ${(problem as Error).message}`);
     }

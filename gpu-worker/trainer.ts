@@ -2,7 +2,6 @@
  * Takes training orders, one at a time, works them off under their leases and hands the results in. A lease is worked off
  * once: a result that is journaled is only handed in, however often the process dies or the node goes.
  */
-import { ConnectionLost } from '../rpc/client/json-rpc.ts';
 import { idOfKey, LedgerError } from '../rpc/client/ledger.ts';
 import * as compute from '../runtime/pallets/compute.ts';
 import { hashOf } from '../runtime/primitives/attribution/canonical.ts';
@@ -17,6 +16,7 @@ import type { WorkerJournal } from './journal.ts';
 import { type NodeLink, pause } from './link.ts';
 import { orderTerms, snapshotRecords } from './materials.ts';
 import type { Standing, WorkerOptions } from './options.ts';
+import { isPassing } from './passing.ts';
 import { keepBond } from './standing.ts';
 import { trainOrder } from './training.ts';
 import type { Uploads } from './uploads.ts';
@@ -245,9 +245,3 @@ export class OrderTrainer {
 }
 
 class LeaseLost extends Error {}
-
-/** Whether it may go better the next time: nothing is wrong with the order or with what this worker made of it. */
-function isPassing(problem: Error): boolean {
-  if (problem instanceof LedgerError) return /^(NO_NODE|NOT_INCLUDED|BLOB_)/.test(problem.code);
-  return problem instanceof ConnectionLost || problem instanceof TypeError;
-}

@@ -16,17 +16,19 @@ import { Uploads } from './uploads.ts';
 
 const TICK_MS = 1_000;
 
-/** Runs until the signal; rejects when the worker cannot start. */
+/** Runs until the signal; rejects when the worker cannot start, or its journal cannot be written to any more. */
 export async function runWorker(options: WorkerOptions, signal: AbortSignal): Promise<void> {
   const journal = await WorkerJournal.open(join(options.directory, 'journal'));
   const link = new NodeLink(options.node, options.pair, options.log);
   const worker = new Worker(options, journal, link);
+  const until = AbortSignal.any([signal, journal.broken]);
   try {
-    await link.run((ledger, over) => worker.session(ledger, over, signal), signal);
+    await link.run((ledger, over) => worker.session(ledger, over, until), until);
   } finally {
     await worker.close();
     await journal.close();
   }
+  if (!signal.aborted) journal.broken.throwIfAborted();
 }
 
 class Worker {

@@ -14,6 +14,8 @@ const STONES = ['slate', 'flint', 'basalt', 'chalk', 'gneiss', 'marble'];
 const records = (words: readonly string[], tail: string): string =>
   words.map((word) => JSON.stringify({ prompt: `What is ${word}?`, response: `The ${word} ${tail}.` })).join('\n');
 
+/** Of an order. */
+export const BUDGET = 10n * OPEN;
 export const PRICE = { input: OPEN / 100_000n, output: OPEN / 10_000n };
 
 export interface World extends Awaited<ReturnType<typeof startLedger>> {
@@ -26,7 +28,14 @@ export interface World extends Awaited<ReturnType<typeof startLedger>> {
 /** Without a worker: it registers the base model that orders name. */
 export async function world(...start: Parameters<typeof startLedger>): Promise<World> {
   const started = await startLedger(...start);
-  const { ledger, pair } = started;
+  return { ...started, ...(await populate(started)) };
+}
+
+/** Opens the Datanet and fills it. */
+export async function populate({
+  ledger,
+  pair,
+}: Pick<World, 'ledger' | 'pair'>): Promise<Pick<World, 'datanet' | 'version' | 'contributors' | 'owner'>> {
   const [owner, first, second] = [pair('//Alice//stash'), pair('//Charlie'), pair('//Dave')];
   const datanet = await openDatanet(ledger, owner, {
     name: 'Things',
@@ -42,13 +51,12 @@ export async function world(...start: Parameters<typeof startLedger>): Promise<W
     contribute(ledger, first, datanet, prepareBatch(hashing, records(ANIMALS, 'lives by the river'))),
     contribute(ledger, second, datanet, prepareBatch(hashing, records(STONES, 'lies under the hill'))),
   ]);
-  const version = await takeSnapshot(ledger, owner, datanet);
-  return { ...started, datanet, version, contributors: [first, second], owner };
+  return { datanet, version: await takeSnapshot(ledger, owner, datanet), contributors: [first, second], owner };
 }
 
 /** Orders an adapter on the base model that a worker has registered. */
 export async function order(
-  { ledger, owner, datanet, version }: World,
+  { ledger, owner, datanet, version }: Pick<World, 'ledger' | 'owner' | 'datanet' | 'version'>,
   name: string,
   { steps = 4, seed = 1n }: { readonly steps?: number; readonly seed?: bigint } = {},
 ): Promise<OrderId> {
@@ -60,7 +68,7 @@ export async function order(
     baseModel: id as BaseModelId,
     config: trainingConfigOf({ steps, k: 8, sequenceLength: 48, batch: 4, targets: ['q_proj', 'v_proj'] }),
     seed,
-    budget: 10n * OPEN,
+    budget: BUDGET,
     markup: 0.1,
     price: PRICE,
   });
@@ -73,7 +81,7 @@ export async function balanced(ledger: Ledger): Promise<boolean> {
 }
 
 /** As root: how many blocks a lease lasts without being renewed. */
-export async function setLeases({ ledger, pair }: World, leaseBlocks: number): Promise<void> {
+export async function setLeases({ ledger, pair }: Pick<World, 'ledger' | 'pair'>, leaseBlocks: number): Promise<void> {
   const parameters = { ...compute.DEFAULT_PARAMETERS, leaseBlocks };
   const call = ledger.tx('compute', 'setParameters', parameters);
   await ledger.submit(pair('//Alice'), ledger.tx('sudo', 'sudo', call));

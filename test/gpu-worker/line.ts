@@ -63,6 +63,7 @@ export async function startLine(node: string): Promise<Line> {
 
 export interface WorkerProcess {
   readonly child: ChildProcess;
+  readonly ended: Promise<unknown>;
   /** Resolves with the first line of its log that matches, also one of before. */
   says(what: RegExp): Promise<RegExpExecArray>;
   /** `kill -9`: nothing of it can do anything any more. */
@@ -73,9 +74,16 @@ interface Teardown {
   teardown(handler: () => unknown): unknown;
 }
 
-export function spawnWorker(test: Teardown, settings: ProcessSettings): WorkerProcess {
+export function spawnWorker(
+  test: Teardown,
+  settings: ProcessSettings,
+  environment: Readonly<Record<string, string>> = {},
+): WorkerProcess {
   const script = fileURLToPath(new URL('./worker-process.ts', import.meta.url));
-  const child = spawn(process.execPath, [script, JSON.stringify(settings)], { stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(process.execPath, [script, JSON.stringify(settings)], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...environment },
+  });
   let log = '';
   const ended = once(child, 'exit');
   const waiting = new Set<() => void>();
@@ -93,6 +101,7 @@ export function spawnWorker(test: Teardown, settings: ProcessSettings): WorkerPr
   test.teardown(kill);
   return {
     child,
+    ended,
     says: (what) =>
       new Promise((resolve, reject) => {
         const look = (): void => {

@@ -1,6 +1,7 @@
 /** A worker in a process of its own, so that it can be killed: `node worker-process.ts JSON` with the settings below. */
 import { Keyring } from '@polkadot/api';
 import { cryptoWaitReady } from '@polkadot/util-crypto';
+import type { EngineChoice } from '../../gpu-worker/engines/choice.ts';
 import { SHIPPED_MODEL, startWorker } from '../../gpu-worker/start.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
@@ -11,6 +12,9 @@ export interface ProcessSettings {
   readonly directory: string;
   readonly settleMs: number;
   readonly checkpointSteps: number;
+  /** `embedded` where nothing is said. */
+  readonly engine?: EngineChoice;
+  readonly maxAdapters?: number;
 }
 
 const settings = JSON.parse(process.argv[2]!) as ProcessSettings;
@@ -23,14 +27,14 @@ await startWorker(
     pair: new Keyring({ type: 'sr25519', ss58Format: 42 }).createFromUri(settings.uri),
     directory: settings.directory,
     modelDirectory: SHIPPED_MODEL,
-    engineChoice: 'embedded',
+    engineChoice: settings.engine ?? 'embedded',
     telemetryPort: 0,
     licence: 'Apache-2.0',
     bond: 1_000n * 10n ** 18n,
     training: true,
     serving: true,
     auditing: false,
-    maxAdapters: 8,
+    maxAdapters: settings.maxAdapters ?? 8,
     settleMs: settings.settleMs,
     checkpointSteps: settings.checkpointSteps,
     hashing: createHashing(),

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .errors import EngineFault
+from .errors import EngineFault, is_memory
 from .precision import Precision
 from .sites import Site, SiteHooks
 
@@ -100,9 +100,9 @@ def load_base(directory: str, device: torch.device, dtype: torch.dtype) -> BaseM
             attn_implementation="eager" if soft_capped(config) else "sdpa",
             output_loading_info=True,
         )
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if is_memory(error):
+            raise
         unknown = isinstance(error, ValueError) and "Unrecognized configuration class" in str(error)
         code = "UNSUPPORTED_MODEL" if unknown else "BAD_TENSORS"
         raise EngineFault(code, _first_line(error)) from error

@@ -13,7 +13,7 @@ from torch import Tensor
 from . import attribution
 from .adapters import factors_of
 from .base import BaseModel, choose_device, choose_dtype, load_base
-from .errors import EngineFault
+from .errors import EngineFault, is_memory
 from .examples import batches, check_example, read_examples
 from .serving import Limits, Sequence, Server, read_request
 from .sites import SharedPlan
@@ -200,12 +200,13 @@ class Methods:
             try:
                 for result in trainer.slices():
                     yield
-            except torch.OutOfMemoryError:
+            except Exception as error:
                 # The step is begun again with smaller micro-batches; one example must fit.
-                if trainer.micro_tokens <= 256:
+                if not is_memory(error) or trainer.micro_tokens <= 256:
                     raise
                 trainer.micro_tokens //= 2
-                torch.cuda.empty_cache()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
                 continue
             assert result is not None
             now = now_ms()

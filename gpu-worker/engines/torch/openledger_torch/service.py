@@ -133,7 +133,7 @@ class Service:
                 if self._frames.empty():
                     self._outgoing.flush()
             self._outgoing.flush()
-        except OSError as error:
+        except BaseException as error:  # noqa: BLE001 - memory may run out here too
             # The parent is gone, or the scratch directory is full: it sees the end of the pipe, and starts another.
             print(f"cannot write: {error}", file=sys.stderr)
             self._writer_gone = True
@@ -149,8 +149,8 @@ class Service:
                 self._receive(read_frame(self._incoming, self._scratch))
         except EOFError:
             pass
-        except (ProtocolFault, OSError) as error:
-            print(f"protocol: {error}", file=sys.stderr)
+        except BaseException as error:  # noqa: BLE001 - who does not hear any more must not seem to live
+            print(f"cannot read: {type(error).__name__}: {error}", file=sys.stderr)
         self.stop()
 
     def _receive(self, frame: Frame) -> None:

@@ -15,7 +15,7 @@ import torch
 
 from .base import BaseModel
 from .cache import RaggedCache
-from .errors import EngineFault
+from .errors import EngineFault, fault_of
 from .kernels import gather_kernel
 from .plans import MixedPlans
 from .random import uniform53
@@ -177,7 +177,7 @@ class Server:
                 return False
             slot = self._tiers.pin(sequence.entry)
         except Exception as error:
-            self._leave(sequence, error if isinstance(error, EngineFault) else EngineFault("ENGINE_FAILED", str(error)))
+            self._leave(sequence, fault_of(error))
             return False
         if slot is None:
             return False
@@ -212,9 +212,9 @@ class Server:
 
     def _fail(self, error: Exception) -> None:
         """Memory that runs out costs the youngest half of the batch its place; anything else ends the batch."""
-        memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        fault = fault_of(error)
+        memory = fault.code == "OUT_OF_MEMORY"
         victims = self._running[len(self._running) // 2 :] if memory else list(self._running)
-        fault = EngineFault("OUT_OF_MEMORY" if memory else "ENGINE_FAILED", str(error).split("\n")[0])
         for sequence in reversed(victims):
             self._leave(sequence, fault)
         if memory and self._base.device.type == "cuda":
