@@ -81,9 +81,11 @@ export function spawnWorker(
 ): WorkerProcess {
   const script = fileURLToPath(new URL('./worker-process.ts', import.meta.url));
   const child = spawn(process.execPath, [script, JSON.stringify(settings)], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    // The channel ends with this process, however that ends, and the worker with the channel.
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     env: { ...process.env, ...environment },
   });
+  child.channel?.unref();
   let log = '';
   const ended = once(child, 'exit');
   const waiting = new Set<() => void>();
@@ -92,8 +94,8 @@ export function spawnWorker(
     if (process.env.TEST_LOG !== undefined) process.stderr.write(`# ${settings.uri} ${chunk}`);
     for (const look of waiting) look();
   };
-  child.stdout.on('data', hear);
-  child.stderr.on('data', hear);
+  child.stdout?.on('data', hear);
+  child.stderr?.on('data', hear);
   const kill = async (): Promise<void> => {
     child.kill('SIGKILL');
     await ended;

@@ -20,6 +20,8 @@ export interface ProcessSettings {
 const settings = JSON.parse(process.argv[2]!) as ProcessSettings;
 const stop = new AbortController();
 process.once('SIGTERM', () => stop.abort());
+process.once('disconnect', () => process.exit(1));
+process.channel?.unref();
 await cryptoWaitReady();
 await startWorker(
   {

@@ -18,13 +18,14 @@ import type { EngineChoice } from '../../gpu-worker/engines/choice.ts';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { chainSpecJson } from '../../node/chain-spec/chain-spec.ts';
 import { holdingsOf, transfer } from '../../rpc/client/accounts.ts';
-import { adapters, orders as allOrders } from '../../rpc/client/models.ts';
+import { adapters, orders as allOrders, baseModels } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
 import * as compute from '../../runtime/pallets/compute.ts';
 import { Random } from '../fuzz/random.ts';
-import { BUDGET, balanced, order, populate, setLeases, until } from '../gpu-worker/ledger-world.ts';
+import { BUDGET, balanced, order, populate, setLeases } from '../gpu-worker/ledger-world.ts';
 import { OPEN, openGateway } from '../main-job/support.ts';
+import { until } from '../support/until.ts';
 import { type FaultKind, fill, killEngine, restartNode, starve } from './support/faults.ts';
 import { KeptNode, KeptWorker } from './support/kept.ts';
 import { PaidReceipts, Reconnecting } from './support/paid.ts';
@@ -51,6 +52,8 @@ export interface WorkerSoakResult {
   readonly workerStarts: number;
   /** Requests that had to be made again. */
   readonly again: number;
+  /** Processes of engines that took over from one that died or ran out of memory, as workers told. */
+  readonly engineDeaths: number;
   /** Answers that a worker had made and settled, but that got lost on their way to whoever asked. */
   readonly unheard: number;
   readonly outOfMemory: number;
@@ -70,6 +73,8 @@ const ANSWER_MS = 60_000;
 /** Python takes its time to start on a busy machine. */
 const UP_MS = 90_000;
 const GATHER = 4;
+/** Repetitions of a phrase of some five tokens. */
+const LONG = 70;
 
 interface Heard {
   readonly id: string;
@@ -156,24 +161,26 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
       worker.note(`--- ${kind}`);
       if (kind === 'worker') await worker.kill();
       else if (kind === 'node') await restartNode(kept, random.chance(0.5));
-      else if (kind === 'memory') await starve(worker, 1_000 + random.below(2_000));
-      else if (kind === 'disk') await fill(options.disk!, 1_000 + random.below(3_000));
+      else if (kind === 'memory') await starve(worker, 4_000 + random.below(8_000));
+      else if (kind === 'disk') await fill(options.disk!, 3_000 + random.below(6_000));
       else if (!killEngine(worker)) await worker.kill();
     };
 
+    // Workers register it, when they have come up.
+    await until('a base model', async () => (await baseModels(await line.get()))[0], left());
     // The first order has nothing to be asked yet: it meets a death of its own.
     await place(placed++);
-    const until1 = Date.now() + left() * 1_000;
     await pause(1_000 + random.below(2_000));
     await hurt('worker');
     while ((await live().catch(() => [])).length === 0) {
-      if (Date.now() > until1) throw new Error(`the first adapter is not live:\n${logs(workers)}`);
+      if (left() <= 1) throw new Error(`the first adapter is not live:\n${logs(workers)}`);
       await pause(300);
     }
     say(`the first adapter is live after ${Math.round((Date.now() - began) / 1_000)} s`);
 
     const heard: Heard[] = [];
-    const ask = async (i: number): Promise<void> => {
+    const ask = async (i: number, words: number): Promise<void> => {
+      const own = new Random('ask', seed, i);
       for (;;) {
         if (left() <= 1) throw new Error(`answer ${i} did not come:\n${logs(workers)}`);
         try {
@@ -181,7 +188,8 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
             method: 'POST',
             signal: AbortSignal.timeout(ANSWER_MS),
             body: JSON.stringify({
-              ...{ model: random.pick(await live()), prompt: `Thing number ${i} lives`, max_tokens: 32 },
+              ...{ model: own.pick(await live()), max_tokens: 32 },
+              prompt: `Thing number ${i} lives ${'by the river and '.repeat(words)}`,
               ...{ temperature: 0.8, seed: i },
             }),
           });
@@ -203,11 +211,17 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
       const count = Math.min(WAVE, answerCount - asked);
       // Now and then all of them, so that each has its share of what goes wrong.
       await attached(wave % GATHER === 0 ? workers.length : 1);
-      const answers = Promise.all(Array.from({ length: count }, (_, i) => ask(asked + i)));
+      // Each kind once, then as it comes.
+      const kind = kinds[wave] ?? random.pick(kinds);
+      // More than what the process had to hold before: it is memory that it has to ask for.
+      const words = kind === 'memory' ? LONG : 1;
+      const from = asked;
       asked += count;
-      const kind = random.pick(kinds);
+      // Memory is short before the requests come, so that it is theirs that runs out.
+      const before = kind === 'memory' ? hurt(kind) : undefined;
+      const answers = Promise.all(Array.from({ length: count }, (_, i) => ask(from + i, words)));
       await pause(random.below(700));
-      await hurt(kind);
+      await (before ?? hurt(kind));
       await answers;
       say(`wave ${wave + 1} of ${waves} (${kind}): ${heard.length} answers, ${again} asked again`);
     }
@@ -275,6 +289,7 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
     return {
       ...{ orders: orderCount, answers: answerCount, faults, again, leases, wrong },
       workerStarts: workers.reduce((sum, { starts }) => sum + starts, 0),
+      engineDeaths: all.match(/the engine process is gone/g)?.length ?? 0,
       unheard: paid.all.length - heard.length,
       outOfMemory: all.match(/OUT_OF_MEMORY|out of memory|can't allocate memory|MemoryError|bad_alloc/gi)?.length ?? 0,
       diskFull: all.match(/DISK_FULL|ENOSPC|[Nn]o space left/g)?.length ?? 0,

@@ -40,28 +40,34 @@ export async function starve(worker: KeptWorker, milliseconds: number): Promise<
   return true;
 }
 
-/** `directory`: on a small file system of its own. It is full for a while. */
-export async function fill(directory: string, milliseconds: number): Promise<void> {
+/** `directory`: on a small file system of its own. It is full, to the last byte, for a while; returns whether it was. */
+export async function fill(directory: string, milliseconds: number): Promise<boolean> {
   const { blocks, bsize } = await statfs(directory);
   if (blocks * bsize > MOST) throw new Error(`${directory} is not on a small file system`);
   const filler = join(directory, 'filler');
+  let end: number | undefined;
   try {
-    for (const end = Date.now() + milliseconds; Date.now() < end; ) {
-      try {
-        // Others write and remove as well: what becomes free is taken again.
-        for (let size = CHUNK; size >= 1; size >>= 1) await appendFile(filler, new Uint8Array(size)).catch(isFull);
-        await pause(50);
-      } catch (problem) {
-        isFull(problem as Error);
-      }
+    while (end === undefined || Date.now() < end) {
+      // Others write and remove as well: what becomes free is taken again.
+      while (await grows(filler, CHUNK));
+      for (let size = CHUNK; size >= 1; size >>= 1) await grows(filler, size);
+      end ??= Date.now() + milliseconds;
+      await pause(20);
     }
+    return true;
   } finally {
     await rm(filler, { force: true });
   }
 }
 
-function isFull(problem: Error): void {
-  if ((problem as NodeJS.ErrnoException).code !== 'ENOSPC') throw problem;
+async function grows(file: string, bytes: number): Promise<boolean> {
+  try {
+    await appendFile(file, new Uint8Array(bytes));
+    return true;
+  } catch (problem) {
+    if ((problem as NodeJS.ErrnoException).code !== 'ENOSPC') throw problem;
+    return false;
+  }
 }
 
 export const restartNode = (node: KeptNode, hard: boolean): Promise<void> => node.restart(hard ? 'SIGKILL' : 'SIGTERM');

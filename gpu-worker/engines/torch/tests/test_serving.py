@@ -179,7 +179,17 @@ def test_sampling_follows_the_distribution():
     assert isinstance(faults[0], EngineFault) and faults[1] == 1
 
 
-def test_memory_that_runs_out_costs_the_youngest_half(serving, monkeypatch):
+def beyond_the_gpu():
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def beyond_the_host():
+    # The allocator's own refusal, which PyTorch has no class for on the CPU.
+    torch.empty(1 << 56)
+
+
+@pytest.mark.parametrize("run_out", [beyond_the_gpu, beyond_the_host])
+def test_memory_that_runs_out_costs_the_youngest_half(serving, monkeypatch, run_out):
     run = serving(batch=4)
     entries = register(run, 4)
     expected = [alone(run, entry, maxTokens=20) for entry in entries]
@@ -192,7 +202,7 @@ def test_memory_that_runs_out_costs_the_youngest_half(serving, monkeypatch):
     def once(*arguments):
         if not failed:
             failed.append(True)
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            run_out()
         return forward(*arguments)
 
     monkeypatch.setattr(run.server, "_forward", once)
@@ -200,3 +210,25 @@ def test_memory_that_runs_out_costs_the_youngest_half(serving, monkeypatch):
     assert [getattr(o.how, "code", o.how) for o in outcomes] == ["length", "length", "OUT_OF_MEMORY", "OUT_OF_MEMORY"]
     assert [outcome.tokens for outcome in outcomes[:2]] == expected[:2]
     assert alone(run, entries[3], maxTokens=20) == expected[3], "and it goes on"
+
+
+def test_keys_and_values_stay_within_their_bytes(serving):
+    run = serving(batch=4)
+    # The first pass shows what a position costs; then there is room for 64 of them a row, and no more.
+    alone(run, None, maxTokens=4)
+    bytes_a_grain = run.server.cache_bytes
+    bound = serving(batch=4, cache_bytes=bytes_a_grain)
+    alone(bound, None, maxTokens=4)
+    short = [bound.add(maxTokens=20)[0] for _ in range(6)]
+    long = bound.add(maxTokens=100)[0]
+    most = 0
+    beside = 0
+    while bound.server.active + bound.server.waiting > 0:
+        bound.server.step()
+        most = max(most, bound.server.cache_bytes)
+        beside = max(beside, bound.server.active if long.tokens and long.how is None else 0)
+        if long.how is None and not long.tokens:
+            assert bound.server.cache_bytes <= bytes_a_grain
+    assert [outcome.how for outcome in (*short, long)] == ["length"] * 7, "what alone is too large still runs, alone"
+    assert beside == 1
+    assert most == 2 * bytes_a_grain
