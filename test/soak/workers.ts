@@ -70,6 +70,7 @@ const ORDERS = 10;
 /** Requests at a time. */
 const WAVE = 3;
 const ANSWER_MS = 60_000;
+const AGAIN_MS = 700;
 /** Python takes its time to start on a busy machine. */
 const UP_MS = 90_000;
 const GATHER = 4;
@@ -203,7 +204,7 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
           // The node is away.
         }
         again++;
-        await pause(300);
+        await pause(AGAIN_MS);
       }
     };
     for (let wave = 0, asked = 0; wave < waves; wave++) {

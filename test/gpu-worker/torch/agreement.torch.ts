@@ -9,6 +9,7 @@ import { VectorSpool } from '../../../gpu-worker/attribution/spool.ts';
 import { embeddedEngine } from '../../../gpu-worker/engines/embedded/engine.ts';
 import { readTensors } from '../../../gpu-worker/engines/embedded/safetensors.ts';
 import {
+  type Adapter,
   type AdapterFiles,
   type Example,
   type ExampleGradient,
@@ -74,6 +75,15 @@ function cosine(a: ArrayLike<number>, b: ArrayLike<number>): number {
   return ab / Math.sqrt(aa * bb);
 }
 
+/** Logs of the probabilities of every token behind `prefix`: its logits, but for a constant that nothing depends on. */
+async function logits(model: LoadedModel, prefix: readonly number[], adapter?: Adapter): Promise<Float64Array> {
+  const every = Array.from({ length: model.info.vocabulary }, (_, id) => ({
+    tokens: [...prefix, id],
+    from: prefix.length,
+  }));
+  return (await model.losses(every, adapter)).map((loss) => -loss);
+}
+
 const job = (model: LoadedModel, lora: LoraSettings, steps = 16): TrainingJob => ({
   settings: {
     ...{ lora, learningRate: 5e-3, epochs: 1, steps, batch: 4, sequenceLength: 96, warmup: 0.1, weightDecay: 0.01 },
@@ -97,7 +107,7 @@ const records = (model: LoadedModel, count: number): Example[] =>
 
 const SEVEN: LoraSettings = { rank: 4, alpha: 8, targets: LORA_TARGETS };
 
-test('losses, gradients, covariances and greedy tokens are the embedded engine’s', {
+test('logits, losses, gradients, covariances and greedy tokens are the embedded engine’s', {
   timeout: 1_200_000,
 }, async (t) => {
   const vectors = JSON.parse(readFileSync(join(VECTORS, 'vectors.json'), 'utf8'));
@@ -113,6 +123,16 @@ test('losses, gradients, covariances and greedy tokens are the embedded engine�
       [await own.losses(examples, mine), await other.losses(examples, theirs)],
     ] as const) {
       for (const [i, loss] of a.entries()) t.ok(Math.abs(loss - b[i]!) < 1e-4, `${name}: loss ${i}`);
+    }
+    for (const length of [1, 4, examples[0]!.tokens.length - 1]) {
+      const prefix = examples[0]!.tokens.slice(0, length);
+      for (const [a, b] of [
+        [await logits(own, prefix), await logits(other, prefix)],
+        [await logits(own, prefix, mine), await logits(other, prefix, theirs)],
+      ] as const) {
+        const worst = a.reduce((most, each, id) => Math.max(most, Math.abs(each - b[id]!)), 0);
+        t.ok(worst < 1e-4, `${name}: logits behind ${length} tokens: ${worst}`);
+      }
     }
     for (const fromLayer of [0, 1]) {
       const a = await collect(own.gradients(examples, mine, { fromLayer }));
