@@ -24,6 +24,7 @@ import type { Hashing, Host, Signatures, Storage } from '../runtime/host.ts';
 import { equalBytes, toHex } from '../runtime/primitives/bytes.ts';
 import {
   type Block,
+  extrinsicItems,
   GRANDPA_ENGINE,
   type Header,
   headerHash,
@@ -435,7 +436,12 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
         const hash = headerHash(hashing, block.header);
         if (!equalBytes(hash, expected))
           return { type: 'invalid', reason: 'it is not the parent of the block above it' };
-        if (!equalBytes(orderedTrieRoot(hashing.blake2_256, block.extrinsics), block.header.extrinsicsRoot)) {
+        if (
+          !equalBytes(
+            orderedTrieRoot(hashing.blake2_256, extrinsicItems(block.extrinsics)),
+            block.header.extrinsicsRoot,
+          )
+        ) {
           return { type: 'invalid', reason: 'its extrinsics are others' };
         }
         known.push({ ...block, hash });

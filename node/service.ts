@@ -16,6 +16,7 @@ import { type RpcAddress, rpcServer } from '../rpc/server.ts';
 import type { Hashing } from '../runtime/host.ts';
 import { committed } from '../runtime/pallets/blobs.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
+import { extrinsicItems } from '../runtime/primitives/header.ts';
 import { decode, option, u64 } from '../runtime/primitives/scale/codec.ts';
 import { BlobAttester } from './attester.ts';
 import { WorkerHub } from './attribution/hub.ts';
@@ -248,7 +249,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         checkBlock: blockCheck({
           blocks,
           authorities: (parent) => chain.auraAuthorities(parent),
-          extrinsicsRoot: (extrinsics) => orderedTrieRoot(hashing.blake2_256, extrinsics),
+          extrinsicsRoot: (extrinsics) => orderedTrieRoot(hashing.blake2_256, extrinsicItems(extrinsics)),
           slotMs: chain.slotMs,
           hashing,
           signatures,

@@ -15,7 +15,7 @@ import type { Env, InherentDef, RuntimeCall, UnsignedDef } from '../framework/pa
 import type { Host } from '../host.ts';
 import * as system from '../pallets/system.ts';
 import { equalBytes, toHex } from '../primitives/bytes.ts';
-import { type Block, digest, type Header } from '../primitives/header.ts';
+import { type Block, digest, extrinsicItems, type Header } from '../primitives/header.ts';
 import { InvalidBlock } from '../primitives/invalid-block.ts';
 import { encode } from '../primitives/scale/codec.ts';
 import { ScaleError } from '../primitives/scale/io.ts';
@@ -255,7 +255,7 @@ export class Executive {
       parentHash,
       number,
       stateRoot: asHash(host.storageRoot(STATE_VERSION)),
-      extrinsicsRoot: asHash(host.orderedTrieRoot(extrinsics)),
+      extrinsicsRoot: asHash(host.orderedTrieRoot(extrinsicItems(extrinsics))),
       digest: logs,
     };
   }

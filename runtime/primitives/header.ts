@@ -57,6 +57,10 @@ export const headerHash = (hashing: Pick<Hashing, 'blake2_256'>, value: Header):
 
 /** An extrinsic as it stands in a block body: its bytes without the length prefix. */
 export const opaqueExtrinsic: Codec<Uint8Array> = named('sp_runtime::OpaqueExtrinsic', bytes());
+/** What the extrinsics root of a header is over: extrinsics as `frame_executive` notes them, each with its length before it. */
+export const extrinsicItems = (extrinsics: readonly Uint8Array[]): readonly Uint8Array[] =>
+  extrinsics.map((each) => encode(opaqueExtrinsic, each));
+
 export const block = named('sp_runtime::generic::block::Block', struct({ header, extrinsics: vec(opaqueExtrinsic) }));
 export type Block = Infer<typeof block>;
 

@@ -27,6 +27,7 @@ const SCRIPTS = [
   { name: 'dedot, both clients', script: 'dedot', funder: '//Dave' },
   { name: '@substrate/txwrapper-polkadot', script: 'txwrapper', funder: '//Eve' },
   { name: '@subsquid/substrate-processor', script: 'subsquid', funder: '//Ferdie' },
+  { name: 'smoldot, a peer', script: 'smoldot', funder: '//Alice' },
   { name: 'command-line tools', script: 'command-line', funder: '//Alice//stash' },
 ];
 

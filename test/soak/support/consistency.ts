@@ -9,6 +9,7 @@ import { orderedTrieRoot, trieRoot } from '../../../node/state/trie.ts';
 import { withLength } from '../../../rpc/hex.ts';
 import { accountInfo } from '../../../runtime/pallets/system.ts';
 import { concatBytes, equalBytes, startsWith, toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
+import { extrinsicItems } from '../../../runtime/primitives/header.ts';
 import { decode, u64, u128 } from '../../../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../../../runtime/primitives/types.ts';
 import { transactionHash } from './heads.ts';
@@ -64,7 +65,7 @@ export async function inspect(directory: string, from = 0): Promise<Found | unde
         parent === undefined || equalBytes(header.parentHash, parent),
         `block ${number} is not on top of its parent`,
       );
-      const root = orderedTrieRoot(hashing.blake2_256, body);
+      const root = orderedTrieRoot(hashing.blake2_256, extrinsicItems(body));
       check(equalBytes(root, header.extrinsicsRoot), `the body of block ${number} is another one`);
       for (const each of body) transactions.set(transactionHash(withLength(each)), number);
       chain.set(number, toHex(hash));
