@@ -1,4 +1,5 @@
 /** `transactionWatch_v1` and `transaction_v1`: transactions by the new JSON-RPC specification. */
+import type { Log } from '../../consensus/ports.ts';
 import type { Client, TransactionStatus } from '../../node/client.ts';
 import { PoolError } from '../../node/client.ts';
 import type { ChainView } from '../chain-view.ts';
@@ -13,6 +14,7 @@ import { extrinsicOf } from '../transactions.ts';
 interface TransactionContext {
   readonly view: ChainView;
   readonly client: Client;
+  readonly log: Log;
   readonly broadcasts: WeakMap<Session, Map<string, () => void>>;
 }
 
@@ -61,7 +63,7 @@ function tell(stream: Subscription, status: TransactionStatus, seen: { validated
   }
 }
 
-function watch({ client }: TransactionContext, wire: Uint8Array, stream: Subscription): () => void {
+function watch({ client, log }: TransactionContext, wire: Uint8Array, stream: Subscription): () => void {
   const end = (event: 'invalid' | 'dropped' | 'error', error: string): void => {
     stream.notify({ event, error });
     stream.close();
@@ -89,6 +91,7 @@ function watch({ client }: TransactionContext, wire: Uint8Array, stream: Subscri
         const detail = typeof known?.data === 'string' ? `: ${known.data}` : '';
         // An error is what is wrong with this node; whatever the pool says of a transaction is not.
         const refusal = problem instanceof PoolError ? problem.code : undefined;
+        if (known === undefined) log('error', 'a transaction could not be submitted', { problem: String(problem) });
         const event = refusal === undefined ? 'error' : refusal === 'IMMEDIATELY_DROPPED' ? 'dropped' : 'invalid';
         end(event, `${known?.message ?? 'Internal error'}${detail}`);
       },

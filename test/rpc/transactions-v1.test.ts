@@ -79,7 +79,7 @@ t.test('a transaction from its validation to finality', async (test) => {
 });
 
 t.test('transactions that the pool refuses', async (test) => {
-  const { chain, connect } = await serveFake(test);
+  const { chain, context, connect } = await serveFake(test);
   const caller = await connect();
   const refusals: readonly (readonly [Error, string])[] = [
     [new PoolError('INVALID', 1010, 'Invalid Transaction', 'Transaction is outdated'), 'invalid'],
@@ -102,6 +102,7 @@ t.test('transactions that the pool refuses', async (test) => {
     test.equal(heard.waiting, 0, 'and no more');
     await test.rejects(caller.call('transactionWatch_v1_unwatch', heard.id), { code: -32602 });
   }
+  test.match(context.faults.splice(0), [/could not be submitted.*fire/], 'whoever runs the node is told of it');
   chain.refuse = undefined;
   // Bytes that are none: an event, where hex that is none is an error.
   for (const bytes of ['0x', '0x00', '0xff', '0x0c00']) {
