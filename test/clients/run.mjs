@@ -60,9 +60,12 @@ const run = ({ script, legacy, funder }) =>
     let output = '';
     child.stdout.on('data', (chunk) => (output += chunk));
     child.stderr.on('data', (chunk) => (output += chunk));
-    child.once('close', (code) => {
+    // Not its output's end: what a tool has started may hold that open.
+    child.once('exit', async (code) => {
+      await new Promise((done) => setTimeout(done, 500));
       const summary = /^\{"checks":.*\}$/m.exec(output)?.[0];
       const seconds = Math.round((performance.now() - started) / 1_000);
+      console.log(`${script}${legacy ? ', legacy' : ''} ended after ${seconds} s`);
       resolve({ ...(summary === undefined ? { checks: 0, failed: 1 } : JSON.parse(summary)), code, output, seconds });
     });
   });
@@ -72,7 +75,8 @@ const traffic = spawn(process.execPath, [scriptPath('traffic'), url], {
   stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   env: { ...process.env, FUNDER: '//Bob//stash', NODE_URL: url },
 });
-const trafficEnded = new Promise((resolve) => traffic.once('close', resolve));
+// With its channel ended from here, it never counts as closed.
+const trafficEnded = new Promise((resolve) => traffic.once('exit', resolve));
 const results = new Map();
 const waiting = [...chosen];
 await Promise.all(
@@ -80,11 +84,13 @@ await Promise.all(
     for (let each = waiting.shift(); each !== undefined; each = waiting.shift()) results.set(each, await run(each));
   }),
 );
-const trafficFailed = traffic.exitCode !== null;
 if (traffic.connected) traffic.disconnect();
+const patience = setTimeout(() => traffic.kill(), 60_000);
 await trafficEnded;
+clearTimeout(patience);
+const trafficFailed = traffic.exitCode !== 0;
 let failed = trafficFailed ? 1 : 0;
-if (trafficFailed) console.log('the script that sends transactions of every kind ended by itself');
+if (trafficFailed) console.log('the script that sends transactions of every kind failed');
 const rows = chosen.map((each) => {
   const { name } = each;
   const result = results.get(each);

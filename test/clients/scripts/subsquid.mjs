@@ -60,7 +60,7 @@ async function range(endpoint, heights) {
   const seen = { blocks: 0, events: 0, calls: 0, extrinsics: 0, signed: 0, failed: 0, last: 0 };
   const schemes = new Set();
   const calls = new Set();
-  let wrongFees = 0;
+  const wrongFees = [];
   await new Promise((resolve, reject) => {
     const processor = everything(endpoint, { from: heights[0], to: final });
     processor.run(new Final(), async ({ blocks }) => {
@@ -77,10 +77,13 @@ async function range(endpoint, heights) {
           if (each.success === false) seen.failed++;
           schemes.add(schemeOf(each));
           const paid = events.find(
-            ({ name, extrinsicIndex }) =>
-              name === 'TransactionPayment.TransactionFeePaid' && extrinsicIndex === each.index,
+            ({ name, extrinsic }) =>
+              name === 'TransactionPayment.TransactionFeePaid' && extrinsic?.index === each.index,
           );
-          if (paid === undefined || BigInt(paid.args.actualFee) !== each.fee) wrongFees++;
+          // The library takes the tip off.
+          if (paid === undefined || BigInt(paid.args.actualFee) !== each.fee + each.tip) {
+            wrongFees.push(`${header.height}: ${paid?.args.actualFee} ${each.fee} ${each.tip}`);
+          }
         }
       }
       if (seen.last === final) resolve();
@@ -104,7 +107,7 @@ async function range(endpoint, heights) {
     ['Utility.batch_all', 'Utility.force_batch', 'Proxy.proxy'].every((name) => calls.has(name)),
     told,
   );
-  check(`${kind}: the fees are those charged`, wrongFees === 0, wrongFees);
+  check(`${kind}: the fees are those charged`, wrongFees.length === 0, wrongFees.join('; '));
 }
 
 await main(async () => {

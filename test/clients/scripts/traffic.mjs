@@ -19,7 +19,8 @@ const send = (call, signer, options = {}) =>
     call
       .signAndSend(signer, options, ({ status, isError }) => {
         if (isError) reject(new Error(`${status}`));
-        if (status.isInBlock) resolve();
+        // The library drops the news of a block if that of its finality comes while it reads the block.
+        if (status.isInBlock || status.isFinalized) resolve();
       })
       .catch(reject);
   });
@@ -46,12 +47,12 @@ const rounds = [
   () => send(transfer(third.address, UNIT), second, { era: 0 }),
   () => send(transfer(first.address, UNIT), third, { era: 256, tip: 1n }),
   () => send(api.tx.utility.batchAll([transfer(first.address, 1n), transfer(second.address, 2n)]), third),
-  () => send(api.tx.utility.forceBatch([transfer(funder.address, 10n ** 40n), api.tx.system.remark('0x01')]), first),
+  () => send(api.tx.utility.forceBatch([transfer(funder.address, 10n ** 36n), api.tx.system.remark('0x01')]), first),
   () => send(api.tx.proxy.proxy(first.address, null, transfer(third.address, UNIT)), second),
   () => together(transfer(third.address, 1n)),
   () => send(api.tx.system.remarkWithEvent('0x0102'), first),
   // Fails in its block.
-  () => send(transfer(funder.address, 10n ** 40n), first),
+  () => send(transfer(funder.address, 10n ** 36n), first),
 ];
 for (let i = 0; !stopped; i++) await rounds[i % rounds.length]();
 await api.disconnect();
