@@ -3,6 +3,7 @@
  * once: a result that is journaled is only handed in, however often the process dies or the node goes.
  */
 import { idOfKey, LedgerError } from '../rpc/client/ledger.ts';
+import { signedProgress, trainingProgress } from '../rpc/inference-codecs.ts';
 import * as compute from '../runtime/pallets/compute.ts';
 import { hashOf } from '../runtime/primitives/attribution/canonical.ts';
 import type { OrderId } from '../runtime/primitives/attribution/ids.ts';
@@ -167,20 +168,33 @@ export class OrderTrainer {
     const resume = await this.#journal.checkpoint(lease.id);
     const from = resume === undefined ? 'from the start' : `from step ${resume.losses.length}`;
     log('info', `order ${order} (${ordered.name}): training under lease ${lease.id}, ${from}`);
+    const chain = this.#link.ledger.genesisHash;
     let reported = 0;
-    let last = {};
     let progress: TrainingProgress | undefined;
     const report = (phase: string, done: number): void => {
       telemetry?.training(order, phase, progress);
       if (Date.now() - reported < PROGRESS_MS && done < 1) return;
       reported = Date.now();
-      this.#link.tell('worker_progress', { order, phase, done: Math.round(done * 1000), ...last });
+      const payload = {
+        chain,
+        order,
+        lease: lease.id,
+        at: BigInt(reported),
+        phase,
+        done: Math.round(done * 1_000),
+        step: progress?.step,
+        total: progress?.total,
+        loss: progress && Math.round(progress.loss * 1_000),
+        tokensPerSecond: progress && Math.round(progress.tokensPerSecond),
+      };
+      const signature = this.#link.sign(hashOf(hashing, trainingProgress, payload));
+      this.#link.tell('worker_progress', toHex(encode(signedProgress, { payload, signature })));
     };
     const trained = await trainOrder(
       hashing,
       model,
       {
-        chain: this.#link.ledger.genesisHash,
+        chain,
         order,
         lease: lease.id,
         nonce: lease.nonce,
@@ -206,12 +220,6 @@ export class OrderTrainer {
         },
         progress(each) {
           progress = each;
-          last = {
-            step: each.step,
-            total: each.total,
-            loss: Math.round(each.loss * 1000),
-            tokensPerSecond: Math.round(each.tokensPerSecond),
-          };
         },
       },
     );

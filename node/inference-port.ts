@@ -1,12 +1,17 @@
 /** What RPC may ask of the inference hub, as `client.ts` is for the chain. */
-import type { GenerationRequest } from '../rpc/inference-codecs.ts';
+import type { GenerationRequest, SignedProgress } from '../rpc/inference-codecs.ts';
 import type { Explanation } from '../runtime/primitives/attribution/explain.ts';
 import type { AdapterId } from '../runtime/primitives/attribution/ids.ts';
 import type { SignedInferenceReceipt } from '../runtime/primitives/attribution/receipts.ts';
 import type { RequestTerms } from '../runtime/primitives/attribution/request.ts';
 import type { AccountId } from '../runtime/primitives/types.ts';
 
-export { type GenerationRequest, generationRequest } from '../rpc/inference-codecs.ts';
+export {
+  type GenerationRequest,
+  generationRequest,
+  type SignedProgress,
+  signedProgress,
+} from '../rpc/inference-codecs.ts';
 
 export type HubErrorCode =
   | 'NO_WORKER'
@@ -75,6 +80,9 @@ export interface ProgressReport {
   readonly tokensPerSecond?: number;
 }
 
+/** Why a report of progress is not taken; `STALE`: a later one of the lease is known, or it is not of this time. */
+export type ProgressFault = 'OTHER_CHAIN' | 'NOT_LEASED' | 'BAD_SIGNATURE' | 'STALE';
+
 export interface InferenceHub {
   /** Takes a worker in whose key is proven; one line an account, the newest counts. Returns how it leaves. */
   attach(worker: AttachedWorker): () => void;
@@ -86,8 +94,11 @@ export interface InferenceHub {
   delta(job: string, account: AccountId, text: string): void;
   refuse(job: string, account: AccountId, code: string, message: string): void;
   answer(job: string, account: AccountId, receipt: SignedInferenceReceipt, text: string): Promise<void>;
-  report(report: ProgressReport): void;
+  /** A worker's word on its training: undefined when it is taken, and told to those who watch. */
+  progress(report: SignedProgress): ProgressFault | undefined;
   watch(order: number, tell: (report: ProgressReport) => void): () => void;
+  /** Receipts from anywhere in the network that this node has verified. Returns how to hear no more. */
+  watchReceipts(tell: (receipt: SignedInferenceReceipt) => void): () => void;
 }
 
 /** Receipts checked and explained by the chain's state and the adapter's published files. */

@@ -299,7 +299,11 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         committed: () => committed(checks.state()),
         replicate: validator,
       });
-      const far = new InferenceNetwork(wire, local, () => blocks.info().genesisHash);
+      const far = new InferenceNetwork(wire, local, {
+        genesisHash: () => blocks.info().genesisHash,
+        verify: (receipt) => checks.verify(receipt),
+        hashing,
+      });
       for (const each of [exchange, far]) {
         await each.register();
         services.push(each);

@@ -101,7 +101,8 @@ export async function createHost(
           globalSignaturePolicy: StrictNoSign,
           allowPublishToZeroTopicPeers: true,
           ignoreDuplicatePublishError: true,
-          asyncValidation: true,
+          // Rooms' validators are waited for in any case; with this on, what they accept would still not be passed on.
+          asyncValidation: false,
           doPX: false,
           // How many may share an address is decided at the door. Here whoever had been at the same address within an hour
           // would count, banned or not, until honest peers of that address were no longer listened to.

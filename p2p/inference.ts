@@ -14,8 +14,10 @@ import {
   type HubJob,
   type InferenceHub,
   type JobListener,
+  type ProgressFault,
   type ProgressReport,
   type ServedModel,
+  type SignedProgress,
 } from '../node/inference-port.ts';
 import type { SignedInferenceReceipt } from '../runtime/primitives/attribution/receipts.ts';
 import { equalBytes } from '../runtime/primitives/bytes.ts';
@@ -26,11 +28,16 @@ import { type AdvertPorts, Adverts, type ServingNode } from './adverts.ts';
 import { NetworkError } from './errors.ts';
 import { FEE, RateLimit } from './ledger.ts';
 import { MAX_QUESTION_BYTES, MAX_REPLY_BYTES, MAX_TEXT, question, type Reply, reply } from './protocols/inference.ts';
+import { type ReceiptPorts, ReceiptRoom } from './receipts.ts';
 import { listenFrames, sendFrame } from './streams.ts';
+import { TrainingRoom } from './trainings.ts';
 import type { Wire } from './wire.ts';
 
 /** The hub of this node alone. */
-export interface LocalHub extends InferenceHub, Pick<AdvertPorts, 'served'> {
+export interface LocalHub
+  extends InferenceHub,
+    Pick<AdvertPorts, 'served'>,
+    Pick<ReceiptPorts, 'isSettled' | 'noteReceipt'> {
   /** A code for what is wrong with an answer; undefined for one that holds. */
   faultOf(request: GenerationRequest, receipt: SignedInferenceReceipt, text: string): Promise<string | undefined>;
 }
@@ -60,13 +67,20 @@ export class InferenceNetwork implements InferenceHub {
   readonly #wire: Wire;
   readonly #hub: LocalHub;
   readonly #adverts: Adverts;
+  readonly #receipts: ReceiptRoom;
+  readonly #trainings: TrainingRoom;
   readonly #protocol: string;
   /** Jobs elsewhere, by the name that this node gave them. */
   readonly #remote = new Map<string, { stop(): void }>();
   readonly #rates = new Map<string, RateLimit>();
   #answering = 0;
 
-  constructor(wire: Wire, hub: LocalHub, genesisHash: AdvertPorts['genesisHash']) {
+  constructor(
+    wire: Wire,
+    hub: LocalHub,
+    ports: Pick<AdvertPorts, 'genesisHash'> & Pick<ReceiptPorts, 'verify' | 'hashing'>,
+  ) {
+    const { genesisHash } = ports;
     this.#wire = wire;
     this.#hub = hub;
     this.#protocol = `${wire.prefix}/inference/1`;
@@ -75,6 +89,12 @@ export class InferenceNetwork implements InferenceHub {
       local: () => hub.models(),
       served: (adapter, worker, waiting) => hub.served(adapter, worker, waiting),
     });
+    this.#receipts = new ReceiptRoom(wire, {
+      ...ports,
+      isSettled: (receipt) => hub.isSettled(receipt),
+      noteReceipt: (receipt) => hub.noteReceipt(receipt),
+    });
+    this.#trainings = new TrainingRoom(wire, (report) => hub.progress(report));
   }
 
   async register(): Promise<void> {
@@ -84,8 +104,10 @@ export class InferenceNetwork implements InferenceHub {
     });
   }
 
-  run(signal: AbortSignal): Promise<void> {
-    return this.#adverts.run(signal);
+  async run(signal: AbortSignal): Promise<void> {
+    await this.#adverts.run(signal);
+    this.#receipts.leave();
+    this.#trainings.leave();
   }
 
   // ---- the hub -----------------------------------------------------------------------------------------------
@@ -161,12 +183,19 @@ export class InferenceNetwork implements InferenceHub {
     this.#hub.refuse(job, account, code, message);
   }
 
-  answer(job: string, account: AccountId, receipt: SignedInferenceReceipt, text: string): Promise<void> {
-    return this.#hub.answer(job, account, receipt, text);
+  async answer(job: string, account: AccountId, receipt: SignedInferenceReceipt, text: string): Promise<void> {
+    await this.#hub.answer(job, account, receipt, text);
+    this.#receipts.publish(receipt);
   }
 
-  report(report: ProgressReport): void {
-    this.#hub.report(report);
+  progress(report: SignedProgress): ProgressFault | undefined {
+    const fault = this.#hub.progress(report);
+    if (fault === undefined) this.#trainings.publish(report);
+    return fault;
+  }
+
+  watchReceipts(tell: (receipt: SignedInferenceReceipt) => void): () => void {
+    return this.#hub.watchReceipts(tell);
   }
 
   watch(order: number, tell: (report: ProgressReport) => void): () => void {

@@ -1,8 +1,9 @@
 /** What travels between applications, nodes and workers beside the canonical structures: SCALE in hex, as they are. */
-import { canonical } from '../runtime/primitives/attribution/canonical.ts';
+import { canonical, signed } from '../runtime/primitives/attribution/canonical.ts';
+import { leaseId, orderId } from '../runtime/primitives/attribution/ids.ts';
 import { signedVoucher } from '../runtime/primitives/attribution/receipts.ts';
 import { requestFields } from '../runtime/primitives/attribution/request.ts';
-import { fixedBytes, type Infer, struct } from '../runtime/primitives/scale/codec.ts';
+import { fixedBytes, type Infer, option, struct, text, u16, u32, u64 } from '../runtime/primitives/scale/codec.ts';
 import { accountId, hash } from '../runtime/primitives/types.ts';
 
 /** One paid request, whose voucher names it by its hash. The worker that the voucher names answers it. */
@@ -15,3 +16,26 @@ export const attachment = canonical(
   'Attachment',
   struct({ chain: hash, challenge: fixedBytes(32), worker: accountId }),
 );
+
+/** How far a training is, as its worker signs it; nodes tell it each other. */
+export const trainingProgress = canonical(
+  'progress/1',
+  'TrainingProgress',
+  struct({
+    chain: hash,
+    order: orderId,
+    lease: leaseId,
+    /** Unix time in milliseconds; a later report of a lease takes the place of those before. */
+    at: u64,
+    phase: text(32),
+    /** Thousandths. */
+    done: u16,
+    step: option(u32),
+    total: option(u32),
+    /** Thousandths of a nat. */
+    loss: option(u32),
+    tokensPerSecond: option(u32),
+  }),
+);
+export const signedProgress = signed(trainingProgress);
+export type SignedProgress = Infer<typeof signedProgress>;

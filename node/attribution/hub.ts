@@ -3,10 +3,13 @@
  * worker that the voucher names, hands the text on as it comes, and checks the receipt before anybody relies on it.
  */
 import { randomBytes } from 'node:crypto';
-import type { GenerationRequest } from '../../rpc/inference-codecs.ts';
+import { LRUCache } from 'lru-cache';
+import { type GenerationRequest, trainingProgress } from '../../rpc/inference-codecs.ts';
+import { verifySignature } from '../../runtime/executive/extrinsic.ts';
+import * as compute from '../../runtime/pallets/compute.ts';
 import * as inference from '../../runtime/pallets/inference.ts';
 import * as models from '../../runtime/pallets/models.ts';
-import type { Blake } from '../../runtime/primitives/attribution/canonical.ts';
+import { type Blake, hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
 import {
   type SignedInferenceReceipt,
@@ -23,8 +26,10 @@ import {
   type HubJob,
   type InferenceHub,
   type JobListener,
+  type ProgressFault,
   type ProgressReport,
   type ServedModel,
+  type SignedProgress,
 } from '../inference-port.ts';
 import type { ReceiptVerifier } from './receipt-verifier.ts';
 
@@ -38,6 +43,10 @@ interface Job {
 const MAX_JOBS_A_WORKER = 256;
 const JOB_MS = 120_000;
 const TEXT_BYTES = 1 << 20;
+/** Leases whose last word is remembered. */
+const MAX_TRAININGS = 1_024;
+/** How far a worker's clock may be apart. */
+const MAX_SKEW_MS = 60_000;
 
 export class WorkerHub implements InferenceHub {
   readonly #verifier: ReceiptVerifier;
@@ -47,6 +56,14 @@ export class WorkerHub implements InferenceHub {
   /** Highest voucher nonce seen by session: a request is served once. */
   readonly #nonces = new Map<bigint, bigint>();
   readonly #watchers = new Map<number, Set<(report: ProgressReport) => void>>();
+  readonly #receiptWatchers = new Set<(receipt: SignedInferenceReceipt) => void>();
+  /** The last report by order. */
+  readonly #progress = new LRUCache<
+    number,
+    { readonly lease: bigint; readonly at: bigint; readonly report: ProgressReport }
+  >({
+    max: MAX_TRAININGS,
+  });
 
   constructor(verifier: ReceiptVerifier, hashing: Blake) {
     this.#verifier = verifier;
@@ -176,6 +193,7 @@ export class WorkerHub implements InferenceHub {
     const fault = await this.faultOf(request, receipt, text);
     const job = this.#end(id);
     if (fault === undefined) {
+      this.noteReceipt(receipt);
       job?.listener.answer(receipt, text);
       return;
     }
@@ -207,14 +225,55 @@ export class WorkerHub implements InferenceHub {
     return samePrompt ? undefined : 'OTHER_PROMPT';
   }
 
-  report(report: ProgressReport): void {
-    for (const tell of this.#watchers.get(report.order) ?? []) tell(report);
+  /** One that holds. */
+  noteReceipt(receipt: SignedInferenceReceipt): void {
+    for (const tell of this.#receiptWatchers) tell(receipt);
+  }
+
+  watchReceipts(tell: (receipt: SignedInferenceReceipt) => void): () => void {
+    this.#receiptWatchers.add(tell);
+    return () => this.#receiptWatchers.delete(tell);
+  }
+
+  /** Whether the chain has settled it, or a later one of its session and worker. */
+  isSettled({ payload: { voucher, worker } }: SignedInferenceReceipt): boolean {
+    const { session, adapter, nonce } = voucher.payload;
+    const last = inference.lastNonce(this.#verifier.state(), session, worker, adapter);
+    return last !== undefined && nonce <= last;
+  }
+
+  progress({ payload, signature }: SignedProgress): ProgressFault | undefined {
+    const { chain, order, lease, at, phase, done, step, total, loss, tokensPerSecond } = payload;
+    if (!equalBytes(chain, this.#verifier.genesisHash())) return 'OTHER_CHAIN';
+    const host = this.#verifier.state();
+    const status = compute.taskOf(host, order)?.status;
+    if (status?.type !== 'Leased' || status.value.id !== lease) return 'NOT_LEASED';
+    const before = this.#progress.get(order);
+    if (before?.lease === lease && before.at >= at) return 'STALE';
+    if (Math.abs(Number(at) - Date.now()) > MAX_SKEW_MS) return 'STALE';
+    const digest = hashOf(this.#hashing, trainingProgress, payload);
+    if (!verifySignature(host, signature, digest, status.value.worker)) return 'BAD_SIGNATURE';
+    const report: ProgressReport = {
+      order,
+      phase,
+      done: done / 1_000,
+      ...(step !== undefined && { step }),
+      ...(total !== undefined && { total }),
+      ...(loss !== undefined && { loss: loss / 1_000 }),
+      ...(tokensPerSecond !== undefined && { tokensPerSecond }),
+    };
+    this.#progress.set(order, { lease, at, report });
+    for (const tell of this.#watchers.get(order) ?? []) tell(report);
+    return undefined;
   }
 
   watch(order: number, tell: (report: ProgressReport) => void): () => void {
     const watchers = this.#watchers.get(order) ?? new Set();
     this.#watchers.set(order, watchers);
     watchers.add(tell);
+    // Whoever comes late need not wait for the next one.
+    const last = this.#progress.get(order);
+    if (last !== undefined) tell(last.report);
     return () => {
       watchers.delete(tell);
       if (watchers.size === 0) this.#watchers.delete(order);

@@ -80,6 +80,10 @@ export class ReceiptVerifier {
     return this.#ports.state();
   }
 
+  genesisHash(): Hash {
+    return this.#ports.genesisHash();
+  }
+
   /** Whether a session stands behind a voucher (`undefined`: it does). Who has used it up is the worker's business. */
   voucherFault(host: Host, { payload, signature }: SignedVoucher): VoucherFault | undefined {
     if (!equalBytes(payload.chain, this.#ports.genesisHash())) return 'OTHER_CHAIN';

@@ -11,9 +11,9 @@ import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import { type AccountId, asAccountId, type Hash, multiSignature } from '../../runtime/primitives/types.ts';
 import { invalidParams, RpcError } from '../errors.ts';
 import { hexOf } from '../hex.ts';
-import { attachment, generationRequest } from '../inference-codecs.ts';
+import { attachment, generationRequest, signedProgress } from '../inference-codecs.ts';
 import { definitions, type Group, group } from '../method.ts';
-import { hash, hex, list, object, optional, text, u32 } from '../params.ts';
+import { hash, hex, list, optional, text, u32 } from '../params.ts';
 import type { Session } from '../session.ts';
 
 export interface LedgerContext {
@@ -171,31 +171,14 @@ const methods = [
   ),
   method(
     'worker_progress',
-    [
-      object('report', {
-        order: u32('order'),
-        phase: text('phase', 32),
-        /** Parts of a thousand. */
-        done: u32('done'),
-        step: optional(u32('step')),
-        total: optional(u32('total')),
-        /** Thousandths of a nat. */
-        loss: optional(u32('loss')),
-        tokensPerSecond: optional(u32('tokensPerSecond')),
-      }),
-    ],
+    [hex('report')],
     (context, [report], session) => {
       lineOf(context, session);
-      const { step, total, loss, tokensPerSecond } = report;
-      context.hub.report({
-        order: report.order,
-        phase: report.phase,
-        done: report.done / 1000,
-        ...(step !== undefined && { step }),
-        ...(total !== undefined && { total }),
-        ...(loss !== undefined && { loss: loss / 1000 }),
-        ...(tokensPerSecond !== undefined && { tokensPerSecond }),
-      });
+      const fault = context.hub.progress(parsed(signedProgress, report));
+      // One that came late is no mistake of the worker's.
+      if (fault !== undefined && fault !== 'STALE') {
+        throw new RpcError(1114, `the report of progress is not taken: ${fault}`, fault);
+      }
     },
     { connected: true },
   ),
@@ -204,6 +187,18 @@ const methods = [
     { unsubscribe: 'training_unwatch', notification: 'training_progress' },
     [u32('order')],
     ({ hub }, [order], stream) => hub.watch(order, (report) => stream.notify(report)),
+  ),
+  subscription(
+    'attribution_subscribeReceipts',
+    { unsubscribe: 'attribution_unsubscribeReceipts', notification: 'attribution_receipt' },
+    [optional(u32('adapter'))],
+    ({ hub }, [adapter], stream) =>
+      hub.watchReceipts((receipt) => {
+        const { session, nonce, adapter: of, worker } = receipt.payload.voucher.payload;
+        if (adapter !== undefined && adapter !== of) return;
+        const encoded = hexOf(encode(signedInferenceReceipt, receipt));
+        stream.notify(plain({ adapter: of, worker, session, nonce, receipt: encoded }));
+      }),
   ),
   method('inference_models', [], ({ hub }) => plain(hub.models())),
   subscription(

@@ -1,12 +1,12 @@
 /** Aura: who may author in which slot (`pallet_aura`). The seal is checked outside, by consensus. */
-import { cost, ensureNone, ensureSigned, error } from '../framework/dispatch.ts';
-import { apiMethod, call, constant, pallet, runtimeApi } from '../framework/pallet.ts';
+import { cost, error } from '../framework/dispatch.ts';
+import { apiMethod, constant, pallet, runtimeApi } from '../framework/pallet.ts';
 import type { Host } from '../host.ts';
 import { utf8 } from '../primitives/bytes.ts';
 import { isSlotEquivocation, type SlotEquivocation, slotEquivocation } from '../primitives/equivocation.ts';
 import { InvalidBlock } from '../primitives/invalid-block.ts';
-import { encode, option, type StructValue, u64, vec } from '../primitives/scale/codec.ts';
-import { membershipProof, opaqueKeyOwnershipProof, submitted } from '../primitives/session-keys.ts';
+import { encode, option, u64, vec } from '../primitives/scale/codec.ts';
+import { opaqueKeyOwnershipProof, submitted } from '../primitives/session-keys.ts';
 import {
   authorities,
   authorityId,
@@ -38,8 +38,13 @@ const evidenceOf = (host: Host, proof: SlotEquivocation, session: number): offen
   holds: () => historical.isSlotOf(host, proof.slot, session) && isSlotEquivocation(host, proof),
 });
 
-const evidence = { equivocationProof: slotEquivocation, keyOwnerProof: membershipProof };
-const EVIDENCE_WEIGHT = cost(900_000_000n, 30, 30);
+const reports = offences.equivocationReports({
+  proof: slotEquivocation,
+  refTime: 900_000_000n,
+  docs: 'Report an author that sealed two blocks for one slot, and whose key it was.',
+  errors,
+  evidenceOf,
+});
 
 export interface AuraGenesis {
   readonly authorities: readonly Uint8Array[];
@@ -52,37 +57,7 @@ export const aura = pallet<AuraGenesis>({
   docs: 'Slots and their authors.',
   storage: store,
   errors,
-  calls: {
-    reportEquivocation: call({
-      index: 0,
-      args: evidence,
-      weight: EVIDENCE_WEIGHT,
-      docs: 'Report an author that sealed two blocks for one slot, and whose key it was. Free when it is true and new.',
-      run({ origin, ...env }, { equivocationProof, keyOwnerProof }) {
-        const of = evidenceOf(env.host, equivocationProof, keyOwnerProof.session);
-        return offences.reportEquivocation(env, ensureSigned(origin), of, keyOwnerProof, errors);
-      },
-    }),
-    reportEquivocationUnsigned: call({
-      index: 1,
-      args: evidence,
-      weight: EVIDENCE_WEIGHT,
-      docs: 'As `report_equivocation`, without a signer: only the author of a block puts it in, and is the reporter.',
-      run({ origin, ...env }, { equivocationProof, keyOwnerProof }) {
-        ensureNone(origin);
-        const of = evidenceOf(env.host, equivocationProof, keyOwnerProof.session);
-        return offences.reportEquivocation(env, undefined, of, keyOwnerProof, errors);
-      },
-    }),
-  },
-  unsigned: {
-    call: 'report_equivocation_unsigned',
-    validate({ host }, args) {
-      const { equivocationProof, keyOwnerProof } = args as StructValue<typeof evidence>;
-      const of = evidenceOf(host, equivocationProof, keyOwnerProof.session);
-      return offences.unsignedValidity(host, of, keyOwnerProof, errors);
-    },
-  },
+  ...reports,
   constants: {
     SlotDuration: constant(u64, slotDuration, 'The slot duration in milliseconds.'),
   },

@@ -1,12 +1,12 @@
 /** Grandpa: who finalizes, and how the set changes (`pallet_grandpa`). Votes and justifications live in consensus. */
-import { cost, ensureNone, ensureSigned, error } from '../framework/dispatch.ts';
-import { apiMethod, call, constant, event, pallet, runtimeApi } from '../framework/pallet.ts';
+import { cost, error } from '../framework/dispatch.ts';
+import { apiMethod, constant, event, pallet, runtimeApi } from '../framework/pallet.ts';
 import type { Host } from '../host.ts';
 import { utf8 } from '../primitives/bytes.ts';
 import { type GrandpaEquivocation, grandpaEquivocation, isGrandpaEquivocation } from '../primitives/equivocation.ts';
 import { GRANDPA_ENGINE } from '../primitives/header.ts';
-import { encode, option, type StructValue, struct, u32, u64, variants } from '../primitives/scale/codec.ts';
-import { membershipProof, opaqueKeyOwnershipProof, submitted } from '../primitives/session-keys.ts';
+import { encode, option, struct, u32, u64, variants } from '../primitives/scale/codec.ts';
+import { opaqueKeyOwnershipProof, submitted } from '../primitives/session-keys.ts';
 import {
   authorities,
   authorityId,
@@ -58,8 +58,13 @@ function evidenceOf(host: Host, proof: GrandpaEquivocation, session: number): of
   };
 }
 
-const evidence = { equivocationProof: grandpaEquivocation, keyOwnerProof: membershipProof };
-const EVIDENCE_WEIGHT = cost(600_000_000n, 30, 30);
+const reports = offences.equivocationReports({
+  proof: grandpaEquivocation,
+  refTime: 600_000_000n,
+  docs: 'Report voter equivocation/misbehaviour: two votes in one round, and whose key it was.',
+  errors,
+  evidenceOf,
+});
 
 export interface GrandpaGenesis {
   readonly authorities: readonly { readonly key: Uint8Array; readonly weight: bigint }[];
@@ -72,37 +77,7 @@ export const grandpa = pallet<GrandpaGenesis>({
   storage: store,
   events,
   errors,
-  calls: {
-    reportEquivocation: call({
-      index: 0,
-      args: evidence,
-      weight: EVIDENCE_WEIGHT,
-      docs: 'Report voter equivocation/misbehaviour: two votes in one round, and whose key it was. Free when it is true and new.',
-      run({ origin, ...env }, { equivocationProof, keyOwnerProof }) {
-        const of = evidenceOf(env.host, equivocationProof, keyOwnerProof.session);
-        return offences.reportEquivocation(env, ensureSigned(origin), of, keyOwnerProof, errors);
-      },
-    }),
-    reportEquivocationUnsigned: call({
-      index: 1,
-      args: evidence,
-      weight: EVIDENCE_WEIGHT,
-      docs: 'As `report_equivocation`, without a signer: only the author of a block puts it in, and is the reporter.',
-      run({ origin, ...env }, { equivocationProof, keyOwnerProof }) {
-        ensureNone(origin);
-        const of = evidenceOf(env.host, equivocationProof, keyOwnerProof.session);
-        return offences.reportEquivocation(env, undefined, of, keyOwnerProof, errors);
-      },
-    }),
-  },
-  unsigned: {
-    call: 'report_equivocation_unsigned',
-    validate({ host }, args) {
-      const { equivocationProof, keyOwnerProof } = args as StructValue<typeof evidence>;
-      const of = evidenceOf(host, equivocationProof, keyOwnerProof.session);
-      return offences.unsignedValidity(host, of, keyOwnerProof, errors);
-    },
-  },
+  ...reports,
   constants: {
     MaxAuthorities: constant(u32, MAX_AUTHORITIES, 'Max authorities in use.'),
     MaxSetIdSessionEntries: constant(

@@ -3,11 +3,23 @@
  * of one kind at one time weigh on each other, since together they endanger the chain.
  */
 
-import { DispatchFailure, type ErrorDef, ensure } from '../framework/dispatch.ts';
-import { type Env, event, pallet } from '../framework/pallet.ts';
+import { cost, DispatchFailure, type ErrorDef, ensure, ensureNone, ensureSigned } from '../framework/dispatch.ts';
+import { call, type Env, event, pallet } from '../framework/pallet.ts';
 import { map, nMapWithDefault, storage, twox64Concat } from '../framework/storage.ts';
 import type { Host } from '../host.ts';
-import { bytes, decode, encode, fixedBytes, named, struct, tuple, unit, vec } from '../primitives/scale/codec.ts';
+import {
+  bytes,
+  type Codec,
+  decode,
+  encode,
+  fixedBytes,
+  named,
+  type StructValue,
+  struct,
+  tuple,
+  unit,
+  vec,
+} from '../primitives/scale/codec.ts';
 import { ScaleError } from '../primitives/scale/io.ts';
 import { type KeyName, type MembershipProof, membershipProof } from '../primitives/session-keys.ts';
 import { type AccountId, accountId, asHash, type Hash, hash, PERBILL } from '../primitives/types.ts';
@@ -130,7 +142,7 @@ export function offenceIn(host: Host, evidence: Evidence, proof: MembershipProof
 }
 
 /** Without a reporter the author of the block is the one: only it can put an unsigned report in. */
-export function reportEquivocation(
+function reportEquivocation(
   env: Env,
   reporter: AccountId | undefined,
   evidence: Evidence,
@@ -146,7 +158,7 @@ export function reportEquivocation(
  * What the pool makes of an unsigned report: first of all, once, not passed on to others. Throws `TransactionRefused`:
  * `BadProof`, or `Stale` for what is known.
  */
-export function unsignedValidity(
+function unsignedValidity(
   host: Host,
   evidence: Evidence,
   proof: MembershipProof,
@@ -170,6 +182,55 @@ export function unsignedValidity(
   };
 }
 const tag = struct({ kind, id: hash });
+
+/**
+ * The calls by which a pallet takes evidence of its kind, signed and unsigned, and what the pool makes of the second.
+ * `refTime`: of looking at the proof, in picoseconds.
+ */
+export function equivocationReports<Proof>(of: {
+  readonly proof: Codec<Proof>;
+  readonly refTime: bigint;
+  readonly docs: string;
+  readonly errors: EquivocationErrors;
+  evidenceOf(host: Host, proof: Proof, session: number): Evidence;
+}) {
+  const { evidenceOf, errors } = of;
+  const args = { equivocationProof: of.proof, keyOwnerProof: membershipProof };
+  const weight = cost(of.refTime, 30, 30);
+  return {
+    calls: {
+      reportEquivocation: call({
+        index: 0,
+        args,
+        weight,
+        docs: `${of.docs} Free when it is true and new.`,
+        run({ origin, ...env }, { equivocationProof, keyOwnerProof }) {
+          const found = evidenceOf(env.host, equivocationProof, keyOwnerProof.session);
+          return reportEquivocation(env, ensureSigned(origin), found, keyOwnerProof, errors);
+        },
+      }),
+      reportEquivocationUnsigned: call({
+        index: 1,
+        args,
+        weight,
+        docs: 'As `report_equivocation`, without a signer: only the author of a block puts it in, and is the reporter.',
+        run({ origin, ...env }, { equivocationProof, keyOwnerProof }) {
+          ensureNone(origin);
+          const found = evidenceOf(env.host, equivocationProof, keyOwnerProof.session);
+          return reportEquivocation(env, undefined, found, keyOwnerProof, errors);
+        },
+      }),
+    },
+    unsigned: {
+      call: 'report_equivocation_unsigned',
+      validate({ host }: Env, given: unknown) {
+        const { equivocationProof, keyOwnerProof } = given as StructValue<typeof args>;
+        const found = evidenceOf(host, equivocationProof, keyOwnerProof.session);
+        return unsignedValidity(host, found, keyOwnerProof, errors);
+      },
+    },
+  };
+}
 
 /** Of a key of the session that the state is in. */
 export function proveOwnership(host: Host, key: KeyName, id: Uint8Array): Uint8Array | undefined {

@@ -26,6 +26,8 @@ import { type HeardBlock, type HeardVote, Witness } from './support/witness.ts';
 
 export interface SoakOptions {
   readonly times: number;
+  /** No kill after so many minutes, however many there were. */
+  readonly minutes?: number;
   /** The one that is killed among them. All must vote while there are fewer than four. */
   readonly validators: number;
   readonly slotMs: number;
@@ -200,6 +202,7 @@ export async function soakKill(options: SoakOptions): Promise<SoakResult> {
   const loads: Promise<void>[] = [];
   const killed = { starting: 0, atRandom: 0, aroundWrites: 0 };
   const addresses: string[] = [witness.member.address];
+  let kill = 0;
   let slowestStartMs = 0;
   let lastStartMs = 0;
   let load: Load | undefined;
@@ -269,7 +272,8 @@ export async function soakKill(options: SoakOptions): Promise<SoakResult> {
       await heads.follow(client);
       addresses.push(...(await client.call<string[]>('system_localListenAddresses')));
     }
-    for (let kill = 0; kill < times; kill++) {
+    const last = began + 60_000 * (options.minutes ?? Number.POSITIVE_INFINITY);
+    for (; kill < times && performance.now() < last; kill++) {
       const plan = planOf(kill);
       const told = await live(plan);
       const found = await inspect(database, ledger.readFrom);
@@ -339,7 +343,7 @@ export async function soakKill(options: SoakOptions): Promise<SoakResult> {
     }
     return {
       validators,
-      kills: times,
+      kills: kill,
       killed,
       finalized: whole?.finalized ?? 0,
       blocks: witness.blocks,
@@ -368,6 +372,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { values } = parseArgs({
     options: {
       times: { type: 'string', default: '200' },
+      minutes: { type: 'string' },
       validators: { type: 'string', default: '3' },
       slot: { type: 'string', default: '500' },
       rate: { type: 'string', default: '100' },
@@ -375,6 +380,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   });
   const result = await soakKill({
     times: Number(values.times),
+    ...(values.minutes !== undefined && { minutes: Number(values.minutes) }),
     validators: Number(values.validators),
     slotMs: Number(values.slot),
     accounts: 200,
