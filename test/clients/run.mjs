@@ -65,8 +65,9 @@ const run = ({ script, legacy, funder }) =>
       await new Promise((done) => setTimeout(done, 500));
       const summary = /^\{"checks":.*\}$/m.exec(output)?.[0];
       const seconds = Math.round((performance.now() - started) / 1_000);
-      console.log(`${script}${legacy ? ', legacy' : ''} ended after ${seconds} s`);
-      resolve({ ...(summary === undefined ? { checks: 0, failed: 1 } : JSON.parse(summary)), code, output, seconds });
+      const counts = summary === undefined ? { checks: 0, failed: 1 } : JSON.parse(summary);
+      console.log(`${script}${legacy ? ', legacy' : ''}: ${counts.failed} of ${counts.checks} failed, ${seconds} s`);
+      resolve({ ...counts, code, output, seconds });
     });
   });
 
