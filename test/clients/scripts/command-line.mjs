@@ -60,9 +60,9 @@ async function polkadotJs(directory) {
   }
   const transfer = (seed, scheme, to, value, ...options) =>
     tool('--seed', seed, '--sign', scheme, ...options, 'tx.balances.transferKeepAlive', to, String(value));
-  /** What the tool shows of the event of a paid fee, and of the block that it is final in. */
+  /** What the tool shows of the event of a paid fee, and of the block that it is in: it ends with the first that it hears of. */
   const outcome = async ({ out }) => {
-    const block = /"finalized": "(0x[0-9a-f]{64})"/.exec(out)?.[1];
+    const block = /"(?:inBlock|finalized)": "(0x[0-9a-f]{64})"/.exec(out)?.[1];
     const paid = /"index": "0x0b00",\s*"data": \[\s*"[^"]+",\s*"?(\d+)"?,\s*"?(\d+)"?/.exec(
       out.slice(out.lastIndexOf('"events"')),
     );
