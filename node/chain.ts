@@ -91,6 +91,8 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
   /** How many look at a block that finality may leave behind, by the block in hex. */
   readonly #holds = new Map<string, number>();
   #after: { readonly block: Hash; readonly host: Host } | undefined;
+  /** Blocks whose signatures are being checked already. */
+  readonly #prepared = new WeakMap<Block, Promise<void>>();
 
   private constructor(ports: ChainPorts, blocks: BlockStore, states: StateDatabase) {
     this.#ports = ports;
@@ -207,6 +209,20 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     const { executive } = this.#ports.runtime;
     const checks = extrinsics.flatMap((each) => executive.signatureCheck(host, each) ?? []);
     await this.#ports.verifier.verify(checks);
+  }
+
+  /**
+   * Has the signatures of blocks that will be imported checked by other threads, while this one is at those before them. They
+   * are read by the state of today: what depends on one that is not here yet is checked when its turn comes.
+   */
+  prepare(blocks: readonly Block[]): void {
+    const { best } = this.blocks.info();
+    for (const block of blocks) {
+      const work = this.preverify(block.extrinsics, best.hash);
+      // Whoever imports the block hears of it.
+      work.catch(() => {});
+      this.#prepared.set(block, work);
+    }
   }
 
   authoritySet = (): AuthoritySet => this.#set;
@@ -350,7 +366,8 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     try {
       changeIn(header);
       if (overlay === undefined) {
-        await this.preverify(block.extrinsics, header.parentHash);
+        const check = (): Promise<void> => this.preverify(block.extrinsics, header.parentHash);
+        await (this.#prepared.get(block)?.catch(check) ?? check());
         overlay = this.#states.overlay(header.parentHash)!;
         const host = this.#host(overlay);
         const unsealed: Header = { ...header, digest: { logs: header.digest.logs.slice(0, -1) } };

@@ -13,6 +13,7 @@ import type {
   WarpImport,
 } from '../../node/client.ts';
 import type { Hashing, Signatures } from '../../runtime/host.ts';
+import type { Block } from '../../runtime/primitives/header.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import { NetworkError } from '../errors.ts';
@@ -37,6 +38,8 @@ import { type WarpPorts, WarpSync } from './warp.ts';
 
 /** What sync reads and changes of the chain. */
 export interface SyncedChain extends WarpImport {
+  /** Blocks that will be imported soon, in this order: their signatures can be checked meanwhile. */
+  prepare(blocks: readonly Block[]): void;
   readonly authoritySet: () => AuthoritySet;
 }
 
@@ -151,6 +154,7 @@ export class ChainSync {
       blocks,
       reachable: ports.reachable,
       importer: ports.importer,
+      prepare: (list) => chain.prepare(list),
       hashing: ports.hashing,
       clock,
       log,

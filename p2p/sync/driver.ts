@@ -4,7 +4,7 @@ import type { Clock, Log } from '../../consensus/ports.ts';
 import type { BlockImport, BlockRef, Blocks, ImportResult } from '../../node/client.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { equalBytes } from '../../runtime/primitives/bytes.ts';
-import { headerHash } from '../../runtime/primitives/header.ts';
+import { type Block, headerHash } from '../../runtime/primitives/header.ts';
 import { NetworkError } from '../errors.ts';
 import { FEE, type PeerId } from '../ledger.ts';
 import { type BlockData, type BlockRequest, decodeBlockResponse } from '../protocols/sync.ts';
@@ -16,6 +16,7 @@ export interface SyncPorts {
   /** No chain can be higher by now than this. */
   readonly reachable: () => number;
   readonly importer: BlockImport;
+  readonly prepare: (blocks: readonly Block[]) => void;
   readonly hashing: Pick<Hashing, 'blake2_256'>;
   readonly clock: Clock;
   readonly log: Log;
@@ -144,22 +145,22 @@ export class SyncDriver {
   }
 
   async #import(id: number, blocks: readonly BlockData[]): Promise<void> {
-    const { importer, log } = this.#ports;
+    const { importer, prepare, log } = this.#ports;
+    const whole = blocks.map(({ header, body }): Block => ({ header: header!, extrinsics: [...(body ?? [])] }));
+    prepare(whole);
     let taken = 0;
     let result: ImportResult | undefined;
-    for (const { header, body, justifications } of blocks) {
+    for (const [i, block] of whole.entries()) {
       if (this.#signal.aborted) return;
+      const justifications = blocks[i]?.justifications;
       try {
-        const imported = await importer.import(
-          { header: header!, extrinsics: [...(body ?? [])] },
-          { origin: 'sync', ...(justifications && { justifications }) },
-        );
+        const imported = await importer.import(block, { origin: 'sync', ...(justifications && { justifications }) });
         if (imported.type !== 'imported' && imported.type !== 'known') {
           result = imported;
           break;
         }
       } catch (problem) {
-        log('error', `block #${header!.number} could not be imported`, { problem: String(problem) });
+        log('error', `block #${block.header.number} could not be imported`, { problem: String(problem) });
         result = { type: 'unknownParent' };
         break;
       }
