@@ -177,6 +177,7 @@ export class Auditor {
       dedupThreshold: net.dedupThreshold,
       baseName: base.manifest.name,
       exact: await this.#isExact(accused),
+      state: (blob) => this.#link.ledger.blob(blob),
       deadline: AbortSignal.any([signal, AbortSignal.timeout(Math.max(0, left))]),
     });
   }

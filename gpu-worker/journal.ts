@@ -23,6 +23,7 @@ import {
   u64,
 } from '../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../runtime/primitives/types.ts';
+import { type PlantedState, plantedState } from './planted-state.ts';
 import type { TrainingCheckpoint } from './training.ts';
 
 /** Receipts of one session and adapter, by ascending nonce. */
@@ -229,12 +230,19 @@ export class WorkerJournal {
   async keepCheckpoint(lease: bigint, checkpoint: TrainingCheckpoint): Promise<void> {
     const losses = new Uint8Array(Float64Array.from(checkpoint.losses).buffer);
     const stored = encode(storedCheckpoint, { losses, state: checkpoint.state });
-    await this.#put(`checkpoint/${width(lease)}`, stored);
+    const puts = [{ type: 'put' as const, key: `checkpoint/${width(lease)}`, value: stored }];
+    // The others lie there already: each was the last one once.
+    const last = checkpoint.segments.length - 1;
+    if (last >= 0) puts.push({ type: 'put', key: segmentKey(lease, last), value: checkpoint.segments[last]! });
+    await this.#putAll(puts);
   }
 
   async checkpoint(lease: bigint): Promise<TrainingCheckpoint | undefined> {
     const stored = await this.#read(`checkpoint/${width(lease)}`, storedCheckpoint);
-    return stored && { state: stored.state, losses: [...new Float64Array(new Uint8Array(stored.losses).buffer)] };
+    if (stored === undefined) return undefined;
+    const segments = await this.#database.values({ gte: segmentKey(lease, 0), lte: segmentKey(lease, 0xffff) }).all();
+    const losses = [...new Float64Array(new Uint8Array(stored.losses).buffer)];
+    return { state: stored.state, losses, segments };
   }
 
   /** The work is done: from here on it is only handed in, whatever happens to the process. */
@@ -253,7 +261,7 @@ export class WorkerJournal {
 
   /** Nothing is leased: what is left of earlier leases has no use. */
   async forgetLeases(): Promise<void> {
-    for (const kind of ['checkpoint', 'result']) await this.#clear({ gte: `${kind}/`, lt: `${kind}0` });
+    for (const kind of ['checkpoint', 'segment', 'result']) await this.#clear({ gte: `${kind}/`, lt: `${kind}0` });
   }
 
   // ---- audits ------------------------------------------------------------------------------------------------
@@ -275,9 +283,32 @@ export class WorkerJournal {
     return this.#remove(`verdict/${width(audit)}`);
   }
 
+  // ---- planted faults ----------------------------------------------------------------------------------------
+
+  keepPlanted(state: PlantedState): Promise<void> {
+    return this.#put('planted/state', encode(plantedState, state));
+  }
+
+  planted(): Promise<PlantedState | undefined> {
+    return this.#read('planted/state', plantedState);
+  }
+
+  forgetPlanted(): Promise<void> {
+    return this.#remove('planted/state');
+  }
+
+  keepPlantSession(session: bigint): Promise<void> {
+    return this.#put('planted/session', encode(u64, session));
+  }
+
+  plantSession(): Promise<bigint | undefined> {
+    return this.#read('planted/session', u64);
+  }
+
   close(): Promise<void> {
     return this.#database.close();
   }
 }
 
+const segmentKey = (lease: bigint, at: number): string => `segment/${width(lease)}/${width(at)}`;
 const filePut = ({ hash, bytes }: File) => ({ type: 'put' as const, key: `file/${toHex(hash)}`, value: bytes });

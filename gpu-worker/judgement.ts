@@ -16,23 +16,25 @@ import {
   inferenceReceipt,
   type ReceiptBatch,
   type Share,
+  type TrainingReceipt,
   textDigest,
+  trainingReceipt,
   voucher,
 } from '../runtime/primitives/attribution/receipts.ts';
 import { recordHash } from '../runtime/primitives/attribution/records.ts';
 import { asksFor } from '../runtime/primitives/attribution/request.ts';
 import { tokenSequence } from '../runtime/primitives/attribution/spans.ts';
-import type { TrainingConfig } from '../runtime/primitives/attribution/training.ts';
+import { segmentSteps, type TrainingConfig } from '../runtime/primitives/attribution/training.ts';
 import type { ReceiptRules } from '../runtime/primitives/attribution/verify.ts';
 import { equalBytes, utf8 } from '../runtime/primitives/bytes.ts';
 import { decode } from '../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../runtime/primitives/scale/io.ts';
-import { type AccountId, sameAccount } from '../runtime/primitives/types.ts';
-import { type AuditFault, compareFeatures } from './attribution/audit.ts';
+import { type AccountId, type Hash, sameAccount } from '../runtime/primitives/types.ts';
+import { type AuditFault, compareFeatures, leavesOut } from './attribution/audit.ts';
 import { BasisFileError, readEigenbases, readProjection } from './attribution/basis-files.ts';
 import { featureExtractor } from './attribution/extractor.ts';
 import type { Projection } from './attribution/projection.ts';
-import { dot } from './attribution/seeded.ts';
+import { dot, seededSample } from './attribution/seeded.ts';
 import { type Adapter, EngineError, type LoadedModel } from './engines/engine.ts';
 import { recordExample } from './examples.ts';
 import { type AdapterMaterial, promptOf, type ServedAdapter } from './serving.ts';
@@ -51,11 +53,13 @@ export type Fault =
   | 'COMMITMENT'
   | 'BASES'
   | 'PROJECTION'
+  | 'ENERGY'
   | 'ADAPTER'
   /** Training. */
   | 'RECORD'
   | 'CONTRIBUTOR'
   | 'TOKENS'
+  | 'SEGMENTS'
   | 'RETRAINING'
   /** Answers. */
   | 'BATCH'
@@ -84,6 +88,8 @@ export interface TrainingCase {
   readonly baseName: string;
   /** Both engines give the same bits: the training is made again, if the time is enough. */
   readonly exact: boolean;
+  /** A published state of the training. */
+  state(blob: Hash): Promise<Uint8Array>;
   /** Ends the retraining without a finding. */
   readonly deadline: AbortSignal;
 }
@@ -92,8 +98,9 @@ export interface TrainingCase {
 export async function judgeTraining(
   hashing: Hashing,
   model: LoadedModel,
-  { material, config, contributors, item, dedupThreshold, baseName, exact, deadline }: TrainingCase,
+  given: TrainingCase,
 ): Promise<Fault | undefined> {
+  const { material, config, contributors, item, exact } = given;
   const { training, lines } = material;
   let rows: readonly FeatureRow[];
   try {
@@ -102,7 +109,7 @@ export async function judgeTraining(
     if (problem instanceof CommitmentError || problem instanceof FeatureError) return 'COMMITMENT';
     throw problem;
   }
-  const sample = Array.from({ length: Math.min(AUDIT_ROWS, rows.length) }, (_, i) => (item + i) % rows.length);
+  const sample = sampleOf(hashing, training, item, rows.length);
   for (const at of sample) {
     const row = rows[at]!;
     const { tokens } = recordExample(model.tokenizer, lines[at]!);
@@ -121,9 +128,14 @@ export async function judgeTraining(
   const final = await opened(model, { config: material.adapterConfig, weights: material.adapter }, config);
   if (final === undefined) return 'ADAPTER';
   await final.close();
-  return exact
-    ? await judgeByRetraining(hashing, model, material, config, dedupThreshold, baseName, deadline)
-    : undefined;
+  return exact ? await judgeBySegment(hashing, model, given) : undefined;
+}
+
+/** Drawn over all rows, by the chain's word and by what was committed to before it. */
+function sampleOf(hashing: Hashing, training: TrainingReceipt, item: number, rows: number): number[] {
+  const drawn = hashOf(hashing, trainingReceipt, training);
+  const seed = new DataView(drawn.buffer, drawn.byteOffset).getBigUint64(0, true) ^ BigInt(item);
+  return seededSample(seed, rows, Math.min(AUDIT_ROWS, rows));
 }
 
 async function opened(
@@ -190,13 +202,16 @@ async function judgeRows(
     const { sequenceLength } = config;
     return { tokens: example.tokens.slice(0, sequenceLength), from: Math.min(example.from, sequenceLength - 1) };
   });
+  const captured: number[] = [];
   for await (const { index, gradient } of model.gradients(examples, checkpoint)) {
+    captured.push(extractor.captured(gradient));
     const { values } = extractor.feature(gradient);
     const claimed = rows[sample[index]!]!.values;
     const { fault } = compareFeatures({ values: claimed, amounts: [] }, { values, amounts: [] });
     if (fault !== undefined) return fault;
   }
-  return undefined;
+  const owners = sample.map((at) => accountKey(rows[at]!.contributor));
+  return leavesOut(captured, owners) ? 'ENERGY' : undefined;
 }
 
 /** Rows of unit norm and at right angles to their neighbours; those from the data's rank on are zero. */
@@ -215,36 +230,65 @@ function isOrthonormal({ k, width, vectors }: Projection): boolean {
   return true;
 }
 
-async function judgeByRetraining(
+/**
+ * One segment of the training made again, drawn by the chain: from the published state before it (or the seed) to the one
+ * after it (or the adapter). A training of one segment is made again as a whole.
+ */
+async function judgeBySegment(
   hashing: Hashing,
   model: LoadedModel,
-  { training, lines }: AdapterMaterial,
-  config: TrainingConfig,
-  dedupThreshold: number,
-  baseName: string,
-  deadline: AbortSignal,
+  { material, config, item, dedupThreshold, baseName, deadline, state }: TrainingCase,
 ): Promise<Fault | undefined> {
+  const { training, lines } = material;
+  const { segments, loss } = training;
+  const every = segmentSteps(config, lines.length);
+  const count = Math.max(1, Math.ceil(loss.steps / every));
+  if (segments.length !== count - 1) return 'SEGMENTS';
+  const at = item % count;
+  const after = segments[at];
+  const resume = at === 0 ? undefined : await state(segments[at - 1]!);
   const records = lines.map((line) => recordExample(model.tokenizer, line));
   const { sketchSeed } = training.basis;
   const texts = records.map(({ text }) => utf8(text));
   const novelties = textNovelties(texts, { sketchSeed, dedupThreshold });
+  const reached = new AbortController();
+  let made: Hash | undefined;
+  /** The first step that was made again: a state may be of another one than its place says. */
+  let begun: number | undefined;
   try {
-    const { adapter, attribution } = await model.train(
+    const { adapter, attribution, steps } = await model.train(
       {
-        settings: settingsOf(config, training.trainingSeed),
+        settings: settingsOf(config, training.trainingSeed, every),
         examples: records.map(({ example }) => example),
         weights: novelties.map(({ novelty }) => novelty / NOVELTY_ONE),
         baseName,
+        ...(resume !== undefined && { resume }),
       },
-      { signal: deadline },
+      {
+        signal: AbortSignal.any([deadline, reached.signal]),
+        progress({ step }) {
+          begun ??= step;
+          if (begun !== at * every + 1) reached.abort();
+        },
+        checkpoint(bytes, step) {
+          if (after === undefined || step !== (at + 1) * every) return;
+          made = blobName(hashing, bytes);
+          reached.abort();
+        },
+      },
     );
     const same =
+      after === undefined &&
+      steps === loss.steps &&
       equalBytes(blobName(hashing, adapter.weights), training.adapter) &&
       equalBytes(blobName(hashing, adapter.config), training.adapterConfig) &&
       equalBytes(blobName(hashing, attribution.weights), training.basis.checkpoint);
     return same ? undefined : 'RETRAINING';
   } catch (problem) {
+    if (begun !== undefined && begun !== at * every + 1) return 'SEGMENTS';
+    if (made !== undefined && after !== undefined) return equalBytes(made, after) ? undefined : 'RETRAINING';
     if (deadline.aborted) return undefined;
+    if (problem instanceof EngineError && problem.code === 'BAD_CHECKPOINT') return 'SEGMENTS';
     throw problem;
   }
 }

@@ -4,6 +4,7 @@ import type { Log } from '../consensus/ports.ts';
 import type { Hashing, Signatures } from '../runtime/host.ts';
 import type { BaseModelId } from '../runtime/primitives/attribution/ids.ts';
 import type { LoadedModel } from './engines/engine.ts';
+import type { Planting } from './planter.ts';
 import type { Telemetry } from './telemetry.ts';
 
 export interface WorkerOptions {
@@ -26,6 +27,8 @@ export interface WorkerOptions {
   readonly training: boolean;
   readonly serving: boolean;
   readonly auditing: boolean;
+  /** Plants faults against auditors that do not look; undefined: none. */
+  readonly planting?: Planting;
   /** Adapters served at most. */
   readonly maxAdapters: number;
   /** Receipts wait so long at most before they are settled. */

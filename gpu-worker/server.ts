@@ -14,6 +14,7 @@ import {
 } from '../runtime/primitives/attribution/receipts.ts';
 import { asksFor } from '../runtime/primitives/attribution/request.ts';
 import { DEFAULT_RULES, receiptRules, rules } from '../runtime/primitives/attribution/split.ts';
+import type { ReceiptRules } from '../runtime/primitives/attribution/verify.ts';
 import { fromHex, toHex } from '../runtime/primitives/bytes.ts';
 import { decode, encode, u64 } from '../runtime/primitives/scale/codec.ts';
 import { balance } from '../runtime/primitives/types.ts';
@@ -73,6 +74,17 @@ export class AdapterServer {
 
   get adapters(): number[] {
     return [...this.#served.keys()];
+  }
+
+  /** An adapter that is served, with what its receipts are made by. */
+  served(id: number): (Omit<Serving, 'markup'> & { readonly rules: ReceiptRules }) | undefined {
+    const found = this.#served.get(id);
+    return found && { ...found, rules: receiptRules(this.#rules, found.markup) };
+  }
+
+  /** A receipt was put into the journal by somebody else. */
+  settleSoon(): void {
+    this.#kept();
   }
 
   /** Whether receipts up to that nonce can be settled: none that is under way comes before it. */

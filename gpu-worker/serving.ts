@@ -185,6 +185,19 @@ export class ServedAdapter {
     return { feature, split: attribute(this.#attribution, this.#attribution.influence(feature), found, pool, blend) };
   }
 
+  /** A receipt as it would be if its answer had another feature: influence and shares are those of that one. */
+  withFeature(receipt: InferenceReceipt, tokens: readonly number[], feature: Int8Array, mix: Blend): InferenceReceipt {
+    const found = this.#index.spans(this.spoken(tokens));
+    const { spans, shares, remainder } = attribute(
+      this.#attribution,
+      this.#attribution.influence(feature),
+      found,
+      receipt.pool,
+      mix,
+    );
+    return { ...receipt, feature, spans, shares, remainder };
+  }
+
   /** What the final adapter says to a request. */
   generate(request: RequestTerms, hooks: GenerationHooks = {}): Promise<Generation> {
     const { tokenizer } = this.#model;

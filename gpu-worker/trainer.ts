@@ -212,6 +212,7 @@ export class OrderTrainer {
       },
       {
         signal,
+        exact: this.#options.exact,
         phase: report,
         ...(resume !== undefined && { resume }),
         checkpoints: {

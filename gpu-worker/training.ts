@@ -10,6 +10,7 @@ import type { LossSummary, SnapshotRef, TrainingReceipt } from '../runtime/primi
 import {
   type ArtifactSizes,
   LORA_MODULES,
+  segmentSteps,
   type TrainingConfig,
   trainingConfig,
 } from '../runtime/primitives/attribution/training.ts';
@@ -46,10 +47,11 @@ export interface TrainingAssignment {
 
 export type TrainingPhase = 'novelty' | 'training' | 'gradients' | 'bases' | 'features';
 
-/** Where training can go on from: the engine's own state, and the losses of the steps before. */
+/** Where training can go on from: the engine's own state, the losses of the steps before, the states that are published. */
 export interface TrainingCheckpoint {
   readonly state: Uint8Array;
   readonly losses: readonly number[];
+  readonly segments: readonly Uint8Array[];
 }
 
 export interface TrainingWatch {
@@ -57,6 +59,8 @@ export interface TrainingWatch {
   /** `done`: 0 … 1 of the phase. */
   phase?(phase: TrainingPhase, done: number): void;
   progress?(progress: TrainingProgress): void;
+  /** Whether every machine would get the same bits, so that states are published for audits to go from one to the next. */
+  readonly exact?: boolean;
   /** What to go on from after a crash: the result is the same to the last bit. */
   readonly resume?: TrainingCheckpoint;
   /** Hears what to go on from, every so many steps. */
@@ -92,6 +96,17 @@ export const settingsOf = (config: TrainingConfig, seed: bigint, checkpointEvery
   ...(checkpointEvery !== undefined && { checkpointEvery }),
 });
 
+/** Often enough for the worker, and after every segment. */
+function checkpointEvery(segment: number, { exact, checkpoints }: TrainingWatch): number | undefined {
+  if (!exact) return checkpoints?.every;
+  let every = Math.min(segment, checkpoints?.every ?? segment);
+  while (segment % every !== 0) every--;
+  return every;
+}
+
+/** Files that every training publishes; the states follow. */
+const PUBLISHED = 8;
+
 /** Losses travel in units of 2^−16 nats. */
 const fixed = (loss: number): number => Math.min(0xffffffff, Math.round(loss * 65_536));
 
@@ -126,9 +141,13 @@ export async function trainOrder(
 
   const { resume, checkpoints } = watch;
   const losses: number[] = [...(resume?.losses ?? [])];
+  const segments: Uint8Array[] = [...(resume?.segments ?? [])];
+  const segment = segmentSteps(config, records.length);
+  const every = checkpointEvery(segment, watch);
+  let total = 0;
   const outcome = await model.train(
     {
-      settings: settingsOf(config, assignment.trainingSeed, checkpoints?.every),
+      settings: settingsOf(config, assignment.trainingSeed, every),
       examples: examples.map(({ example }) => example),
       weights: novelties.map(({ novelty }) => novelty / NOVELTY_ONE),
       baseName: assignment.baseName,
@@ -138,11 +157,15 @@ export async function trainOrder(
       ...(watch.signal !== undefined && { signal: watch.signal }),
       progress(each) {
         losses.push(each.loss);
+        total = each.total;
         watch.progress?.(each);
         watch.phase?.('training', each.step / each.total);
       },
-      ...(checkpoints !== undefined && {
-        checkpoint: (state, step) => checkpoints.keep({ state, losses: losses.slice(0, step) }),
+      ...(every !== undefined && {
+        async checkpoint(state, step) {
+          if (watch.exact && step % segment === 0 && step < total) segments.push(state);
+          await checkpoints?.keep({ state, losses: losses.slice(0, step), segments: [...segments] });
+        },
       }),
     },
   );
@@ -211,6 +234,7 @@ export async function trainOrder(
     files.features,
     files.sums,
     files.frequencies,
+    ...segments,
   ].map((bytes) => ({ hash: blobName(hashing, bytes), bytes }));
   const [adapter, adapterConfig, theta, eigen, directions] = published.map(({ hash }) => hash) as [
     Hash,
@@ -251,6 +275,7 @@ export async function trainOrder(
       k,
     },
     features: commitment,
+    segments: published.slice(PUBLISHED).map(({ hash }) => hash),
     loss,
   };
   const lengths = published.map(({ bytes }) => BigInt(bytes.length));
@@ -263,6 +288,7 @@ export async function trainOrder(
     featureFile: lengths[5]!,
     sumFile: lengths[6]!,
     frequencyFile: lengths[7]!,
+    segments: lengths.slice(PUBLISHED),
   };
   return { receipt, sizes, files: published };
 }

@@ -8,6 +8,7 @@ import { Auditor } from './auditor.ts';
 import { WorkerJournal } from './journal.ts';
 import { NodeLink, pause } from './link.ts';
 import type { Standing, WorkerOptions } from './options.ts';
+import { FaultPlanter } from './planter.ts';
 import { AdapterServer } from './server.ts';
 import { Settler } from './settler.ts';
 import { attach, findBaseModel, register } from './standing.ts';
@@ -39,6 +40,7 @@ class Worker {
   readonly #server: AdapterServer;
   readonly #trainer: OrderTrainer;
   readonly #auditor: Auditor;
+  readonly #planter: FaultPlanter | undefined;
   #recovered = false;
 
   constructor(options: WorkerOptions, journal: WorkerJournal, link: NodeLink) {
@@ -49,6 +51,8 @@ class Worker {
     this.#server = new AdapterServer(link, journal, options, () => this.#settler.kept());
     this.#trainer = new OrderTrainer(link, journal, options, this.#uploads);
     this.#auditor = new Auditor(link, journal, options, this.#uploads);
+    const { planting } = options;
+    this.#planter = planting && new FaultPlanter(link, journal, options, this.#server, planting);
   }
 
   /** One connection, until it or the whole worker (`signal`) is over. */
@@ -73,6 +77,8 @@ class Worker {
     ];
     if (training) parts.push(this.#repeat('training', over, () => this.#trainer.look(standing, signal)));
     if (serving) parts.push(this.#repeat('serving', over, () => this.#server.look(standing)));
+    const planter = this.#planter;
+    if (planter !== undefined) parts.push(this.#repeat('planted faults', over, () => planter.look()));
     await Promise.all(parts);
     this.#options.telemetry?.attached(false);
     this.#server.abandon();

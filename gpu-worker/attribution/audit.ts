@@ -85,3 +85,30 @@ export function missProbability(total: number, wrong: number, sample: number): n
   for (let i = 0; i < sample; i++) missed *= Math.max(0, total - wrong - i) / (total - i);
   return missed;
 }
+
+/** A contributor whose records lose so much more than the middle one's was cut out of the projection. */
+const MAX_ENERGY_LOSS = 0.1;
+/** Standard errors that a sample may be off by, and records that say something. */
+const ERRORS = 3;
+const MIN_ROWS = 4;
+
+/**
+ * Whether a projection leaves some contributor out: `captured` is what it keeps of each sampled record, `owners` whose it is.
+ * Compared with the median of the contributors, and downwards only: records that stand twice are kept better by any honest
+ * projection (measured: 1.35 of the average), and nobody is harmed by that.
+ */
+export function leavesOut(captured: readonly number[], owners: readonly string[]): boolean {
+  const groups = new Map<string, number[]>();
+  for (const [i, owner] of owners.entries()) groups.set(owner, [...(groups.get(owner) ?? []), captured[i]!]);
+  const means = [...groups.values()]
+    .filter((values) => values.length >= MIN_ROWS)
+    .map((values) => {
+      const mean = values.reduce((sum, each) => sum + each, 0) / values.length;
+      const variance = values.reduce((sum, each) => sum + (each - mean) ** 2, 0) / (values.length - 1);
+      return { mean, error: Math.sqrt(variance / values.length) };
+    });
+  if (means.length < 2) return false;
+  const sorted = means.map(({ mean }) => mean).sort((a, b) => a - b);
+  const median = sorted[sorted.length >> 1]!;
+  return means.some(({ mean, error }) => mean < (1 - MAX_ENERGY_LOSS) * median - ERRORS * error);
+}

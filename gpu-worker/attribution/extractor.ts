@@ -11,7 +11,7 @@ import {
 } from './precondition.ts';
 import { type Projection, principalDirections, reducer } from './projection.ts';
 import { type QuantisedRow, quantise } from './quantise.ts';
-import { seededSample } from './seeded.ts';
+import { dot, seededSample } from './seeded.ts';
 import { sjlt } from './sketch.ts';
 import type { VectorSpool } from './spool.ts';
 
@@ -47,6 +47,8 @@ export interface FeatureExtractor {
   sketched(gradient: Float32Array): Float64Array;
   /** z before quantisation. */
   reduced(gradient: Float32Array): Float64Array;
+  /** Part of the sketch's energy that the projection keeps, 0 … 1. */
+  captured(gradient: Float32Array): number;
   /** The int8 feature of a record or a query. */
   feature(gradient: Float32Array): QuantisedRow;
 }
@@ -61,7 +63,14 @@ export function featureExtractor({
   const sketched = sketcher(layout, eigenbases, sketchSeed, projection.width);
   const reduce = reducer(projection, rotationSeed);
   const reduced = (gradient: Float32Array): Float64Array => reduce(sketched(gradient));
-  return { k: projection.k, sketched, reduced, feature: (gradient) => quantise(reduced(gradient)) };
+  const captured = (gradient: Float32Array): number => {
+    const sketch = sketched(gradient);
+    const z = reduce(sketch);
+    const all = dot(sketch, sketch);
+    // The rotation keeps norms.
+    return all === 0 ? 1 : dot(z, z) / all;
+  };
+  return { k: projection.k, sketched, reduced, captured, feature: (gradient) => quantise(reduced(gradient)) };
 }
 
 function sketcher(layout: GradientLayout, eigenbases: Eigenbases, seed: bigint, width: number) {

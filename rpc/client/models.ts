@@ -31,8 +31,8 @@ export interface TrainingChoices {
   /** Entries of a feature row: more records want more. */
   readonly k?: number;
   /**
-   * Buckets of the sketch, a power of two. The default is quick; 65,536 costs four times as much and ranks contributors
-   * as well as no sketch does (gpu-worker/attribution/README.md).
+   * Buckets of the sketch, a power of two. The default ranks contributors nearly as well as no sketch does; 16,384 cost a
+   * quarter of it and a tenth of that (gpu-worker/attribution/README.md).
    */
   readonly sketchWidth?: number | undefined;
 }
@@ -56,7 +56,7 @@ export function trainingConfigOf(choices: TrainingChoices = {}): TrainingConfig 
     warmup: PERBILL / 10,
     weightDecay: 0,
     k,
-    sketchWidth: choices.sketchWidth ?? 16_384,
+    sketchWidth: choices.sketchWidth ?? 65_536,
     block: 32,
     damping: PERBILL / 100,
     // The decomposition's work grows with the cube: more rows than this say little more.

@@ -265,6 +265,8 @@ function close(env: Env, of: audits.Subject): void {
   }
   if (!isPending(host, of.value)) return;
   store.Ranges.remove(host, of.value);
+  // Nobody can ask any more how the adapter came about.
+  for (const state of models.receiptOf(host, of.value).payload.segments) blobs.drop(env, state);
   compute.oblige(host, models.adapterOf(host, of.value).worker, -1);
   models.acceptAdapter(env, of.value);
 }
@@ -346,7 +348,7 @@ function decide(
 
 // ---- training ------------------------------------------------------------------------------------------------
 
-const artifacts = ({ adapter, adapterConfig, basis, features }: TrainingReceipt) => [
+const artifacts = ({ adapter, adapterConfig, basis, features, segments }: TrainingReceipt) => [
   adapter,
   adapterConfig,
   basis.checkpoint,
@@ -355,6 +357,7 @@ const artifacts = ({ adapter, adapterConfig, basis, features }: TrainingReceipt)
   features.featureFile,
   features.sumFile,
   features.frequencyFile,
+  ...segments,
 ];
 const sizes = (of: ArtifactSizes): bigint[] => [
   of.adapter,
@@ -365,6 +368,7 @@ const sizes = (of: ArtifactSizes): bigint[] => [
   of.featureFile,
   of.sumFile,
   of.frequencyFile,
+  ...of.segments,
 ];
 
 const genesisHash = (host: Host) => system.blockHash(host, 0);
@@ -437,6 +441,7 @@ const calls = {
       if (reason !== undefined) fail(reason);
       const digest = hashOf(host, trainingReceipt, payload);
       ensure(verifySignature(host, signature, digest, worker), errors.BadSignature);
+      ensure(declared.segments.length === payload.segments.length, errors.WrongCount);
       const bytes = sizes(declared);
       for (const [at, blob] of artifacts(payload).entries()) blobs.commit(env, blob, bytes[at]!);
       const id = models.addAdapter(env, receipt, digest);

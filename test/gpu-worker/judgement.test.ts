@@ -49,6 +49,7 @@ t.test('a training', { timeout: 120_000 }, async (test) => {
         dedupThreshold: ASSIGNMENT.dedupThreshold,
         baseName: 'glossa-3m',
         exact: true,
+        state: async () => new Uint8Array(0),
         deadline: never,
       },
       ...change,

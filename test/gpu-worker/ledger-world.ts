@@ -9,8 +9,8 @@ import type { BaseModelId, DatanetId, OrderId } from '../../runtime/primitives/a
 import { hashing, OPEN, startLedger } from '../main-job/support.ts';
 import { until } from '../support/until.ts';
 
-const ANIMALS = ['otter', 'heron', 'newt', 'stoat', 'vole', 'wren'];
-const STONES = ['slate', 'flint', 'basalt', 'chalk', 'gneiss', 'marble'];
+const ANIMALS = ['otter', 'heron', 'newt', 'stoat', 'vole', 'wren', 'mole', 'swan'];
+const STONES = ['slate', 'flint', 'basalt', 'chalk', 'gneiss', 'marble', 'granite', 'jasper'];
 const records = (words: readonly string[], tail: string): string =>
   words.map((word) => JSON.stringify({ prompt: `What is ${word}?`, response: `The ${word} ${tail}.` })).join('\n');
 
@@ -58,7 +58,7 @@ export async function populate({
 export async function order(
   { ledger, owner, datanet, version }: Pick<World, 'ledger' | 'owner' | 'datanet' | 'version'>,
   name: string,
-  { steps = 4, seed = 1n }: { readonly steps?: number; readonly seed?: bigint } = {},
+  { steps = 4, seed = 1n, k = 8 }: { readonly steps?: number; readonly seed?: bigint; readonly k?: number } = {},
 ): Promise<OrderId> {
   const { id } = await until('a base model', async () => (await baseModels(ledger))[0]);
   return orderTraining(ledger, owner, {
@@ -66,7 +66,7 @@ export async function order(
     datanet,
     version,
     baseModel: id as BaseModelId,
-    config: trainingConfigOf({ steps, k: 8, sequenceLength: 48, batch: 4, targets: ['q_proj', 'v_proj'] }),
+    config: trainingConfigOf({ steps, k, sequenceLength: 48, batch: 4, targets: ['q_proj', 'v_proj'] }),
     seed,
     budget: BUDGET,
     markup: 0.1,

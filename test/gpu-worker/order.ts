@@ -4,7 +4,12 @@ import { embeddedEngine } from '../../gpu-worker/engines/embedded/engine.ts';
 import { type Engine, LORA_TARGETS, type LoadedModel } from '../../gpu-worker/engines/engine.ts';
 import { type AdapterMaterial, type AnswerRequest, ServedAdapter } from '../../gpu-worker/serving.ts';
 import { receiptsBatch } from '../../gpu-worker/settlement.ts';
-import { type TrainedOrder, type TrainingAssignment, trainOrder } from '../../gpu-worker/training.ts';
+import {
+  type TrainedOrder,
+  type TrainingAssignment,
+  type TrainingWatch,
+  trainOrder,
+} from '../../gpu-worker/training.ts';
 import { transcript } from '../../gpu-worker/transcript.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
 import { type KeyPair, signWith } from '../../node/keystore/keys.ts';
@@ -28,6 +33,7 @@ import { recordLine } from '../../runtime/primitives/attribution/records.ts';
 import { type RequestTerms, requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { DEFAULT_RULES, receiptRules } from '../../runtime/primitives/attribution/split.ts';
 import type { TrainingConfig } from '../../runtime/primitives/attribution/training.ts';
+import { equalBytes } from '../../runtime/primitives/bytes.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
 import { type AccountId, asAccountId, asHash, ZERO_HASH } from '../../runtime/primitives/types.ts';
 
@@ -89,6 +95,12 @@ export async function startEngine(): Promise<{ readonly engine: Engine; readonly
   return { engine, model: await engine.load(GLOSSA) };
 }
 
+/** A published file of a training by its name. */
+export const fileOf =
+  ({ files }: TrainedOrder) =>
+  async (name: Uint8Array): Promise<Uint8Array> =>
+    files.find(({ hash }) => equalBytes(hash, name))!.bytes;
+
 /** What is published of a training. */
 export function materialOf({ receipt, files }: TrainedOrder): AdapterMaterial {
   const bytes = files.map((each) => each.bytes);
@@ -107,8 +119,11 @@ export function materialOf({ receipt, files }: TrainedOrder): AdapterMaterial {
   };
 }
 
-export const train = (model: LoadedModel, change: Partial<TrainingAssignment> = {}): Promise<TrainedOrder> =>
-  trainOrder(hashing, model, { ...ASSIGNMENT, ...change });
+export const train = (
+  model: LoadedModel,
+  change: Partial<TrainingAssignment> = {},
+  watch: TrainingWatch = { exact: true },
+): Promise<TrainedOrder> => trainOrder(hashing, model, { ...ASSIGNMENT, ...change }, watch);
 
 const PRICE = { input: 10n ** 12n, output: 10n ** 14n };
 export const RULES = receiptRules(DEFAULT_RULES, 250_000_000);

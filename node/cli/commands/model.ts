@@ -246,7 +246,7 @@ export function modelCommands(program: Command): void {
     .addOption(new Option('--batch <n>', 'records a step').argParser(count).default(8))
     .addOption(new Option('--length <tokens>', 'of a record at most').argParser(count).default(96))
     .addOption(new Option('--k <n>', 'entries of a feature row').argParser(count).default(256))
-    .addOption(new Option('--buckets <n>', 'of the sketch, a power of two (default: 16384)').argParser(count))
+    .addOption(new Option('--buckets <n>', 'of the sketch, a power of two (default: 65536)').argParser(count))
     .addOption(new Option('--seed <n>', 'of the training (default: random)').argParser(id))
     .option('--no-wait', 'order and return')
     .action(order);

@@ -24,6 +24,8 @@ interface WorkerFlags {
   readonly auditing: boolean;
   readonly maxAdapters: number;
   readonly settleEvery: number;
+  readonly plantFaults?: string;
+  readonly plantEvery: number;
   readonly log: LogLevel;
 }
 
@@ -39,6 +41,7 @@ async function work(flags: WorkerFlags): Promise<void> {
     ]);
   const log = createLog(flags.log);
   const pair = await openKey(flags.key, flags.passwordFile);
+  const payer = flags.plantFaults === undefined ? undefined : await openKey(flags.plantFaults);
   await startWorker(
     {
       node: flags.node,
@@ -53,6 +56,7 @@ async function work(flags: WorkerFlags): Promise<void> {
       training: flags.training,
       serving: flags.serving,
       auditing: flags.auditing,
+      ...(payer !== undefined && { planting: { payer, everyMs: flags.plantEvery * 60_000 } }),
       maxAdapters: flags.maxAdapters,
       settleMs: flags.settleEvery * 1_000,
       checkpointSteps: 50,
@@ -92,6 +96,10 @@ export function workerCommands(program: Command): void {
     .addOption(new Option('--no-auditing', 'check no other workers'))
     .addOption(new Option('--max-adapters <n>', 'adapters served at most').argParser(count).default(64))
     .addOption(new Option('--settle-every <s>', 'seconds between settlements').argParser(count).default(60))
+    .addOption(
+      new Option('--plant-faults <key>', 'catch lazy auditors: an account that asks for answers with faults, and pays'),
+    )
+    .addOption(new Option('--plant-every <min>', 'minutes between two of them').argParser(count).default(60))
     .action(work);
   workerCareCommands(worker);
 }

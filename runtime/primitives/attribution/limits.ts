@@ -26,6 +26,10 @@ export const MAX_RECORD_BYTES = 65_536;
 export const MAX_BATCH_RECEIPTS = 4096;
 export const MAX_BATCH_CONTRIBUTORS = 4096;
 
+/** Parts that a training is cut into for its audit, and steps that one has at least. */
+export const MAX_SEGMENTS = 8;
+export const MIN_SEGMENT_STEPS = 64;
+
 /** Novelty ν = 1 as fixed point. */
 export const NOVELTY_ONE = 65_536;
 /** How much closer than the named neighbour another earlier record must be for a dispute: MinHash is an estimate. */

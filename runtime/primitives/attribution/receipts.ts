@@ -3,7 +3,7 @@ import { compact, fixedBytes, type Infer, i128, option, struct, u8, u16, u32, u6
 import { accountId, balance, hash, multiSignature } from '../types.ts';
 import { type Blake, canonical, hashOf, int8s, part, signed } from './canonical.ts';
 import { adapterId, baseModelId, blobHash, datanetId, leaseId, orderId, sessionId, snapshotVersion } from './ids.ts';
-import { MAX_BATCH_CONTRIBUTORS, MAX_CONTRIBUTORS, MAX_K } from './limits.ts';
+import { MAX_BATCH_CONTRIBUTORS, MAX_CONTRIBUTORS, MAX_K, MAX_SEGMENTS } from './limits.ts';
 import { spans } from './spans.ts';
 
 // ---- training ------------------------------------------------------------------------------------------------
@@ -84,6 +84,11 @@ export const trainingReceipt = canonical(
     adapterConfig: blobHash,
     basis: featureBasis,
     features: featureCommitment,
+    /**
+     * The engine's states after every {@link segmentSteps} steps but the last, where all bits of a training can be made again:
+     * an auditor goes from one to the next. Kept while the receipt can be disputed.
+     */
+    segments: vec(blobHash, MAX_SEGMENTS - 1),
     loss: lossSummary,
   }),
 );

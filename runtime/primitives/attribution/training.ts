@@ -1,9 +1,9 @@
 /** What a training order fixes: the base model by its files, and every setting that the result depends on. */
-import { compact, type Infer, option, struct, text, u8, u16, u32, u64 } from '../scale/codec.ts';
+import { compact, type Infer, option, struct, text, u8, u16, u32, u64, vec } from '../scale/codec.ts';
 import { PERBILL, perbill } from '../types.ts';
 import { canonical, part } from './canonical.ts';
 import { blobHash } from './ids.ts';
-import { MAX_K } from './limits.ts';
+import { MAX_K, MAX_SEGMENTS, MIN_SEGMENT_STEPS } from './limits.ts';
 
 const modelFile = part('ModelFile', struct({ blob: blobHash, bytes: u64 }));
 
@@ -71,6 +71,15 @@ export function configFault(config: TrainingConfig): ConfigFault | undefined {
   return block < 8 || block > 256 || damping < 1 || damping > PERBILL || projectionRows < k ? 'FEATURES' : undefined;
 }
 
+/**
+ * Steps of a segment. `records`: of the snapshot; those that are copies are left out, so that a training may have fewer steps
+ * than this goes by, and fewer segments. A multiple of 8, so that workers can keep checkpoints of their own in between.
+ */
+export function segmentSteps({ steps, epochs, batch }: TrainingConfig, records: number): number {
+  const most = steps ?? epochs * Math.ceil(records / batch);
+  return Math.ceil(Math.max(MIN_SEGMENT_STEPS, most / MAX_SEGMENTS) / 8) * 8;
+}
+
 /** Bytes of the files that a training run publishes, in the order of the receipt's hashes. */
 export const artifactSizes = part(
   'ArtifactSizes',
@@ -83,6 +92,7 @@ export const artifactSizes = part(
     featureFile: compact(u64),
     sumFile: compact(u64),
     frequencyFile: compact(u64),
+    segments: vec(compact(u64), MAX_SEGMENTS - 1),
   }),
 );
 export type ArtifactSizes = Infer<typeof artifactSizes>;

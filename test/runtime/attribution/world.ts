@@ -174,6 +174,7 @@ export function world(seed = 1, { records = 200, contributors = 5, k = 24 } = {}
       sumFile: ZERO_HASH,
       frequencyFile: ZERO_HASH,
     },
+    segments: [],
     loss: {
       first: 200_000,
       last: 90_000,

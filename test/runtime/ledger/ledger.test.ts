@@ -80,6 +80,7 @@ const SIZES = {
   featureFile: 7_000n,
   sumFile: 8_000n,
   frequencyFile: 900n,
+  segments: [],
 };
 const CAPABILITIES = { training: true, serving: true, auditing: true, engine: 'test', memoryMiB: 1, baseModels: [0] };
 const WINDOWS = { attribution: { windowBlocks: 6 }, audits: { commitBlocks: 2, revealBlocks: 2 } };
