@@ -12,13 +12,13 @@ import { pendingBatch } from '../runtime/pallets/attribution.ts';
 import * as audits from '../runtime/pallets/audits.ts';
 import * as models from '../runtime/pallets/models.ts';
 import { hashOf } from '../runtime/primitives/attribution/canonical.ts';
-import type { AdapterId, SessionId } from '../runtime/primitives/attribution/ids.ts';
+import { type AdapterId, receiptBatchId, type SessionId } from '../runtime/primitives/attribution/ids.ts';
 import { batchItem, batchLedger } from '../runtime/primitives/attribution/ledger.ts';
 import { bentFeature, MIN_PLANTED_K, plantedFault } from '../runtime/primitives/attribution/planted.ts';
 import { feeOf, inferenceReceipt, voucher } from '../runtime/primitives/attribution/receipts.ts';
 import { type RequestTerms, requestTerms } from '../runtime/primitives/attribution/request.ts';
 import { equalBytes, fromHex, fromUtf8, toHex } from '../runtime/primitives/bytes.ts';
-import { encode, u64, vec } from '../runtime/primitives/scale/codec.ts';
+import { decode, encode, u64, vec } from '../runtime/primitives/scale/codec.ts';
 import { asHash, balance } from '../runtime/primitives/types.ts';
 import type { WorkerJournal } from './journal.ts';
 import type { NodeLink } from './link.ts';
@@ -193,24 +193,20 @@ export class FaultPlanter {
     const { ledger } = this.#link;
     const receipt = state.receipt!;
     const { nonce } = receipt.payload.voucher.payload;
-    const batch = [...(await this.#journal.batches())].find(
-      ([, { session, firstNonce, lastNonce }]) =>
-        session === state.session && firstNonce <= nonce && nonce <= lastNonce,
+    const { address } = this.#link.pair;
+    // In this order: what is settled by then is among the batches, or its window is over.
+    const last = await ledger.read('inference', 'lastNonce', u64, state.session, address, state.planted.adapter);
+    const batch = (await ledger.entries('attribution', 'batches', pendingBatch)).find(
+      ({ value: { batch: each } }) =>
+        each.session === state.session && each.firstNonce <= nonce && nonce <= each.lastNonce,
     );
     if (batch === undefined) {
-      const { address } = this.#link.pair;
-      const last = await ledger.read('inference', 'lastNonce', u64, state.session, address, state.planted.adapter);
-      // Settled, and its window is over; or not settled yet, which a crash may have kept from happening.
       if (last !== undefined && last >= nonce) await this.#journal.forgetPlanted();
+      // A crash may have come between the two notes in the journal.
       else await this.#journal.keep(receipt, encode(transcript, state.said));
       return;
     }
-    const [id] = batch;
-    const pending = await ledger.read('attribution', 'batches', pendingBatch, id);
-    if (pending === undefined) {
-      await this.#journal.forgetPlanted();
-      return;
-    }
+    const id = decode(receiptBatchId, batch.key.subarray(-8));
     const best = await ledger.bestNumber();
     this.#seenAt ??= best;
     const found = (await ledger.entries('audits', 'audits', audits.audit)).find(

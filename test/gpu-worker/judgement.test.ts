@@ -32,7 +32,7 @@ import {
 const contributors = RECORDS.map(({ contributor }) => contributor);
 const never = new AbortController().signal;
 
-t.test('a training', { timeout: 120_000 }, async (test) => {
+t.test('a training', { timeout: 240_000 }, async (test) => {
   const { engine, model } = await startEngine();
   test.teardown(() => engine.close());
   const [honest, other] = [await train(model), await train(model, { trainingSeed: 12n })].map(materialOf) as [
@@ -108,7 +108,7 @@ t.test('a training', { timeout: 120_000 }, async (test) => {
   test.equal(await judge(foreign, { deadline: AbortSignal.abort() }), undefined, 'and only in time');
 });
 
-t.test('an answer', { timeout: 120_000 }, async (test) => {
+t.test('an answer', { timeout: 240_000 }, async (test) => {
   const { engine, model } = await startEngine();
   test.teardown(() => engine.close());
   const material = materialOf(await train(model));

@@ -21,7 +21,7 @@ import { ASSIGNMENT, account, CONFIG, fileOf, hashing, materialOf, RECORDS, star
 const contributors = RECORDS.map(({ contributor }) => contributor);
 const never = new AbortController().signal;
 
-t.test('a long training, a segment at a time', { timeout: 120_000 }, async (test) => {
+t.test('a long training, a segment at a time', { timeout: 240_000 }, async (test) => {
   const { engine, model } = await startEngine();
   test.teardown(() => engine.close());
   const config = { ...CONFIG, steps: 3 * MIN_SEGMENT_STEPS - 20, batch: 1, sequenceLength: 20 };
@@ -46,7 +46,7 @@ t.test('a long training, a segment at a time', { timeout: 120_000 }, async (test
       ...{ config, contributors, item, dedupThreshold: ASSIGNMENT.dedupThreshold, baseName: 'glossa-3m' },
       ...{ exact: true, state, deadline: never },
     });
-  for (const item of [0, 1, 2, 5]) test.equal(await judge({}, item), undefined, `honest, segment ${item % 3}`);
+  for (const item of [0, 1, 5]) test.equal(await judge({}, item), undefined, `honest, segment ${item % 3}`);
   const [first, second] = receipt.segments as [Hash, Hash];
   test.equal(await judge({ segments: [second, second] }, 0), 'RETRAINING', 'not where the seed leads');
   test.equal(await judge({ segments: [first, first] }, 1), 'RETRAINING', 'not where the state before leads');
