@@ -15,7 +15,7 @@ interface Link {
   readonly voters: VoterSet | undefined;
 }
 
-const CACHED_LINKS = 16_384;
+const CACHED_LINKS = 4_096;
 
 export class BlocksView implements ChainView {
   readonly #blocks: Blocks;

@@ -1,4 +1,5 @@
 /** Blocks by hash and height, the best and the finalized one, and the forks between them. */
+import { LRUCache } from 'lru-cache';
 import { bestHead, overtakes, routeBetween } from '../../consensus/fork-choice.ts';
 import { announcesChange } from '../../consensus/grandpa/authorities.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
@@ -14,6 +15,8 @@ import { asHash, type Hash, hash } from '../../runtime/primitives/types.ts';
 import type { BlockRef, Blocks, ChainEvent, ChainEvents, ChainInfo, TreeRoute } from '../client.ts';
 import { type Batch, COLUMN, type Database } from '../database/database.ts';
 import { staying } from './abandoned.ts';
+
+const CACHED_HEADERS = 2_048;
 
 const BEST = new Uint8Array([2]);
 const FINALIZED = new Uint8Array([3]);
@@ -52,8 +55,8 @@ export class BlockStore implements Blocks, ChainEvents {
   readonly #database: Database;
   readonly #pruning: number | 'archive';
   readonly #listeners = new Set<(event: ChainEvent) => void>();
-  /** Headers above the finalized block, and the latest of those below. */
-  readonly #headers = new Map<string, Header>();
+  /** Headers that were asked for or came last; all of them are in the database. */
+  readonly #headers = new LRUCache<string, Header>({ max: CACHED_HEADERS });
   /** Unfinalized blocks by height. */
   readonly #above = new Map<number, Hash[]>();
   #genesis: Hash;
@@ -129,7 +132,6 @@ export class BlockStore implements Blocks, ChainEvents {
     const stored = this.#database.get(COLUMN.headers, hash);
     if (stored === undefined) return undefined;
     const value = decode(header, stored);
-    if (this.#headers.size > 4096) this.#headers.clear();
     this.#headers.set(name, value);
     return value;
   }
@@ -211,10 +213,12 @@ export class BlockStore implements Blocks, ChainEvents {
   /** A block whose parent is here, and which is above the finalized one. */
   insert(batch: Batch, hash: Hash, block: Block, origin: Parameters<typeof importedEvent>[0]['origin']): Pending {
     const ref: BlockRef = { hash, number: block.header.number };
-    batch.put(COLUMN.headers, hash, encode(header, block.header));
+    const encoded = encode(header, block.header);
+    batch.put(COLUMN.headers, hash, encoded);
     batch.put(COLUMN.bodies, hash, encode(body, block.extrinsics));
     const isNewBest = overtakes(ref, this.#best);
-    this.#headers.set(toHex(hash), block.header);
+    // Not the block's own, which may be a view of a whole message with many blocks.
+    this.#headers.set(toHex(hash), decode(header, encoded));
     const route = isNewBest ? this.#route(this.#best, ref) : undefined;
     if (route !== undefined) {
       this.#follow(batch, route);
