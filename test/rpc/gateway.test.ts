@@ -116,12 +116,9 @@ t.test('the openai package', { timeout: 115_000 }, async (test) => {
   }
   test.equal(pieces.join(''), text.choices[0]!.text);
   test.same(receiptOf(text).outputHash, receiptOf(end).outputHash, 'the same answer');
-  const stopped = await client.completions.create({
-    ...greedy,
-    prompt,
-    stop: [text.choices[0]!.text.trim().slice(1, 4)],
-  });
-  test.ok(stopped.choices[0]!.text.length < text.choices[0]!.text.length, 'a stop sequence');
+  const content = choice!.message.content!;
+  const stopped = await client.chat.completions.create({ ...greedy, messages, stop: [content.trim().slice(0, 3)] });
+  test.ok(stopped.choices[0]!.message.content!.length < content.length, 'a stop sequence');
   const seeded = { model, prompt, max_tokens: 8, temperature: 1.5, top_p: 0.95, seed: 7 };
   const twice = await Promise.all([client.completions.create(seeded), client.completions.create(seeded)]);
   test.equal(twice[0].choices[0]!.text, twice[1].choices[0]!.text, 'a seed');
