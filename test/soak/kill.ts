@@ -124,6 +124,16 @@ class Ledger {
     return this.#before?.finalized ?? 0;
   }
 
+  /** Whether a block lies at or below the last final height, or on top of one there that is not final. */
+  #isAbandoned(hash: string, { finalized, chain }: Found): boolean {
+    const { blocks, final } = this.#heads;
+    for (let at = blocks.get(hash); at !== undefined; at = blocks.get(at.parent)) {
+      if (at.number <= finalized) return true;
+      if (at.number === finalized + 1) return (chain.get(finalized) ?? final.get(finalized)) !== at.parent;
+    }
+    return false;
+  }
+
   check(
     found: Found | undefined,
     told: Told | undefined,
@@ -137,11 +147,12 @@ class Ledger {
       return;
     }
     if (before !== undefined && found.finalized < before.finalized) faults.push('finality went back');
-    // Below the last final block what lost is removed.
-    const holds = (hash: string, height: number): boolean => found.blocks.has(hash) || height <= found.finalized;
-    for (const [hash, height] of told?.blocks ?? []) if (!holds(hash, height)) faults.push(`block ${height} is gone`);
+    for (const each of heard.blocks) this.#heads.blocks.set(each.hash, each);
+    // What finality left behind is removed.
+    const holds = (hash: string): boolean => found.blocks.has(hash) || this.#isAbandoned(hash, found);
+    for (const [hash, { number }] of told?.blocks ?? []) if (!holds(hash)) faults.push(`block ${number} is gone`);
     for (const { hash, number } of heard.blocks) {
-      if (holds(hash, number)) this.ownBlocks++;
+      if (holds(hash)) this.ownBlocks++;
       else faults.push(`block ${number}, which it made and others have, is gone`);
     }
     for (const [height, hash] of told?.final ?? []) {
@@ -236,8 +247,8 @@ export async function soakKill(options: SoakOptions): Promise<SoakResult> {
         await checkShown(client, heads, faults);
         told = await heads.follow(client);
         load ??= await loadFrom(client);
-        loading = load.run(node.ws, until.signal);
-        if (others[0] !== undefined && loads.length === 0) loads.push(load.run(others[0].ws, end.signal));
+        loading = load.run(node.ws, 0, until.signal);
+        if (others[0] !== undefined && loads.length === 0) loads.push(load.run(others[0].ws, 1, end.signal));
         return client;
       });
       // Longer where the machine is slow, so that it comes level with the others at times.

@@ -44,10 +44,16 @@ export async function transactionsOf(client: RpcClient, block: string): Promise<
 /** `extrinsic`: with its length prefix, as JSON-RPC shows it. */
 export const transactionHash = (extrinsic: Uint8Array): string => toHex(hashing.blake2_256(extrinsic));
 
+/** Height of a block, and hash of the one below it, in hex. */
+export interface Place {
+  readonly number: number;
+  readonly parent: string;
+}
+
 /** What one node said in one of its lives. */
 export interface Told {
-  /** Height by hash. */
-  readonly blocks: ReadonlyMap<string, number>;
+  /** By hash. */
+  readonly blocks: ReadonlyMap<string, Place>;
   /** Hash by height. */
   readonly final: ReadonlyMap<number, string>;
 }
@@ -57,14 +63,19 @@ export class Heads {
   readonly final = new Map<number, string>();
   /** Hashes of the transactions that were shown in a final block, by its height. */
   readonly transactions = new Map<number, readonly string[]>();
+  /** All blocks that any node told of, by hash. */
+  readonly blocks = new Map<string, Place>();
   /** Two final blocks of one height. */
   readonly faults: string[] = [];
 
   async follow(client: RpcClient): Promise<Told> {
-    const blocks = new Map<string, number>();
+    const blocks = new Map<string, Place>();
     const final = new Map<number, string>();
     await client.subscribe<HeaderJson>('chain_subscribeAllHeads', [], (head) => {
-      blocks.set(hashOf(head), Number(head.number));
+      const hash = hashOf(head);
+      const place = { number: Number(head.number), parent: head.parentHash };
+      blocks.set(hash, place);
+      this.blocks.set(hash, place);
     });
     await client.subscribe<HeaderJson>('chain_subscribeFinalizedHeads', [], (head) => {
       const height = Number(head.number);

@@ -26,7 +26,6 @@ export class Load {
   readonly #addresses: readonly string[];
   /** The next nonce by account. */
   readonly #next: number[];
-  #at = 0;
   sent = 0;
   /** The highest nonce taken in, by account. */
   readonly acknowledged = new Map<string, number>();
@@ -56,8 +55,11 @@ export class Load {
     return this.#signing;
   }
 
-  /** Sends until the connection or the signal ends. */
-  async run(url: string, signal: AbortSignal): Promise<void> {
+  /**
+   * Sends until the connection or the signal ends. Of two that run at the same time each has its own half of the accounts: a nonce
+   * that both take for theirs would leave a gap behind it.
+   */
+  async run(url: string, half: 0 | 1, signal: AbortSignal): Promise<void> {
     let client: RpcClient;
     try {
       client = await RpcClient.connect(url);
@@ -65,21 +67,21 @@ export class Load {
       return;
     }
     try {
-      for (let i = 0; i < this.#addresses.length; i++) {
+      const { accounts, rate } = this.#options;
+      for (let i = half; i < accounts; i += 2) {
         this.#next[i] = await client.call<number>('system_accountNextIndex', this.#addresses[i]!);
       }
-      const { accounts, rate } = this.#options;
-      while (!signal.aborted) {
-        const account = this.#at++ % accounts;
+      for (let at = 0; !signal.aborted; at++) {
+        const account = (2 * at + half) % accounts;
         const nonce = this.#next[account]!;
-        if (this.#at % 10 === 0) await pause(10_000 / rate);
+        if (at % 10 === 0) await pause(10_000 / rate);
         const extrinsic = this.#extrinsics[nonce * accounts + account];
         if (extrinsic === undefined) {
           await this.#sign();
           continue;
         }
         try {
-          if (this.#at % WATCHED === 0) await this.#watch(client, extrinsic);
+          if (at % WATCHED === 0) await this.#watch(client, extrinsic);
           else await client.call('author_submitExtrinsic', extrinsic);
           this.acknowledged.set(this.#addresses[account]!, nonce);
           this.sent++;

@@ -12,6 +12,7 @@ import type { VoterPort } from '../../../p2p/finality.ts';
 import type { Network } from '../../../p2p/network.ts';
 import { toHex } from '../../../runtime/primitives/bytes.ts';
 import { type Member, startMember } from '../../network/nodes.ts';
+import type { Place } from './heads.ts';
 
 export interface HeardVote {
   readonly setId: number;
@@ -21,8 +22,7 @@ export interface HeardVote {
   readonly hash: string;
 }
 
-export interface HeardBlock {
-  readonly number: number;
+export interface HeardBlock extends Place {
   readonly slot: number;
   readonly hash: string;
 }
@@ -64,7 +64,10 @@ export class Witness {
       const slot = slotOf(header)!;
       const author = authorOf(slot, (importer as Chain).auraAuthorities(parent) ?? []);
       if (author !== undefined)
-        witness.#noteBlock(toHex(author), { number: block.number, slot, hash: toHex(block.hash) });
+        witness.#noteBlock(toHex(author), {
+          ...{ number: block.number, parent: toHex(header.parentHash) },
+          ...{ slot, hash: toHex(block.hash) },
+        });
     });
     return witness;
   }
