@@ -320,7 +320,9 @@ export function initialize(host: Host, number: number, parent: Hash, logs: Diges
   store.Digest.put(host, { logs: logs.filter(({ type }) => type === 'PreRuntime') });
   store.ParentHash.put(host, parent);
   store.BlockHash.insert(host, number - 1, parent);
-  if (number > BLOCK_HASH_COUNT) store.BlockHash.remove(host, number - BLOCK_HASH_COUNT - 1);
+  // That of the genesis block stays: every transaction names it, and immortal ones were born by it.
+  const leaving = number - BLOCK_HASH_COUNT - 1;
+  if (leaving > 0) store.BlockHash.remove(host, leaving);
   store.BlockWeight.kill(host);
   store.AllExtrinsicsLen.kill(host);
   store.InherentsApplied.kill(host);
