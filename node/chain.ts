@@ -24,7 +24,6 @@ import type { Hashing, Host, Signatures, Storage } from '../runtime/host.ts';
 import { equalBytes, toHex } from '../runtime/primitives/bytes.ts';
 import {
   type Block,
-  extrinsicItems,
   GRANDPA_ENGINE,
   type Header,
   headerHash,
@@ -56,7 +55,7 @@ import type { BestFirst } from './pool/best-first.ts';
 import { runtimeHost } from './runtime-host.ts';
 import type { Overlay } from './state/overlay.ts';
 import { StateDatabase, type StateReceiver } from './state/state-database.ts';
-import { orderedTrieRoot } from './state/trie.ts';
+import { extrinsicsRoot } from './state/trie.ts';
 
 export interface ChainPorts {
   readonly database: Database;
@@ -453,12 +452,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
         const hash = headerHash(hashing, block.header);
         if (!equalBytes(hash, expected))
           return { type: 'invalid', reason: 'it is not the parent of the block above it' };
-        if (
-          !equalBytes(
-            orderedTrieRoot(hashing.blake2_256, extrinsicItems(block.extrinsics)),
-            block.header.extrinsicsRoot,
-          )
-        ) {
+        if (!equalBytes(extrinsicsRoot(hashing.blake2_256, block.extrinsics), block.header.extrinsicsRoot)) {
           return { type: 'invalid', reason: 'its extrinsics are others' };
         }
         known.push({ ...block, hash });

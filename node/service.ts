@@ -16,7 +16,6 @@ import { type RpcAddress, rpcServer } from '../rpc/server.ts';
 import type { Hashing } from '../runtime/host.ts';
 import { committed } from '../runtime/pallets/blobs.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
-import { extrinsicItems } from '../runtime/primitives/header.ts';
 import { decode, option, u64 } from '../runtime/primitives/scale/codec.ts';
 import { BlobAttester } from './attester.ts';
 import { WorkerHub } from './attribution/hub.ts';
@@ -43,7 +42,7 @@ import type { MetricsAddress } from './metrics/server.ts';
 import { journaling, TransactionJournal } from './pool/journal.ts';
 import { TransactionPool } from './pool/pool.ts';
 import { verifyRange } from './state/range-proof.ts';
-import { orderedTrieRoot } from './state/trie.ts';
+import { extrinsicsRoot } from './state/trie.ts';
 
 export interface NodeOptions {
   readonly name: string;
@@ -249,7 +248,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         checkBlock: blockCheck({
           blocks,
           authorities: (parent) => chain.auraAuthorities(parent),
-          extrinsicsRoot: (extrinsics) => orderedTrieRoot(hashing.blake2_256, extrinsicItems(extrinsics)),
+          extrinsicsRoot: (extrinsics) => extrinsicsRoot(hashing.blake2_256, extrinsics),
           slotMs: chain.slotMs,
           hashing,
           signatures,

@@ -4,9 +4,8 @@ import { peerIdFromPublicKey } from '@libp2p/peer-id';
 import type { ServedModel } from '../node/inference-port.ts';
 import { concatBytes, equalBytes, toHex, utf8 } from '../runtime/primitives/bytes.ts';
 import { decode, encode } from '../runtime/primitives/scale/codec.ts';
-import { ScaleError } from '../runtime/primitives/scale/io.ts';
 import type { AccountId, Hash } from '../runtime/primitives/types.ts';
-import { ACCEPT, IGNORE, type Room, type Verdict } from './gossip.ts';
+import { ACCEPT, IGNORE, malformed, type Room, type Verdict } from './gossip.ts';
 import { FEE, type PeerId } from './ledger.ts';
 import { type Advert, advert, MAX_ADVERT_BYTES, signedAdvert } from './protocols/inference.ts';
 import { pause } from './sync/pause.ts';
@@ -115,8 +114,7 @@ export class Adverts {
     try {
       ({ advert: value, signature } = decode(signedAdvert, bytes.slice()));
     } catch (problem) {
-      if (!(problem instanceof ScaleError)) throw problem;
-      return { type: 'reject', reason: `a malformed advert: ${problem.message}`, cost: FEE.malformed };
+      return malformed('a malformed advert', problem);
     }
     const key = toHex(value.node);
     const before = this.#heard.get(key);

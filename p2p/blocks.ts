@@ -6,7 +6,7 @@ import { type Block, block as blockCodec, type Header, headerHash } from '../run
 import { decode, encode } from '../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../runtime/primitives/scale/io.ts';
 import type { Hash } from '../runtime/primitives/types.ts';
-import { ACCEPT, IGNORE, type Room, type Verdict } from './gossip.ts';
+import { ACCEPT, IGNORE, malformed, type Room, type Verdict } from './gossip.ts';
 import { FEE, type PeerId } from './ledger.ts';
 import type { Notifications } from './notifications.ts';
 import { blockAnnounce } from './protocols/announce.ts';
@@ -71,8 +71,7 @@ export class BlockNews {
     try {
       block = decode(blockCodec, message.slice());
     } catch (problem) {
-      if (!(problem instanceof ScaleError)) throw problem;
-      return { type: 'reject', reason: `a malformed block: ${problem.message}`, cost: FEE.malformed };
+      return malformed('a malformed block', problem);
     }
     const { header } = block;
     const hash = headerHash(hashing, header);

@@ -2,6 +2,7 @@
 import { TopicValidatorResult } from '@libp2p/gossipsub';
 import { LRUCache } from 'lru-cache';
 import type { Log } from '../consensus/ports.ts';
+import { ScaleError } from '../runtime/primitives/scale/io.ts';
 import type { Host } from './host.ts';
 import { FEE, type PeerId, RateLimit } from './ledger.ts';
 
@@ -13,6 +14,11 @@ export type Verdict =
 
 export const ACCEPT: Verdict = { type: 'accept' };
 export const IGNORE: Verdict = { type: 'ignore' };
+/** On a message that does not decode; throws on what is not its fault. `what`: "a malformed block". */
+export function malformed(what: string, problem: unknown): Verdict {
+  if (!(problem instanceof ScaleError)) throw problem;
+  return { type: 'reject', reason: `${what}: ${problem.message}`, cost: FEE.malformed };
+}
 
 export interface RoomOptions {
   /** Without the chain: `blocks`, `receipts`. */

@@ -11,8 +11,7 @@ import {
 } from '../runtime/primitives/attribution/receipts.ts';
 import { toHex } from '../runtime/primitives/bytes.ts';
 import { decode, encode } from '../runtime/primitives/scale/codec.ts';
-import { ScaleError } from '../runtime/primitives/scale/io.ts';
-import { ACCEPT, IGNORE, type Room, type Verdict } from './gossip.ts';
+import { ACCEPT, IGNORE, malformed, type Room, type Verdict } from './gossip.ts';
 import { FEE } from './ledger.ts';
 import type { Wire } from './wire.ts';
 
@@ -82,8 +81,7 @@ export class ReceiptRoom {
     try {
       receipt = decode(signedInferenceReceipt, bytes.slice());
     } catch (problem) {
-      if (!(problem instanceof ScaleError)) throw problem;
-      return { type: 'reject', reason: `a malformed receipt: ${problem.message}`, cost: FEE.malformed };
+      return malformed('a malformed receipt', problem);
     }
     const { isSettled, noteReceipt, verify } = this.#ports;
     if (!this.#isNew(receipt) || isSettled(receipt) || this.#checks >= MAX_CHECKS) return IGNORE;

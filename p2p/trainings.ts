@@ -2,8 +2,7 @@
 import { LRUCache } from 'lru-cache';
 import { type ProgressFault, type SignedProgress, signedProgress } from '../node/inference-port.ts';
 import { decode, encode } from '../runtime/primitives/scale/codec.ts';
-import { ScaleError } from '../runtime/primitives/scale/io.ts';
-import { ACCEPT, IGNORE, type Room, type Verdict } from './gossip.ts';
+import { ACCEPT, IGNORE, malformed, type Room, type Verdict } from './gossip.ts';
 import { FEE } from './ledger.ts';
 import type { Wire } from './wire.ts';
 
@@ -50,8 +49,7 @@ export class TrainingRoom {
     try {
       report = decode(signedProgress, bytes.slice());
     } catch (problem) {
-      if (!(problem instanceof ScaleError)) throw problem;
-      return { type: 'reject', reason: `a malformed report of progress: ${problem.message}`, cost: FEE.malformed };
+      return malformed('a malformed report of progress', problem);
     }
     // Half of what an honest node waits for: messages overtake each other.
     const { lease, done } = report.payload;

@@ -4,9 +4,8 @@ import { type Pool, PoolError } from '../node/client.ts';
 import type { Hashing } from '../runtime/host.ts';
 import { toHex } from '../runtime/primitives/bytes.ts';
 import { decode, encode } from '../runtime/primitives/scale/codec.ts';
-import { ScaleError } from '../runtime/primitives/scale/io.ts';
 import type { Hash } from '../runtime/primitives/types.ts';
-import { ACCEPT, IGNORE, type Room, type Verdict } from './gossip.ts';
+import { ACCEPT, IGNORE, malformed, type Room, type Verdict } from './gossip.ts';
 import { FEE, type PeerId } from './ledger.ts';
 import type { Notifications } from './notifications.ts';
 import { MAX_TRANSACTIONS, transactions } from './protocols/announce.ts';
@@ -87,8 +86,7 @@ export class Transactions {
     try {
       list = decode(transactions, message);
     } catch (problem) {
-      if (!(problem instanceof ScaleError)) throw problem;
-      return { type: 'reject', reason: `malformed transactions: ${problem.message}`, cost: FEE.malformed };
+      return malformed('malformed transactions', problem);
     }
     let taken = 0;
     let cost = 0;

@@ -1,5 +1,6 @@
 /** Reading and changing tries. Changing k of n keys makes O(k log n) new nodes; everything else is shared. */
 import { compareBytes, concatBytes } from '../../runtime/primitives/bytes.ts';
+import { extrinsicItems } from '../../runtime/primitives/header.ts';
 import { Sink } from '../../runtime/primitives/scale/io.ts';
 import {
   bytesOf,
@@ -377,3 +378,7 @@ export const orderedTrieRoot = (hash: Hash256, items: readonly Uint8Array[]): Ui
     }),
     0,
   );
+
+/** What the header of a block with these extrinsics names as their root. */
+export const extrinsicsRoot = (hash: Hash256, extrinsics: readonly Uint8Array[]): Uint8Array =>
+  orderedTrieRoot(hash, extrinsicItems(extrinsics));

@@ -5,11 +5,10 @@ import { BlockStore } from '../../../node/blocks/block-store.ts';
 import { createHashing } from '../../../node/crypto/hashing.ts';
 import { COLUMN, Database } from '../../../node/database/database.ts';
 import { StateDatabase } from '../../../node/state/state-database.ts';
-import { orderedTrieRoot, trieRoot } from '../../../node/state/trie.ts';
+import { extrinsicsRoot, trieRoot } from '../../../node/state/trie.ts';
 import { withLength } from '../../../rpc/hex.ts';
 import { accountInfo } from '../../../runtime/pallets/system.ts';
 import { concatBytes, equalBytes, startsWith, toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
-import { extrinsicItems } from '../../../runtime/primitives/header.ts';
 import { decode, u64, u128 } from '../../../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../../../runtime/primitives/types.ts';
 import { transactionHash } from './heads.ts';
@@ -65,7 +64,7 @@ export async function inspect(directory: string, from = 0): Promise<Found | unde
         parent === undefined || equalBytes(header.parentHash, parent),
         `block ${number} is not on top of its parent`,
       );
-      const root = orderedTrieRoot(hashing.blake2_256, extrinsicItems(body));
+      const root = extrinsicsRoot(hashing.blake2_256, body);
       check(equalBytes(root, header.extrinsicsRoot), `the body of block ${number} is another one`);
       for (const each of body) transactions.set(transactionHash(withLength(each)), number);
       chain.set(number, toHex(hash));
