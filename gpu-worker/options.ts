@@ -33,7 +33,7 @@ export interface WorkerOptions {
   readonly maxAdapters: number;
   /** Receipts wait so long at most before they are settled. */
   readonly settleMs: number;
-  /** Steps between two checkpoints of a training. */
+  /** Steps between two checkpoints of a training, at most: one falls on the end of every segment that auditors make again. */
   readonly checkpointSteps: number;
   readonly hashing: Hashing;
   readonly signatures: Signatures;
