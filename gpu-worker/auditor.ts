@@ -167,11 +167,10 @@ export class Auditor {
     const { hashing, model } = this.#options;
     const material = await adapterMaterial(this.#link, id);
     const { order, snapshot } = material.training;
-    const { ordered, base, net } = await orderTerms(this.#link, order);
+    const { base, net } = await orderTerms(this.#link, order);
     const records = await snapshotRecords(this.#link, snapshot.datanet, snapshot.version);
     return judgeTraining(hashing, model, {
       material,
-      config: ordered.config,
       contributors: records.map(({ contributor }) => contributor),
       item,
       dedupThreshold: net.dedupThreshold,

@@ -25,6 +25,12 @@ export function recordExample(tokenizer: ModelTokenizer, line: Uint8Array): Reco
   return { example, tokens: spoken(tokenizer, example.tokens.slice(example.from)), text };
 }
 
+/** As it is trained on and as its gradient is taken: of `most` tokens, one of which at least is the response's. */
+export const cutExample = ({ tokens, from }: Example, most: number): Example => ({
+  tokens: tokens.slice(0, most),
+  from: Math.min(from, most - 1),
+});
+
 /** Without the tokens that end a text. */
 export function spoken(tokenizer: ModelTokenizer, tokens: readonly number[]): number[] {
   return tokens.filter((id) => !tokenizer.eos.includes(id) && id !== tokenizer.bos);

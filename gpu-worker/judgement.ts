@@ -24,7 +24,7 @@ import {
 import { recordHash } from '../runtime/primitives/attribution/records.ts';
 import { asksFor } from '../runtime/primitives/attribution/request.ts';
 import { tokenSequence } from '../runtime/primitives/attribution/spans.ts';
-import { segmentSteps, type TrainingConfig } from '../runtime/primitives/attribution/training.ts';
+import { attributedLayer, segmentSteps, type TrainingConfig } from '../runtime/primitives/attribution/training.ts';
 import type { ReceiptRules } from '../runtime/primitives/attribution/verify.ts';
 import { equalBytes, utf8 } from '../runtime/primitives/bytes.ts';
 import { decode } from '../runtime/primitives/scale/codec.ts';
@@ -36,7 +36,7 @@ import { featureExtractor } from './attribution/extractor.ts';
 import type { Projection } from './attribution/projection.ts';
 import { dot, seededSample } from './attribution/seeded.ts';
 import { type Adapter, EngineError, type LoadedModel } from './engines/engine.ts';
-import { recordExample } from './examples.ts';
+import { cutExample, recordExample } from './examples.ts';
 import { type AdapterMaterial, promptOf, type ServedAdapter } from './serving.ts';
 import { loraOf, settingsOf, textNovelties } from './training.ts';
 import { type Transcript, transcript } from './transcript.ts';
@@ -78,7 +78,6 @@ export type Fault =
 
 export interface TrainingCase {
   readonly material: AdapterMaterial;
-  readonly config: TrainingConfig;
   readonly contributors: readonly AccountId[];
   /** Where the sample of rows begins. */
   readonly item: number;
@@ -100,8 +99,8 @@ export async function judgeTraining(
   model: LoadedModel,
   given: TrainingCase,
 ): Promise<Fault | undefined> {
-  const { material, config, contributors, item, exact } = given;
-  const { training, lines } = material;
+  const { material, contributors, item, exact } = given;
+  const { training, config, lines } = material;
   let rows: readonly FeatureRow[];
   try {
     ({ rows } = openCommitment(hashing, training.features, material.files));
@@ -120,7 +119,7 @@ export async function judgeTraining(
   const checkpoint = await opened(model, { config: material.adapterConfig, weights: material.checkpoint }, config);
   if (checkpoint === undefined) return 'ADAPTER';
   try {
-    const fault = await judgeRows(model, checkpoint, material, config, rows, sample);
+    const fault = await judgeRows(model, checkpoint, material, rows, sample);
     if (fault !== undefined) return fault;
   } finally {
     await checkpoint.close();
@@ -164,13 +163,13 @@ async function opened(
 async function judgeRows(
   model: LoadedModel,
   checkpoint: Adapter,
-  { training, eigenbases: eigenbaseFile, projection: projectionFile, lines }: AdapterMaterial,
-  config: TrainingConfig,
+  { training, config, eigenbases: eigenbaseFile, projection: projectionFile, lines }: AdapterMaterial,
   rows: readonly FeatureRow[],
   sample: readonly number[],
 ): Promise<Fault | undefined> {
   const { basis } = training;
-  const layout = model.layout(loraOf(config), { block: config.block });
+  const fromLayer = attributedLayer(config, model.info.layers);
+  const layout = model.layout(loraOf(config), { block: config.block, fromLayer });
   let bases: ReturnType<typeof readEigenbases>;
   let projection: Projection;
   try {
@@ -183,6 +182,7 @@ async function judgeRows(
   const sameLayout =
     bases.layout.size === layout.size &&
     bases.layout.block === layout.block &&
+    bases.layout.matrices.length === layout.matrices.length &&
     bases.layout.matrices.every(({ name, offset }, m) => {
       const own = layout.matrices[m];
       return own?.name === name && own.offset === offset;
@@ -197,13 +197,11 @@ async function judgeRows(
     sketchSeed: basis.sketchSeed,
     rotationSeed: basis.rotationSeed,
   });
-  const examples = sample.map((at) => {
-    const { example } = recordExample(model.tokenizer, lines[at]!);
-    const { sequenceLength } = config;
-    return { tokens: example.tokens.slice(0, sequenceLength), from: Math.min(example.from, sequenceLength - 1) };
-  });
+  const examples = sample.map((at) =>
+    cutExample(recordExample(model.tokenizer, lines[at]!).example, config.sequenceLength),
+  );
   const captured: number[] = [];
-  for await (const { index, gradient } of model.gradients(examples, checkpoint)) {
+  for await (const { index, gradient } of model.gradients(examples, checkpoint, { fromLayer })) {
     captured.push(extractor.captured(gradient));
     const { values } = extractor.feature(gradient);
     const claimed = rows[sample[index]!]!.values;
@@ -237,9 +235,9 @@ function isOrthonormal({ k, width, vectors }: Projection): boolean {
 async function judgeBySegment(
   hashing: Hashing,
   model: LoadedModel,
-  { material, config, item, dedupThreshold, baseName, deadline, state }: TrainingCase,
+  { material, item, dedupThreshold, baseName, deadline, state }: TrainingCase,
 ): Promise<Fault | undefined> {
-  const { training, lines } = material;
+  const { training, config, lines } = material;
   const { segments, loss } = training;
   const every = segmentSteps(config, lines.length);
   const count = Math.max(1, Math.ceil(loss.steps / every));

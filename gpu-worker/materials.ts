@@ -49,9 +49,11 @@ export async function trainingReceiptOf(link: NodeLink, adapter: number): Promis
 export async function adapterMaterial(link: NodeLink, id: AdapterId): Promise<AdapterMaterial> {
   const { payload: training } = await trainingReceiptOf(link, id);
   const { basis, features } = training;
+  const { config } = known(await link.ledger.read('models', 'orders', models.order, training.order), 'such order');
   const blob = (hash: Uint8Array) => link.ledger.blob(hash);
   return {
     training,
+    config,
     adapter: await blob(training.adapter),
     adapterConfig: await blob(training.adapterConfig),
     checkpoint: await blob(basis.checkpoint),

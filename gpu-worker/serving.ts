@@ -15,6 +15,7 @@ import {
 import type { RequestInput, RequestTerms } from '../runtime/primitives/attribution/request.ts';
 import type { Blend } from '../runtime/primitives/attribution/shares.ts';
 import { tokenSequence } from '../runtime/primitives/attribution/spans.ts';
+import { attributedLayer, type TrainingConfig } from '../runtime/primitives/attribution/training.ts';
 import {
   type Attribution,
   type AttributionModel,
@@ -34,6 +35,8 @@ import { recordExample, spoken } from './examples.ts';
 /** What serving needs of an adapter: its published files and the snapshot's lines. */
 export interface AdapterMaterial {
   readonly training: TrainingReceipt;
+  /** As it was ordered: the receipt names its hash. */
+  readonly config: TrainingConfig;
   readonly adapter: Uint8Array;
   readonly adapterConfig: Uint8Array;
   readonly checkpoint: Uint8Array;
@@ -69,6 +72,8 @@ export class ServedAdapter {
   readonly #adapter: Adapter;
   readonly #checkpoint: Adapter;
   readonly #extractor: FeatureExtractor;
+  /** What an answer's gradient is of. */
+  readonly #scope: { readonly fromLayer: number; readonly stride: number };
   readonly #index: SuffixIndex;
   readonly #attribution: AttributionModel;
 
@@ -79,6 +84,7 @@ export class ServedAdapter {
     adapter: Adapter;
     checkpoint: Adapter;
     extractor: FeatureExtractor;
+    scope: { readonly fromLayer: number; readonly stride: number };
     index: SuffixIndex;
     attribution: AttributionModel;
   }) {
@@ -88,13 +94,14 @@ export class ServedAdapter {
     this.#adapter = parts.adapter;
     this.#checkpoint = parts.checkpoint;
     this.#extractor = parts.extractor;
+    this.#scope = parts.scope;
     this.#index = parts.index;
     this.#attribution = parts.attribution;
   }
 
   /** Opens everything once. Throws CommitmentError, BasisFileError or EngineError for files that are not what they claim. */
   static async open(hashing: Blake, model: LoadedModel, material: AdapterMaterial): Promise<ServedAdapter> {
-    const { training } = material;
+    const { training, config } = material;
     const { model: attribution } = openCommitment(hashing, training.features, material.files);
     const { layout, eigenbases } = readEigenbases(material.eigenbases);
     const extractor = featureExtractor({
@@ -113,6 +120,7 @@ export class ServedAdapter {
       adapter,
       checkpoint: await model.openAdapter({ config: material.adapterConfig, weights: material.checkpoint }),
       extractor,
+      scope: { fromLayer: attributedLayer(config, model.info.layers), stride: config.attributionStride },
       index: suffixIndex(records, model.tokenizer.vocabulary),
       attribution,
     });
@@ -225,7 +233,7 @@ export class ServedAdapter {
     if (answer.length === 0 || prompt.length === 0) return new Int8Array(this.#extractor.k);
     const tokens = [...prompt, ...answer].slice(0, this.#model.info.maxPositions);
     const example = { tokens, from: Math.min(prompt.length, tokens.length - 1) };
-    const options = signal === undefined || signal.aborted ? {} : { signal };
+    const options = { ...this.#scope, ...(signal !== undefined && !signal.aborted && { signal }) };
     for await (const { gradient } of this.#model.gradients([example], this.#checkpoint, options)) {
       return this.#extractor.feature(gradient).values;
     }

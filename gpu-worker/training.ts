@@ -9,6 +9,7 @@ import { MAX_RECORD_TOKENS, NOVELTY_ONE } from '../runtime/primitives/attributio
 import type { LossSummary, SnapshotRef, TrainingReceipt } from '../runtime/primitives/attribution/receipts.ts';
 import {
   type ArtifactSizes,
+  attributedLayer,
   LORA_MODULES,
   segmentSteps,
   type TrainingConfig,
@@ -22,7 +23,7 @@ import { creditNovelty, type Novelty, NoveltyIndex } from './attribution/novelty
 import { VectorSpool } from './attribution/spool.ts';
 import { suffixIndex } from './attribution/suffix-index.ts';
 import type { LoadedModel, LoraSettings, TrainingProgress, TrainingSettings } from './engines/engine.ts';
-import { recordExample } from './examples.ts';
+import { cutExample, recordExample } from './examples.ts';
 
 /** The order as the chain has it, with the lease and the records. */
 export interface TrainingAssignment {
@@ -170,24 +171,22 @@ export async function trainOrder(
     },
   );
 
-  const cut = examples.map(({ example }) => ({
-    tokens: example.tokens.slice(0, config.sequenceLength),
-    from: Math.min(example.from, config.sequenceLength - 1),
-  }));
+  const cut = examples.map(({ example }) => cutExample(example, config.sequenceLength));
   const checkpoint = await model.openAdapter(outcome.attribution);
   const abort = watch.signal === undefined ? {} : { signal: watch.signal };
-  const layout = model.layout(loraOf(config), { block: config.block });
+  const fromLayer = attributedLayer(config, model.info.layers);
+  const layout = model.layout(loraOf(config), { block: config.block, fromLayer });
   using gradients = new VectorSpool(layout.size);
   const kept: { values: Int8Array; scale: number }[] = [];
   let eigenbases: Uint8Array;
   let projection: Uint8Array;
   let k: number;
   try {
-    for await (const { gradient } of model.gradients(cut, checkpoint, abort)) {
+    for await (const { gradient } of model.gradients(cut, checkpoint, { ...abort, fromLayer })) {
       gradients.append(gradient);
       watch.phase?.('gradients', gradients.length / cut.length);
     }
-    const covariances = await model.covariances(cut, checkpoint, { ...abort, block: config.block });
+    const covariances = await model.covariances(cut, checkpoint, { ...abort, block: config.block, fromLayer });
     const settings = {
       k: Math.min(config.k, records.length),
       sketchWidth: config.sketchWidth,

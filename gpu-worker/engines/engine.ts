@@ -3,8 +3,8 @@
  * `torch` (a Python child process). Everything that crosses is text, token ids, PEFT files or plain float arrays, so that
  * either may live in another thread or process.
  *
- * **Gradients.** The gradient of an example is that of its *mean* loss over its response tokens (`Example.from` on) with
- * respect to the LoRA matrices of an adapter. Its layout is `gradientLayout` of `attribution/layout.ts`, no other: all
+ * **Gradients.** The gradient of an example is that of its *mean* loss over its response tokens (`Example.from` on; with a
+ * stride m over those at 0, m, 2m …) with respect to the LoRA matrices of an adapter. Its layout is `gradientLayout` of `attribution/layout.ts`, no other: all
  * matrices one after the other, ascending by PEFT name (UTF-16 units), each `[rank][hidden]` row-major:
  * - `base_model.model.model.layers.{l}.self_attn.{q,k,v,o}_proj.lora_{A,B}.weight`,
  *   `base_model.model.model.layers.{l}.mlp.{gate,up,down}_proj.lora_{A,B}.weight` for each target module of the adapter;
@@ -272,12 +272,17 @@ export interface GradientOptions {
   readonly fromLayer?: number;
 }
 
+export interface ExampleGradientOptions extends GradientOptions {
+  /** Response token t (from 0) bears the loss where t ≡ 0 modulo this (default 1: every one does). */
+  readonly stride?: number;
+}
+
 export interface ExampleGradient {
   readonly index: number;
   /** Gradient of the example's mean loss, in {@link LoadedModel.layout}'s order. Its own copy. */
   readonly gradient: Float32Array;
   readonly loss: number;
-  /** Response tokens it is the mean over. */
+  /** Response tokens it is the mean over: those that bear the loss. */
   readonly tokens: number;
 }
 
@@ -299,7 +304,11 @@ export interface LoadedModel {
    * One gradient an example, in order, a bounded number at a time. A query is one example: prompt and answer, `from`
    * at the first token of the answer.
    */
-  gradients(examples: readonly Example[], adapter: Adapter, options?: GradientOptions): AsyncIterable<ExampleGradient>;
+  gradients(
+    examples: readonly Example[],
+    adapter: Adapter,
+    options?: ExampleGradientOptions,
+  ): AsyncIterable<ExampleGradient>;
   /**
    * K-FAC's factors of each matrix, in the order of `layout` (Martens & Grosse 2015; both sides of a LoRA matrix are small
    * or cut into `block`s). Sums over the response-bearing sequence's tokens, activations and gradients of the *summed* loss:

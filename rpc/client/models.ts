@@ -11,6 +11,7 @@ import {
 } from '../../runtime/primitives/attribution/ids.ts';
 import { type Price, signedTrainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { LORA_MODULES, type TrainingConfig } from '../../runtime/primitives/attribution/training.ts';
+import { fromUtf8 } from '../../runtime/primitives/bytes.ts';
 import type { Infer } from '../../runtime/primitives/scale/codec.ts';
 import { PERBILL } from '../../runtime/primitives/types.ts';
 import { datanetOf } from './datanets.ts';
@@ -35,6 +36,10 @@ export interface TrainingChoices {
    * quarter of it and a tenth of that (gpu-worker/attribution/README.md).
    */
   readonly sketchWidth?: number | undefined;
+  /** The last so many layers carry attribution (default 0: all). Answers are attributed faster with fewer. */
+  readonly attributionLayers?: number;
+  /** One in so many tokens of an answer bears the loss of its gradient (default 1: all). */
+  readonly attributionStride?: number;
 }
 
 export function trainingConfigOf(choices: TrainingChoices = {}): TrainingConfig {
@@ -61,6 +66,8 @@ export function trainingConfigOf(choices: TrainingChoices = {}): TrainingConfig 
     damping: PERBILL / 100,
     // The decomposition's work grows with the cube: more rows than this say little more.
     projectionRows: Math.max(1_024, k),
+    attributionLayers: choices.attributionLayers ?? 0,
+    attributionStride: choices.attributionStride ?? 1,
   };
 }
 
@@ -127,6 +134,18 @@ export async function adapterOf(ledger: Ledger, id: AdapterId): Promise<models.A
   const found = await ledger.read('models', 'adapters', models.adapter, id);
   if (found === undefined) throw new LedgerError('Models.UnknownAdapter', `there is no adapter ${id}`);
   return found;
+}
+
+/** How many transformer layers a base model has, by its published configuration. Rejects with a LedgerError. */
+export async function layersOf(ledger: Ledger, id: BaseModelId): Promise<number> {
+  const found = await ledger.read('models', 'baseModels', models.baseModel, id);
+  if (found === undefined) throw new LedgerError('Models.UnknownBaseModel', `there is no base model ${id}`);
+  const config: unknown = JSON.parse(fromUtf8(await ledger.blob(found.manifest.config.blob)));
+  const layers = (config as { num_hidden_layers?: unknown } | null)?.num_hidden_layers;
+  if (typeof layers !== 'number' || !Number.isInteger(layers) || layers < 1) {
+    throw new LedgerError('BAD_CONFIG', `the configuration of base model ${id} does not say how many layers it has`);
+  }
+  return layers;
 }
 
 /** As the worker tells it; `loss` in nats a token. */

@@ -256,7 +256,7 @@ const calls = {
       price,
     },
     weight: cost(120_000_000n, 10, 7),
-    docs: 'Order an adapter: pays the Datanet’s access price and puts the worker’s budget on hold.',
+    docs: 'Order an adapter: pays the Datanet’s access price and puts the worker’s budget on hold. In the configuration, attribution_layers names how many of the last transformer layers carry attribution (0: all), attribution_stride that one in so many tokens of an answer bears the loss of its gradient (1: all).',
     run({ origin, ...env }, { datanet, version, licence, ...wanted }) {
       const { host } = env;
       const owner = ensureSigned(origin);

@@ -6,10 +6,11 @@ import type { LoadedModel } from '../../gpu-worker/engines/engine.ts';
 import { SHIPPED_MODEL } from '../../gpu-worker/start.ts';
 import { runWorker } from '../../gpu-worker/worker.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
-import { awaitAdapter, standingOf } from '../../rpc/client/models.ts';
+import { awaitAdapter, layersOf, standingOf } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
 import * as compute from '../../runtime/pallets/compute.ts';
+import type { BaseModelId } from '../../runtime/primitives/attribution/ids.ts';
 import { hashing, listener, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
 import { until } from '../support/until.ts';
 import { balanced, order, world } from './ledger-world.ts';
@@ -76,7 +77,8 @@ t.test('three auditors, and a worker that begins to lie', { timeout: 240_000 }, 
   const workerOf = async ({ address }: KeyringPair) =>
     (await ledger.read('compute', 'workers', compute.worker, address))!;
 
-  const id = await order(chain, 'things');
+  const id = await order(chain, 'things', { attributionLayers: 2, attributionStride: 3 });
+  test.equal(await layersOf(ledger, 0 as BaseModelId), model.info.layers, 'by the published configuration');
   test.equal(await awaitAdapter(ledger, id), 0, 'an honest training passes its audit');
   /** Two of three decide: on a busy machine one may come too late. */
   const found = (what: string) => heard.filter((each) => each.endsWith(what)).length >= 2;

@@ -35,15 +35,13 @@ const never = new AbortController().signal;
 t.test('a training', { timeout: 240_000 }, async (test) => {
   const { engine, model } = await startEngine();
   test.teardown(() => engine.close());
-  const [honest, other] = [await train(model), await train(model, { trainingSeed: 12n })].map(materialOf) as [
-    AdapterMaterial,
-    AdapterMaterial,
-  ];
+  const [honest, other] = [await train(model), await train(model, { trainingSeed: 12n })].map((each) =>
+    materialOf(each),
+  ) as [AdapterMaterial, AdapterMaterial];
   const judge = (material: AdapterMaterial, change: object = {}): Promise<Fault | undefined> =>
     judgeTraining(hashing, model, {
       ...{
         material,
-        config: CONFIG,
         contributors,
         item: 7,
         dedupThreshold: ASSIGNMENT.dedupThreshold,
@@ -91,7 +89,7 @@ t.test('a training', { timeout: 240_000 }, async (test) => {
   );
   test.equal(await judge({ ...honest, checkpoint: other.checkpoint }, { exact: false }), 'COSINE', 'another adapter');
   test.equal(await judge({ ...honest, adapter: honest.adapter.subarray(0, 900) }), 'ADAPTER');
-  test.equal(await judge(honest, { config: { ...CONFIG, rank: 8 } }), 'ADAPTER', 'not as it was ordered');
+  test.equal(await judge({ ...honest, config: { ...CONFIG, rank: 8 } }), 'ADAPTER', 'not as it was ordered');
   test.equal(await judge({ ...honest, eigenbases: other.projection }), 'BASES');
   const projection = readProjection(honest.projection);
   const scaled = { ...projection, vectors: projection.vectors.map((each) => each * 1.1) };

@@ -3,7 +3,7 @@ import type { KeyringPair } from '@polkadot/keyring/types';
 import { books } from '../../rpc/client/accounts.ts';
 import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../rpc/client/datanets.ts';
 import type { Ledger } from '../../rpc/client/ledger.ts';
-import { baseModels, orderTraining, trainingConfigOf } from '../../rpc/client/models.ts';
+import { baseModels, orderTraining, type TrainingChoices, trainingConfigOf } from '../../rpc/client/models.ts';
 import * as compute from '../../runtime/pallets/compute.ts';
 import type { BaseModelId, DatanetId, OrderId } from '../../runtime/primitives/attribution/ids.ts';
 import { hashing, OPEN, startLedger } from '../main-job/support.ts';
@@ -58,7 +58,7 @@ export async function populate({
 export async function order(
   { ledger, owner, datanet, version }: Pick<World, 'ledger' | 'owner' | 'datanet' | 'version'>,
   name: string,
-  { steps = 4, seed = 1n, k = 8 }: { readonly steps?: number; readonly seed?: bigint; readonly k?: number } = {},
+  { seed = 1n, ...choices }: TrainingChoices & { readonly seed?: bigint } = {},
 ): Promise<OrderId> {
   const { id } = await until('a base model', async () => (await baseModels(ledger))[0]);
   return orderTraining(ledger, owner, {
@@ -66,7 +66,10 @@ export async function order(
     datanet,
     version,
     baseModel: id as BaseModelId,
-    config: trainingConfigOf({ steps, k, sequenceLength: 48, batch: 4, targets: ['q_proj', 'v_proj'] }),
+    config: trainingConfigOf({
+      ...{ steps: 4, k: 8, sequenceLength: 48, batch: 4, targets: ['q_proj', 'v_proj'] },
+      ...choices,
+    }),
     seed,
     budget: BUDGET,
     markup: 0.1,

@@ -70,6 +70,8 @@ export const CONFIG: TrainingConfig = {
   block: 32,
   damping: 10_000_000,
   projectionRows: 64,
+  attributionLayers: 0,
+  attributionStride: 1,
 };
 
 export const ASSIGNMENT: TrainingAssignment = {
@@ -102,13 +104,14 @@ export const fileOf =
     files.find(({ hash }) => equalBytes(hash, name))!.bytes;
 
 /** What is published of a training. */
-export function materialOf({ receipt, files }: TrainedOrder): AdapterMaterial {
+export function materialOf({ receipt, files }: TrainedOrder, config: TrainingConfig = CONFIG): AdapterMaterial {
   const bytes = files.map((each) => each.bytes);
   const [adapter, adapterConfig, checkpoint, eigenbases] = bytes as [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
   const [projection, features, sums, frequencies] = bytes.slice(4) as typeof bytes &
     [Uint8Array, Uint8Array, Uint8Array, Uint8Array];
   return {
     training: receipt,
+    config,
     adapter,
     adapterConfig,
     checkpoint,

@@ -42,8 +42,8 @@ t.test('a long training, a segment at a time', { timeout: 240_000 }, async (test
     state = fileOf(trained),
   ): Promise<Fault | undefined> =>
     judgeTraining(hashing, model, {
-      material: { ...materialOf(trained), training: { ...receipt, ...change } },
-      ...{ config, contributors, item, dedupThreshold: ASSIGNMENT.dedupThreshold, baseName: 'glossa-3m' },
+      material: { ...materialOf(trained, config), training: { ...receipt, ...change } },
+      ...{ contributors, item, dedupThreshold: ASSIGNMENT.dedupThreshold, baseName: 'glossa-3m' },
       ...{ exact: true, state, deadline: never },
     });
   for (const item of [0, 1, 5]) test.equal(await judge({}, item), undefined, `honest, segment ${item % 3}`);
@@ -71,10 +71,10 @@ t.test('a projection that leaves a contributor out', { timeout: 120_000 }, async
   test.teardown(() => engine.close());
   const config = { ...CONFIG, k: 12 };
   const trained = await train(model, { config });
-  const material = materialOf(trained);
+  const material = materialOf(trained, config);
   const judge = (of: AdapterMaterial): Promise<Fault | undefined> =>
     judgeTraining(hashing, model, {
-      ...{ material: of, config, contributors, item: 3, dedupThreshold: ASSIGNMENT.dedupThreshold },
+      ...{ material: of, contributors, item: 3, dedupThreshold: ASSIGNMENT.dedupThreshold },
       ...{ baseName: 'glossa-3m', exact: false, state: fileOf(trained), deadline: never },
     });
   test.equal(await judge(material), undefined, 'half of the directions, honestly chosen');
@@ -88,7 +88,7 @@ async function withoutContributor(
   config: TrainingConfig,
   victim: AccountId,
 ): Promise<AdapterMaterial> {
-  const honest = materialOf(trained);
+  const honest = materialOf(trained, config);
   const { basis } = trained.receipt;
   const checkpoint = await model.openAdapter({ config: honest.adapterConfig, weights: honest.checkpoint });
   const examples = RECORDS.map(({ line }) => recordExample(model.tokenizer, line).example);

@@ -12,6 +12,7 @@ import {
   type EngineMetrics,
   type Example,
   type ExampleGradient,
+  type ExampleGradientOptions,
   type Generation,
   type GenerationHooks,
   type GenerationRequest,
@@ -203,13 +204,14 @@ class EmbeddedModel implements LoadedModel {
   async *gradients(
     examples: readonly Example[],
     adapter: Adapter,
-    options: GradientOptions = {},
+    options: ExampleGradientOptions = {},
   ): AsyncGenerator<ExampleGradient> {
     this.#expectOpen();
     const id = EmbeddedAdapter.idOf(adapter, this);
-    const { fromLayer = 0, signal } = options;
+    const { fromLayer = 0, stride = 1, signal } = options;
     let index = 0;
-    const compute = (example: Example): ReturnType<Host['gradient']> => this.#host.gradient(example, id, fromLayer);
+    const scope = { fromLayer, stride };
+    const compute = (example: Example): ReturnType<Host['gradient']> => this.#host.gradient(example, id, scope);
     for await (const result of ahead(examples, compute, signal)) yield { index: index++, ...result };
   }
 

@@ -18,7 +18,7 @@ import { type LoraMemory, openAdapter, writeAdapter } from './adapter.ts';
 import { loadModel, type Model } from './model.ts';
 import { checkExample, pass } from './pass.ts';
 import { type PlainRequest, Server } from './server.ts';
-import { Covariances, exampleGradient } from './statistics.ts';
+import { Covariances, exampleGradient, type GradientScope } from './statistics.ts';
 import { readTokenizer } from './tokenizer-files.ts';
 import { Trainer } from './trainer.ts';
 
@@ -52,7 +52,7 @@ export interface Host {
   train(job: TrainingJob, hooks: TrainHooks): Promise<TrainingOutcome>;
   generate(request: PlainRequest, adapter: number | undefined, hooks: GenerateHooks): Promise<Generation>;
   loss(example: Example, adapter: number | undefined): Promise<number>;
-  gradient(example: Example, adapter: number, fromLayer: number): Promise<GradientResult>;
+  gradient(example: Example, adapter: number, scope: GradientScope): Promise<GradientResult>;
   covariances(
     examples: readonly Example[],
     adapter: number,
@@ -190,9 +190,9 @@ export class ModelHost implements Host {
     });
   }
 
-  async gradient(example: Example, adapter: number, fromLayer: number): Promise<GradientResult> {
+  async gradient(example: Example, adapter: number, scope: GradientScope): Promise<GradientResult> {
     await this.#turn();
-    return this.#with(adapter, async (memory) => exampleGradient(this.#model, example, memory!, fromLayer));
+    return this.#with(adapter, async (memory) => exampleGradient(this.#model, example, memory!, scope));
   }
 
   async covariances(

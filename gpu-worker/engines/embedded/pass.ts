@@ -49,14 +49,17 @@ export interface BackwardOptions {
   readonly factor: number;
   /** The last layer that the backward pass reaches. */
   readonly fromLayer: number;
+  /** Response token t (from 0) bears the loss where t ≡ 0 modulo this. */
+  readonly stride: number;
   /** Gradients are added here. */
   readonly gradient?: (part: LoraPart) => GradientPlace;
   readonly visit?: (slopes: ModuleSlopes) => void;
 }
 
 export interface PassLoss {
-  /** Sum over the response tokens, nats. */
+  /** Sum over the response tokens that bear the loss, nats. */
   readonly loss: number;
+  /** How many these are. */
   readonly tokens: number;
 }
 
@@ -159,7 +162,7 @@ class Pass {
       this.#forward(layer, this.#model.layers[layer]!, tape, this.#tapes[layer + 1]?.x ?? this.#last);
     }
     const slope = backward === undefined ? 0 : this.#scope.zeros(this.#rows * width);
-    const result = this.#head(backward?.factor ?? 0, slope);
+    const result = this.#head(backward?.factor ?? 0, slope, backward?.stride ?? 1);
     if (backward !== undefined) this.#backward(slope, backward);
     return result;
   }
@@ -236,7 +239,7 @@ class Pass {
   }
 
   /** Losses of the response; with a factor also their gradient at the last layer's output. */
-  #head(factor: number, slope: number): PassLoss {
+  #head(factor: number, slope: number, stride: number): PassLoss {
     const model = this.#model;
     const { kernels, shape, finalNorm, head } = model;
     const { width, vocabulary, eps } = shape;
@@ -254,26 +257,28 @@ class Pass {
       const sums = scope.alloc(chunk * 2);
       const dNormed = slope === 0 ? 0 : scope.alloc(chunk * width);
       const f = model.heap.floats;
-      f.fill(factor, factors / 4, factors / 4 + chunk);
       let loss = 0;
       for (let at = 0; at < count; at += chunk) {
         const rows = Math.min(chunk, count - at);
         const x = this.#last + (first + at) * width * 4;
         kernels.rmsNorm(x, finalNorm, normed, roots, rows, width, eps);
         linear(model, normed, rows, head, logits, 0);
+        const bears = (row: number): boolean => (at + row) % stride === 0;
+        for (let row = 0; row < rows; row++) f[factors / 4 + row] = bears(row) ? factor : 0;
         const entry = (row: number): number => logits / 4 + row * columns + tokens[from + at + row]!;
         const targets = Array.from({ length: rows }, (_, row) => f[entry(row)]!);
         kernels.crossEntropy(logits, rows, columns * 4, vocabulary, factors, sums);
         for (let row = 0; row < rows; row++) {
+          if (!bears(row)) continue;
           loss += Math.log(f[sums / 4 + row * 2 + 1]!) + f[sums / 4 + row * 2]! - targets[row]!;
         }
         if (slope === 0) continue;
-        for (let row = 0; row < rows; row++) f[entry(row)]! -= factor;
+        for (let row = 0; row < rows; row++) f[entry(row)]! -= f[factors / 4 + row]!;
         linearBackward(model, logits, rows, head, dNormed, 0);
         const dx = slope + (first + at) * width * 4;
         kernels.rmsNormBackward(x, finalNorm, roots, dNormed, dx, rows, width);
       }
-      return { loss, tokens: count };
+      return { loss, tokens: Math.ceil(count / stride) };
     } finally {
       scope.close();
     }

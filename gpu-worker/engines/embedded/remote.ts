@@ -17,6 +17,7 @@ import {
 } from '../engine.ts';
 import type { GenerateHooks, GradientResult, Host, OpenedAdapter, TrainHooks } from './host.ts';
 import type { PlainRequest } from './server.ts';
+import type { GradientScope } from './statistics.ts';
 
 export interface ThreadData {
   readonly directory: string;
@@ -30,7 +31,7 @@ export type Call =
   | { readonly type: 'train'; readonly job: TrainingJob }
   | { readonly type: 'generate'; readonly request: PlainRequest; readonly adapter: number | undefined }
   | { readonly type: 'loss'; readonly example: Example; readonly adapter: number | undefined }
-  | { readonly type: 'gradient'; readonly example: Example; readonly adapter: number; readonly fromLayer: number }
+  | { readonly type: 'gradient'; readonly example: Example; readonly adapter: number; readonly scope: GradientScope }
   | {
       readonly type: 'covariances';
       readonly examples: readonly Example[];
@@ -146,8 +147,8 @@ export class RemoteHost implements Host {
     return this.#call({ type: 'loss', example, adapter }) as Promise<number>;
   }
 
-  gradient(example: Example, adapter: number, fromLayer: number): Promise<GradientResult> {
-    return this.#call({ type: 'gradient', example, adapter, fromLayer }) as Promise<GradientResult>;
+  gradient(example: Example, adapter: number, scope: GradientScope): Promise<GradientResult> {
+    return this.#call({ type: 'gradient', example, adapter, scope }) as Promise<GradientResult>;
   }
 
   covariances(

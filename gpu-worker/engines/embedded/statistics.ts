@@ -12,20 +12,27 @@ export function checkLayer(model: Model, fromLayer: number): void {
   }
 }
 
+/** What a gradient is of: its matrices' first layer, and which response tokens bear the loss. */
+export interface GradientScope {
+  readonly fromLayer: number;
+  readonly stride: number;
+}
+
 export function exampleGradient(
   model: Model,
   example: Example,
   adapter: LoraMemory,
-  fromLayer: number,
+  { fromLayer, stride }: GradientScope,
 ): { readonly gradient: Float32Array<ArrayBuffer>; readonly loss: number; readonly tokens: number } {
   checkExample(model, example);
   checkLayer(model, fromLayer);
+  if (!Number.isInteger(stride) || stride < 1) throw new EngineError('BAD_REQUEST', `a stride of ${stride}`);
   const { layout, places } = adapter.placesFrom(fromLayer);
   const at = model.heap.zeros(layout.size);
   try {
     const { loss, tokens } = pass(model, example, adapter, {
-      factor: 1 / (example.tokens.length - example.from),
-      fromLayer,
+      factor: 1 / Math.ceil((example.tokens.length - example.from) / stride),
+      ...{ fromLayer, stride },
       gradient: (part) => {
         const { a, b } = places(part);
         return { a: at + a * 4, b: at + b * 4 };
@@ -65,7 +72,7 @@ export class Covariances {
     checkExample(this.#model, example);
     pass(this.#model, example, this.#adapter, {
       factor: 1,
-      fromLayer: this.#fromLayer,
+      ...{ fromLayer: this.#fromLayer, stride: 1 },
       visit: (slopes) => this.#visit(slopes),
     });
   }

@@ -42,7 +42,7 @@ async function run(
     case 'loss':
       return { value: await host.loss(call.example, call.adapter) };
     case 'gradient': {
-      const value = await host.gradient(call.example, call.adapter, call.fromLayer);
+      const value = await host.gradient(call.example, call.adapter, call.scope);
       return { value, transfer: [value.gradient.buffer] };
     }
     case 'covariances':

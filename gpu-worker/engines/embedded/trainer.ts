@@ -124,7 +124,7 @@ export class Trainer {
     for (const index of batch) {
       const example = this.#examples[index]!;
       const factor = this.#weights[index]! / (example.tokens.length - example.from) / batch.length;
-      const { loss, tokens } = pass(this.#model, example, this.adapter, { factor, fromLayer: 0, gradient });
+      const { loss, tokens } = pass(this.#model, example, this.adapter, { factor, fromLayer: 0, stride: 1, gradient });
       this.#sums.loss += loss;
       this.#sums.tokens += tokens;
       this.#sums.read += example.tokens.length;

@@ -14,6 +14,7 @@ import {
   type EngineMetrics,
   type Example,
   type ExampleGradient,
+  type ExampleGradientOptions,
   type Generation,
   type GenerationHooks,
   type GenerationRequest,
@@ -243,15 +244,16 @@ export class TorchModel implements LoadedModel {
   async *gradients(
     examples: readonly Example[],
     adapter: Adapter,
-    options: GradientOptions = {},
+    options: ExampleGradientOptions = {},
   ): AsyncGenerator<ExampleGradient> {
     this.#expectOpen();
     const id = TorchAdapter.idOf(adapter, this);
-    const { fromLayer = 0, signal } = options;
+    const { fromLayer = 0, stride = 1, signal } = options;
     const { size } = this.layout(adapter.lora, { fromLayer });
     const count = Math.max(1, Math.min(EXAMPLES_A_CALL, Math.floor(GRADIENT_BYTES / (size * 4))));
     let index = 0;
-    for await (const { parts } of this.#chunked('gradients', { adapter: id, fromLayer }, examples, signal, count)) {
+    const params = { adapter: id, fromLayer, stride };
+    for await (const { parts } of this.#chunked('gradients', params, examples, signal, count)) {
       const some = Math.min(count, examples.length - index);
       const losses = doublesOf(parts[0], some);
       const gradients = parts.slice(1);
@@ -262,7 +264,7 @@ export class TorchModel implements LoadedModel {
         for (let at = 0; at < rows.length; at += size) {
           const { tokens, from } = examples[index]!;
           const gradient = rows.slice(at, at + size);
-          yield { index: index++, gradient, loss: losses[row++]!, tokens: tokens.length - from };
+          yield { index: index++, gradient, loss: losses[row++]!, tokens: Math.ceil((tokens.length - from) / stride) };
         }
       }
     }

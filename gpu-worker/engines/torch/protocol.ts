@@ -10,7 +10,7 @@ import { randomBytes } from 'node:crypto';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 export const FILE_BYTES = 4 << 20;
 const MAX_HEADER = 4 << 20;
 const MAX_TAIL = 64 << 20;

@@ -2,6 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { AdapterId, BaseModelId, DatanetId } from '../../../runtime/primitives/attribution/ids.ts';
+import type { TrainingConfig } from '../../../runtime/primitives/attribution/training.ts';
 import { formatOpen, OPEN, parseOpen } from '../amounts.ts';
 import {
   addressOf,
@@ -34,6 +35,8 @@ interface OrderFlags extends SignerFlags {
   readonly length: number;
   readonly k: number;
   readonly buckets?: number;
+  readonly attributionLayers: number | 'last-quarter';
+  readonly attributionStride: number;
   readonly seed?: number;
   readonly wait: boolean;
 }
@@ -43,11 +46,7 @@ async function order(datanet: number, flags: OrderFlags): Promise<void> {
   const { datanetOf } = await import('../../../rpc/client/datanets.ts');
   const { LedgerError } = await import('../../../rpc/client/ledger.ts');
   const { openKey } = await import('../account-key.ts');
-  const { rank, epochs, steps, learningRate, batch, length, k, buckets } = flags;
-  const config = models.trainingConfigOf({
-    ...{ rank, epochs, learningRate, batch, k, sequenceLength: length, sketchWidth: buckets },
-    ...(steps !== undefined && { steps }),
-  });
+  const { rank, epochs, steps, learningRate, batch, length, k, buckets, attributionLayers, attributionStride } = flags;
   const pair = await openKey(flags.key, flags.passwordFile);
   await withLedger(flags.node, async (ledger) => {
     const { snapshots } = await datanetOf(ledger, datanet as DatanetId);
@@ -56,6 +55,14 @@ async function order(datanet: number, flags: OrderFlags): Promise<void> {
     if (base === undefined) {
       throw new LedgerError('Models.UnknownBaseModel', 'there is no base model: the first worker registers its own');
     }
+    const config = models.trainingConfigOf({
+      ...{ rank, epochs, learningRate, batch, k, sequenceLength: length, sketchWidth: buckets, attributionStride },
+      ...(steps !== undefined && { steps }),
+      attributionLayers:
+        attributionLayers === 'last-quarter'
+          ? Math.ceil((await models.layersOf(ledger, base as BaseModelId)) / 4)
+          : attributionLayers,
+    });
     const made = await models.orderTraining(ledger, pair, {
       name: flags.name,
       datanet: datanet as DatanetId,
@@ -210,6 +217,7 @@ async function show(wanted: string, flags: ClientFlags): Promise<void> {
           `Worker   ${addressOf(value.worker)}, order ${value.order}, budget ${formatOpen(ordered.budget)} OPEN`,
           `Records  ${ordered.snapshot.count} of Datanet ${ordered.snapshot.datanet}, snapshot ${ordered.snapshot.version}`,
           `Training ${loss.steps} steps, ${loss.tokens} tokens, loss ${nats(loss.first)} → ${nats(loss.last)}`,
+          `Features ${features(ordered.config)}`,
           `Price    ${perToken(value.price)} OPEN per 1000 tokens in / out`,
           `Files    ${ledger.url.replace(/^ws/, 'http')}/blobs/${Buffer.from(receipt.adapter).toString('hex')} (safetensors)`,
         ].join('\n'),
@@ -217,10 +225,21 @@ async function show(wanted: string, flags: ClientFlags): Promise<void> {
   });
 }
 
+function features({ k, sketchWidth, attributionLayers, attributionStride }: TrainingConfig): string {
+  const layers = attributionLayers === 0 ? 'all layers' : `the last ${attributionLayers} layers`;
+  const tokens = attributionStride === 1 ? 'every token' : `one in ${attributionStride} tokens`;
+  return `${k} entries out of ${sketchWidth} buckets, by ${layers} and ${tokens} of an answer`;
+}
+
 function positive(text: string): number {
   const value = Number(text);
   if (!(value > 0 && value < 1)) throw new InvalidArgumentError('between 0 and 1');
   return value;
+}
+
+function layers(text: string): number | 'last-quarter' {
+  if (text === 'all') return 0;
+  return text === 'last-quarter' ? text : count(text);
 }
 
 export function modelCommands(program: Command): void {
@@ -247,6 +266,19 @@ export function modelCommands(program: Command): void {
     .addOption(new Option('--length <tokens>', 'of a record at most').argParser(count).default(96))
     .addOption(new Option('--k <n>', 'entries of a feature row').argParser(count).default(256))
     .addOption(new Option('--buckets <n>', 'of the sketch, a power of two (default: 65536)').argParser(count))
+    .addOption(
+      new Option(
+        '--attribution-layers <n>',
+        'how many of the last layers carry attribution: a number, last-quarter, all',
+      )
+        .argParser(layers)
+        .default(0, 'all'),
+    )
+    .addOption(
+      new Option('--attribution-stride <m>', 'one in m tokens of an answer bears its gradient’s loss')
+        .argParser(count)
+        .default(1),
+    )
     .addOption(new Option('--seed <n>', 'of the training (default: random)').argParser(id))
     .option('--no-wait', 'order and return')
     .action(order);

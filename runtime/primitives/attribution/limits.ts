@@ -30,6 +30,9 @@ export const MAX_BATCH_CONTRIBUTORS = 4096;
 export const MAX_SEGMENTS = 8;
 export const MIN_SEGMENT_STEPS = 64;
 
+/** Response tokens of which at least one bears the loss of a query's gradient: with fewer, chance would say who is paid. */
+export const MAX_ATTRIBUTION_STRIDE = 64;
+
 /** Novelty ν = 1 as fixed point. */
 export const NOVELTY_ONE = 65_536;
 /** How much closer than the named neighbour another earlier record must be for a dispute: MinHash is an estimate. */

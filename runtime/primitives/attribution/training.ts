@@ -3,7 +3,7 @@ import { compact, type Infer, option, struct, text, u8, u16, u32, u64, vec } fro
 import { PERBILL, perbill } from '../types.ts';
 import { canonical, part } from './canonical.ts';
 import { blobHash } from './ids.ts';
-import { MAX_K, MAX_SEGMENTS, MIN_SEGMENT_STEPS } from './limits.ts';
+import { MAX_ATTRIBUTION_STRIDE, MAX_K, MAX_SEGMENTS, MIN_SEGMENT_STEPS } from './limits.ts';
 
 const modelFile = part('ModelFile', struct({ blob: blobHash, bytes: u64 }));
 
@@ -53,6 +53,13 @@ export const trainingConfig = canonical(
     damping: perbill,
     /** Rows that V_k is computed from, at most. */
     projectionRows: u32,
+    /** The last so many transformer layers' LoRA matrices carry attribution; 0, or more than the model has: all. */
+    attributionLayers: u16,
+    /**
+     * Of an answer, the tokens t ≡ 0 modulo this bear the loss of its gradient (t from 0; 1: all of them). Records' gradients
+     * take all tokens.
+     */
+    attributionStride: u16,
   }),
 );
 export type TrainingConfig = Infer<typeof trainingConfig>;
@@ -68,8 +75,14 @@ export function configFault(config: TrainingConfig): ConfigFault | undefined {
   const { k, sketchWidth, block, damping, projectionRows } = config;
   const powerOfTwo = sketchWidth >= 256 && sketchWidth <= 1 << 20 && (sketchWidth & (sketchWidth - 1)) === 0;
   if (k < 1 || k > MAX_K || k > sketchWidth || !powerOfTwo) return 'FEATURES';
-  return block < 8 || block > 256 || damping < 1 || damping > PERBILL || projectionRows < k ? 'FEATURES' : undefined;
+  if (block < 8 || block > 256 || damping < 1 || damping > PERBILL || projectionRows < k) return 'FEATURES';
+  const { attributionStride } = config;
+  return attributionStride < 1 || attributionStride > MAX_ATTRIBUTION_STRIDE ? 'FEATURES' : undefined;
 }
+
+/** The first layer, of a model with `layers`, whose matrices carry attribution. */
+export const attributedLayer = ({ attributionLayers }: TrainingConfig, layers: number): number =>
+  attributionLayers === 0 ? 0 : Math.max(0, layers - attributionLayers);
 
 /**
  * Steps of a segment. `records`: of the snapshot; those that are copies are left out, so that a training may have fewer steps

@@ -134,11 +134,19 @@ test('logits, losses, gradients, covariances and greedy tokens are the embedded 
         t.ok(worst < 1e-4, `${name}: logits behind ${length} tokens: ${worst}`);
       }
     }
-    for (const fromLayer of [0, 1]) {
-      const a = await collect(own.gradients(examples, mine, { fromLayer }));
-      const b = await collect(other.gradients(examples, theirs, { fromLayer }));
+    for (const [fromLayer, stride] of [
+      [0, 1],
+      [1, 1],
+      [0, 3],
+      [1, 2],
+    ] as const) {
+      const a = await collect(own.gradients(examples, mine, { fromLayer, stride }));
+      const b = await collect(other.gradients(examples, theirs, { fromLayer, stride }));
       for (const [i, { gradient, tokens, loss, index }] of a.entries()) {
-        t.ok(apart(gradient, b[i]!.gradient) < 1e-4, `${name}: gradient ${i} from layer ${fromLayer}`);
+        t.ok(
+          apart(gradient, b[i]!.gradient) < 1e-4,
+          `${name}: gradient ${i} from layer ${fromLayer}, stride ${stride}`,
+        );
         t.same([index, tokens], [b[i]!.index, b[i]!.tokens]);
         t.ok(Math.abs(loss - b[i]!.loss) < 1e-4);
       }

@@ -68,6 +68,8 @@ const CONFIG: TrainingConfig = {
   block: 32,
   damping: 10_000_000,
   projectionRows: 1024,
+  attributionLayers: 0,
+  attributionStride: 1,
 };
 const MARKUP = 250_000_000;
 const PRICE = { input: 1_000n, output: 10n ** 15n };
@@ -404,6 +406,10 @@ t.test('orders, leases and training receipts', async (test) => {
   test.equal(fails(owner, 'Models', 'order_training', order({ licence: 'MIT' })), 'Models.OtherLicence');
   test.equal(fails(owner, 'Models', 'order_training', order({ version: 1 })), 'Models.UnknownSnapshot');
   test.equal(fails(owner, 'Models', 'order_training', order({ config: { ...CONFIG, rank: 0 } })), 'Models.BadConfig');
+  for (const attributionStride of [0, 65]) {
+    const config = { ...CONFIG, attributionStride };
+    test.equal(fails(owner, 'Models', 'order_training', order({ config })), 'Models.BadConfig');
+  }
   test.equal(fails(owner, 'Models', 'order_training', order({ budget: 10n ** 30n })), 'Token.FundsUnavailable');
   does(payer, 'Models', 'order_training', order());
   test.equal(world.free(owner) > 9_000n * OPEN, true);

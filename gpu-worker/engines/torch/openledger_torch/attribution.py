@@ -10,6 +10,7 @@ Padding behind an example has no slope, since causal attention keeps it from the
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Callable, Iterator, Sequence
 
 import torch
@@ -23,6 +24,14 @@ from .sites import Factors, Site
 
 #: Called with a site, its inputs x [rows, tokens, in], A x [rows, tokens, rank], δ B [rows, tokens, rank], δ [rows, tokens, out].
 Visit = Callable[[Site, Tensor, Tensor, Tensor, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What a gradient is of: its matrices' first layer, and that one in `stride` response tokens bears the loss."""
+
+    from_layer: int = 0
+    stride: int = 1
 
 
 class ProbePlan:
@@ -86,15 +95,18 @@ def gradients(
     examples: Sequence[Example],
     lora: Lora,
     flat: Tensor,
-    from_layer: int,
+    scope: Scope,
     micro_tokens: int,
     most: int = 64,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Of each batch, in order: gradients of the examples' mean losses [rows, size] and these losses [rows], on the device."""
+    from_layer, stride = scope.from_layer, scope.stride
+    if type(stride) is not int or stride < 1:
+        raise EngineFault("BAD_REQUEST", f"a stride of {stride}")
     factors = _checked(base, examples, lora, from_layer)
     views = factors_of(base, lora).views(flat)
     for batch in batches(base, examples, micro_tokens, most):
-        padded = pad(batch, base.device)
+        padded = pad(batch, base.device, stride)
         out = torch.zeros(len(batch), factors.size, device=base.device)
 
         def visit(site: Site, x: Tensor, low: Tensor, slope: Tensor, dy: Tensor) -> None:

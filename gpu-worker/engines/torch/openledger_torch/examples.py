@@ -27,6 +27,10 @@ class Example:
     def responses(self) -> int:
         return len(self.tokens) - self.start
 
+    def bearing(self, stride: int) -> int:
+        """Response tokens that bear the loss: those at 0, `stride`, 2 `stride` …"""
+        return -(-self.responses // stride)
+
 
 def read_examples(part: bytes | memoryview) -> list[Example]:
     """int32: of each example its start, its number of tokens, its tokens."""
@@ -77,16 +81,16 @@ def batches(base: BaseModel, examples: Sequence[Example], tokens: int, most: int
 class Padded:
     #: [rows, tokens]: all but each example's last token, zeros behind. Causal attention never sees what is behind.
     ids: Tensor
-    #: [rows, kept]: the response token that each of the last `kept` positions predicts, −100 elsewhere.
+    #: [rows, kept]: the response token that each of the last `kept` positions predicts, −100 where none bears the loss.
     targets: Tensor
     kept: int
-    #: Response tokens a row.
+    #: Response tokens a row that bear the loss.
     counts: Tensor
     #: [rows, tokens]: whether a position is the example's own.
     own: Tensor
 
 
-def pad(batch: Sequence[Example], device: torch.device) -> Padded:
+def pad(batch: Sequence[Example], device: torch.device, stride: int = 1) -> Padded:
     width = max(len(example.tokens) for example in batch) - 1
     first = min(example.start for example in batch) - 1
     ids = np.zeros((len(batch), width), dtype=np.int64)
@@ -95,9 +99,9 @@ def pad(batch: Sequence[Example], device: torch.device) -> Padded:
     for row, example in enumerate(batch):
         count = len(example.tokens) - 1
         ids[row, :count] = example.tokens[:-1]
-        targets[row, example.start - 1 : count] = example.tokens[example.start :]
+        targets[row, example.start - 1 : count : stride] = example.tokens[example.start :: stride]
         own[row, :count] = True
-    counts = np.array([example.responses for example in batch], dtype=np.float32)
+    counts = np.array([example.bearing(stride) for example in batch], dtype=np.float32)
     move = lambda array: torch.from_numpy(array).to(device)  # noqa: E731
     return Padded(move(ids), move(targets[:, first:].copy()), width - first, move(counts), move(own))
 

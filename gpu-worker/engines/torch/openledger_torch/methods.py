@@ -262,9 +262,9 @@ class Methods:
             flat = self._on_device(loaded, entry)
             gradients: list[bytes | memoryview] = []
             losses: list[float] = []
-            from_layer = call.params.get("fromLayer", 0)
+            scope = attribution.Scope(call.params.get("fromLayer", 0), call.params.get("stride", 1))
             for rows, each in attribution.gradients(
-                loaded.base, examples, entry.lora, flat, from_layer, loaded.micro_tokens
+                loaded.base, examples, entry.lora, flat, scope, loaded.micro_tokens
             ):
                 gradients.append(memoryview(rows.cpu().numpy()).cast("B"))
                 losses += each.double().tolist()

@@ -17,7 +17,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Sequence
 
-VERSION = 1
+VERSION = 2
 MAX_HEADER = 4 << 20
 MAX_TAIL = 64 << 20
 FILE_BYTES = 4 << 20

@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM
 from openledger_torch import attribution
 from openledger_torch.adapters import Lora, factors_of, read_adapter
 from openledger_torch.base import TARGETS
+from openledger_torch.errors import EngineFault
+from openledger_torch.examples import Example
 from openledger_torch.sites import SharedPlan
 
 LORAS = [Lora(4, 8.0, TARGETS), Lora(3, 5.0, ("q_proj", "v_proj"))]
@@ -41,7 +43,7 @@ def test_losses_and_gradients_are_pefts(family, base, directory, tmp_path):
             p.requires_grad_(True)
         plan = SharedPlan(factors.views(flat), lora.scale)
         losses = torch.cat(list(attribution.losses(own, examples, plan, 100)))
-        both = list(attribution.gradients(own, examples, lora, flat, 0, 100))
+        both = list(attribution.gradients(own, examples, lora, flat, attribution.Scope(), 100))
         gradients = torch.cat([rows for rows, _ in both])
         assert len(both) > 1, "several batches, in order"
         for row, example in enumerate(examples):
@@ -93,12 +95,32 @@ def test_from_a_layer_on(family, base):
     _, _, flat = some_adapter(own, lora, seed=1)
     examples = some_examples(3)
     whole, late = factors_of(own, lora), factors_of(own, lora, from_layer=2)
-    (all_rows, _), = attribution.gradients(own, examples, lora, flat, 0, 10_000)
-    (some_rows, _), = attribution.gradients(own, examples, lora, flat, 2, 10_000)
+    (all_rows, _), = attribution.gradients(own, examples, lora, flat, attribution.Scope(), 10_000)
+    (some_rows, _), = attribution.gradients(own, examples, lora, flat, attribution.Scope(from_layer=2), 10_000)
     assert some_rows.shape[1] == late.size < whole.size
     for name in late.names:
         place = late.of_name[name]
         assert torch.equal(whole.view(all_rows, *place), late.view(some_rows, *place))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_one_token_in_three(family, base):
+    """The mean of the gradients of single tokens' losses, at 0, 3, 6 … of the response."""
+    own = base(family)
+    lora = LORAS[1]
+    _, _, flat = some_adapter(own, lora, seed=3)
+    examples = some_examples(4)
+
+    def rows(of, stride):
+        scope = attribution.Scope(stride=stride)
+        return torch.cat([r for r, _ in attribution.gradients(own, of, lora, flat, scope, 10_000)])
+
+    for example, row in zip(examples, rows(examples, 3)):
+        ends = range(example.start, len(example.tokens), 3)
+        want = rows([Example(example.tokens[: end + 1], end) for end in ends], 1).mean(dim=0)
+        assert (row - want).norm() <= 1e-4 * want.norm()
+    with pytest.raises(EngineFault):
+        rows(examples, 0)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -109,7 +131,7 @@ def test_gradients_over_bf16_weights_are_those_in_fp32(family, base):
     lora = LORAS[0]
     _, _, flat = some_adapter(exact, lora, seed=1, size=0.1)
     examples = some_examples(12)
-    rows = [torch.cat([r for r, _ in attribution.gradients(b, examples, lora, flat, 0, 10_000)]) for b in (exact, half)]
+    rows = [torch.cat([r for r, _ in attribution.gradients(b, examples, lora, flat, attribution.Scope(), 10_000)]) for b in (exact, half)]
     assert rows[1].dtype == torch.float32
     # Gemma multiplies its embeddings by a constant that it rounds to the type of the weights.
     limit = 1e-2 if family.startswith("gemma") else 1e-4
