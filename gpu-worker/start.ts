@@ -16,6 +16,8 @@ export interface WorkerStart extends Omit<WorkerOptions, 'model' | 'engine' | 'e
   readonly engineChoice: EngineChoice;
   /** Of a vLLM server, for the engine `vllm`. */
   readonly vllmUrl?: string;
+  /** Of the torch engine: processes that a training is spread over, a GPU each. */
+  readonly trainProcesses?: number;
   /** Of metrics and status, on the loopback; 0 is any that is free. */
   readonly telemetryPort: number;
 }
@@ -25,6 +27,7 @@ export async function startWorker(options: WorkerStart, signal: AbortSignal): Pr
   const { log } = options;
   const { engine, why } = await chooseEngine(options.engineChoice, {
     log: (line) => log('debug', `engine: ${line}`),
+    ...(options.trainProcesses !== undefined && { trainProcesses: options.trainProcesses }),
     ...(options.vllmUrl !== undefined && {
       vllm: { url: options.vllmUrl, adapters: join(options.directory, 'vllm-adapters') },
     }),

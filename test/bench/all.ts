@@ -23,7 +23,7 @@ const BENCHES: readonly Bench[] = [
   { name: 'crypto', full: [], quick: [] },
   { name: 'pool', full: [], quick: [] },
   { name: 'attribution-verify', file: 'attribution/verify', full: [], quick: [] },
-  { name: 'attribution-share', file: 'attribution/share', full: [], quick: ['--answers', '4'] },
+  { name: 'attribution-share', file: 'attribution/share', full: [], quick: ['--answers', '4', '--batch', '4'] },
   { name: 'day', full: [], quick: ['--blocks', '1800'] },
 ];
 

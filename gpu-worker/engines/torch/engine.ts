@@ -33,6 +33,8 @@ export interface TorchOptions {
   readonly hostBytes?: number;
   /** Tokens of one forward and backward pass (default 8,192 on CUDA, 2,048 on the CPU). */
   readonly microTokens?: number;
+  /** Processes that a training is spread over by accelerate, a GPU each (default 1: the engine's own). */
+  readonly trainProcesses?: number;
   /** Where large tensors and adapters lie while the engine runs. */
   readonly scratch?: string;
   readonly timeouts?: Pick<ChildOptions, 'helloMs' | 'silenceMs' | 'stallMs' | 'stopMs'>;
@@ -89,6 +91,7 @@ export class TorchEngine implements Engine {
       slots,
       hostBytes,
       microTokens,
+      trainProcesses,
     } = this.#options;
     const config = await readModelConfig(directory);
     const tokenizer = await readTokenizer(directory, config);
@@ -97,7 +100,7 @@ export class TorchEngine implements Engine {
     const load: Header = {
       directory,
       eos: tokenizer.eos,
-      ...defined({ device, dtype, threads, slots, hostBytes, microTokens, serving: options.serving }),
+      ...defined({ device, dtype, threads, slots, hostBytes, microTokens, trainProcesses, serving: options.serving }),
     };
     try {
       const { supervisor, hello, loaded } = await Supervisor.start(

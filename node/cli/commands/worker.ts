@@ -17,6 +17,7 @@ interface WorkerFlags {
   readonly engine: EngineChoice;
   readonly metricsPort: number;
   readonly url?: string;
+  readonly trainProcesses?: number;
   readonly licence: string;
   readonly bond: bigint;
   readonly training: boolean;
@@ -51,6 +52,7 @@ async function work(flags: WorkerFlags): Promise<void> {
       engineChoice: flags.engine,
       telemetryPort: flags.metricsPort,
       ...(flags.url !== undefined && { vllmUrl: flags.url }),
+      ...(flags.trainProcesses !== undefined && { trainProcesses: flags.trainProcesses }),
       licence: flags.licence,
       bond: flags.bond,
       training: flags.training,
@@ -84,6 +86,11 @@ export function workerCommands(program: Command): void {
       new Option('--engine <kind>', 'auto takes torch where Python has it').choices(ENGINE_CHOICES).default('auto'),
     )
     .addOption(new Option('--url <url>', 'of a vLLM server, for --engine vllm'))
+    .addOption(
+      new Option('--train-processes <n>', 'GPUs that the torch engine spreads a training over (default: 1)').argParser(
+        count,
+      ),
+    )
     .addOption(
       new Option('--metrics-port <port>', 'Prometheus on the loopback (default: any that is free)')
         .argParser(port)

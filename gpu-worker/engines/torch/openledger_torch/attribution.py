@@ -35,9 +35,12 @@ class Scope:
 
 
 class ProbePlan:
-    """The adapter for all rows, and a hook on the slope of each output from layer `from_layer` on."""
+    """
+    Adapters, and a hook on the slope of each output from layer `from_layer` on. One for all rows: `views` [rank, hidden],
+    `scale` a number. One a row: `views` [rows, rank, hidden], `scale` [rows, 1, 1].
+    """
 
-    def __init__(self, views: dict, scale: float, from_layer: int, visit: Visit) -> None:
+    def __init__(self, views: dict, scale: float | Tensor, from_layer: int, visit: Visit) -> None:
         self._views = views
         self._scale = scale
         self._from = from_layer
@@ -48,8 +51,11 @@ class ProbePlan:
         if pair is None:
             return y
         a, b = (matrix.to(x.dtype) for matrix in pair)
-        low = torch.matmul(x, a.t())
-        out = torch.addmm(y.flatten(0, -2), low.flatten(0, -2), b, alpha=self._scale).view_as(y)
+        low = torch.matmul(x, a.mT)
+        if isinstance(self._scale, Tensor):
+            out = torch.baddbmm(y, low * self._scale, b)
+        else:
+            out = torch.addmm(y.flatten(0, -2), low.flatten(0, -2), b, alpha=self._scale).view_as(y)
         if site.layer < self._from:
             return out
         if not out.requires_grad:
@@ -59,14 +65,14 @@ class ProbePlan:
 
         def slope(dy: Tensor) -> None:
             dy = dy.detach()
-            self._visit(site, x, low, torch.matmul(dy, b.t()), dy)
+            self._visit(site, x, low, torch.matmul(dy, b.mT), dy)
 
         out.register_hook(slope)
         return out
 
 
-def _differentiate(base: BaseModel, batch: Padded, views: dict, lora: Lora, from_layer: int, mean: bool, visit: Visit):
-    with torch.enable_grad(), base.precision.wide(), base.sites.using(ProbePlan(views, lora.scale, from_layer, visit)):
+def _differentiate(base: BaseModel, batch: Padded, plan: ProbePlan, mean: bool) -> Tensor:
+    with torch.enable_grad(), base.precision.wide(), base.sites.using(plan):
         sums = response_losses(base, batch)
         (sums / batch.counts if mean else sums).sum().backward()
     return sums.detach()
@@ -90,6 +96,41 @@ def losses(base: BaseModel, examples: Sequence[Example], plan, micro_tokens: int
             yield response_losses(base, padded) / padded.counts
 
 
+def check_scope(base: BaseModel, examples: Sequence[Example], lora: Lora, scope: Scope) -> None:
+    """Faults: BAD_REQUEST, BAD_EXAMPLE."""
+    if type(scope.stride) is not int or scope.stride < 1:
+        raise EngineFault("BAD_REQUEST", f"a stride of {scope.stride}")
+    _checked(base, examples, lora, scope.from_layer)
+
+
+def gradient_rows(
+    base: BaseModel, batch: Sequence[Example], adapters: Sequence[tuple[Lora, Tensor]], scope: Scope
+) -> tuple[Tensor, Tensor]:
+    """
+    One pass over `batch`, example i with the factors of `adapters[i]` (of one rank, on the same targets): gradients of the
+    examples' mean losses [rows, size] and these losses [rows], on the device.
+    """
+    lora, flat = adapters[0]
+    factors = factors_of(base, lora, from_layer=scope.from_layer)
+    alone = all(other is flat for _, other in adapters)
+    scale: float | Tensor = lora.scale
+    if not alone:
+        flat = torch.stack([other for _, other in adapters])
+        scale = torch.tensor([each.scale for each, _ in adapters], device=base.device)[:, None, None]
+    padded = pad(batch, base.device, scope.stride)
+    out = torch.zeros(len(batch), factors.size, device=base.device)
+
+    def visit(site: Site, x: Tensor, low: Tensor, slope: Tensor, dy: Tensor) -> None:
+        a = torch.bmm(slope.transpose(1, 2), x)
+        b = torch.bmm(low.transpose(1, 2), dy)
+        torch.mul(a, scale, out=factors.view(out, *site.key, "A"))
+        torch.mul(b, scale, out=factors.view(out, *site.key, "B"))
+
+    plan = ProbePlan(factors_of(base, lora).views(flat), scale, scope.from_layer, visit)
+    sums = _differentiate(base, padded, plan, True)
+    return out, sums / padded.counts
+
+
 def gradients(
     base: BaseModel,
     examples: Sequence[Example],
@@ -99,24 +140,10 @@ def gradients(
     micro_tokens: int,
     most: int = 64,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Of each batch, in order: gradients of the examples' mean losses [rows, size] and these losses [rows], on the device."""
-    from_layer, stride = scope.from_layer, scope.stride
-    if type(stride) is not int or stride < 1:
-        raise EngineFault("BAD_REQUEST", f"a stride of {stride}")
-    factors = _checked(base, examples, lora, from_layer)
-    views = factors_of(base, lora).views(flat)
-    for batch in batches(base, examples, micro_tokens, most):
-        padded = pad(batch, base.device, stride)
-        out = torch.zeros(len(batch), factors.size, device=base.device)
-
-        def visit(site: Site, x: Tensor, low: Tensor, slope: Tensor, dy: Tensor) -> None:
-            a = torch.bmm(slope.transpose(1, 2), x)
-            b = torch.bmm(low.transpose(1, 2), dy)
-            factors.view(out, *site.key, "A").copy_(a.float() * lora.scale)
-            factors.view(out, *site.key, "B").copy_(b.float() * lora.scale)
-
-        sums = _differentiate(base, padded, views, lora, from_layer, True, visit)
-        yield out, sums / padded.counts
+    """Of each batch, in order, what {@link gradient_rows} gives."""
+    check_scope(base, examples, lora, scope)
+    for batch in batches(base, examples, micro_tokens, most, scope.stride):
+        yield gradient_rows(base, batch, [(lora, flat)] * len(batch), scope)
 
 
 class Covariances:
@@ -145,7 +172,8 @@ class Covariances:
             self._sum(site, "B", "rank", low.t() @ low)
             self._sum(site, "B", "hidden", self._blocks(dy) * square)
 
-        _differentiate(self._base, padded, self._views, self._lora, self._from, False, visit)
+        plan = ProbePlan(self._views, self._lora.scale, self._from, visit)
+        _differentiate(self._base, padded, plan, False)
 
     def finish(self) -> list[tuple[Tensor, Tensor]]:
         """Rank and hidden sides (float64, flat, on the CPU), in the order of the layout."""

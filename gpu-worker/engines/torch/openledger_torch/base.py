@@ -14,7 +14,7 @@ from torch import nn
 
 from .errors import EngineFault, is_memory
 from .precision import Precision
-from .sites import Site, SiteHooks
+from .sites import Head, Site, SiteHooks
 
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _SITE = re.compile(r"(?:^|\.)layers\.(\d+)\.(self_attn|mlp)\.(%s)$" % "|".join(TARGETS))
@@ -28,6 +28,7 @@ class BaseModel:
     device: torch.device
     dtype: torch.dtype
     sites: SiteHooks
+    head: Head
     #: Tokens that a layer looks back at, itself included; None: all.
     windows: dict[str, int | None]
     #: Attention wants masks that are added (0 or the least number) instead of true and false.
@@ -134,7 +135,10 @@ def load_base(directory: str, device: torch.device, dtype: torch.dtype) -> BaseM
         },
         "sites": [[s.layer, s.target, s.inputs, s.outputs] for s in sites],
     }
-    return BaseModel(model, info, device, dtype, SiteHooks(sites), _windows(text), soft_capped(config), Precision(model, dtype))
+    return BaseModel(
+        model, info, device, dtype, SiteHooks(sites), Head(model.get_output_embeddings()), _windows(text),
+        soft_capped(config), Precision(model, dtype),
+    )
 
 
 def soft_capped(config: Any) -> bool:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from .base import BaseModel
 from .errors import EngineFault
 
-#: Bytes that the logits of one batch may take in float32, with their gradient about twice.
+#: Bytes that the logits of one batch may take in float32, with their gradient about twice. Only tokens with loss have any.
 LOGIT_BYTES = 512 << 20
 
 
@@ -61,18 +61,41 @@ def check_example(base: BaseModel, example: Example) -> None:
         raise EngineFault("BAD_EXAMPLE", f"token {example.tokens[bad][0]}")
 
 
-def batches(base: BaseModel, examples: Sequence[Example], tokens: int, most: int) -> Iterator[list[Example]]:
-    """Neighbours, as many as make no more than `tokens` (padding included) and no larger logits than `LOGIT_BYTES`."""
+class Room:
+    """What one padded batch may hold: `most` examples, `tokens` with padding, logits of `LOGIT_BYTES`; one example always."""
+
+    def __init__(self, base: BaseModel, tokens: int, most: int, stride: int = 1) -> None:
+        self._tokens = tokens
+        self._most = most
+        self._stride = stride
+        self._bearing = LOGIT_BYTES // (4 * base.vocabulary)
+        self._count = 0
+        self._longest = 0
+        self._borne = 0
+
+    def take(self, example: Example) -> bool:
+        """Whether there is room for it too; then it has it."""
+        longest = max(self._longest, len(example.tokens))
+        borne = self._borne + example.bearing(self._stride)
+        full = self._count == self._most or longest * (self._count + 1) > self._tokens or borne > self._bearing
+        if self._count > 0 and full:
+            return False
+        self._count, self._longest, self._borne = self._count + 1, longest, borne
+        return True
+
+
+def batches(
+    base: BaseModel, examples: Sequence[Example], tokens: int, most: int, stride: int = 1
+) -> Iterator[list[Example]]:
+    """Neighbours, as many as there is room for."""
     batch: list[Example] = []
-    longest = 0
-    budget = min(tokens, LOGIT_BYTES // (4 * base.vocabulary))
+    room = Room(base, tokens, most, stride)
     for example in examples:
-        longer = max(longest, len(example.tokens))
-        if batch and (len(batch) == most or longer * (len(batch) + 1) > budget):
+        if not room.take(example):
             yield batch
-            batch, longer = [], len(example.tokens)
+            batch, room = [], Room(base, tokens, most, stride)
+            room.take(example)
         batch.append(example)
-        longest = longer
     if batch:
         yield batch
 
@@ -81,9 +104,11 @@ def batches(base: BaseModel, examples: Sequence[Example], tokens: int, most: int
 class Padded:
     #: [rows, tokens]: all but each example's last token, zeros behind. Causal attention never sees what is behind.
     ids: Tensor
-    #: [rows, kept]: the response token that each of the last `kept` positions predicts, −100 where none bears the loss.
-    targets: Tensor
+    #: The last `kept` positions are all that the head may be wanted at.
     kept: int
+    #: [n], ascending in [0, rows · kept): the positions whose prediction bears the loss. targets [n]: what they predict.
+    places: Tensor
+    targets: Tensor
     #: Response tokens a row that bear the loss.
     counts: Tensor
     #: [rows, tokens]: whether a position is the example's own.
@@ -101,15 +126,17 @@ def pad(batch: Sequence[Example], device: torch.device, stride: int = 1) -> Padd
         ids[row, :count] = example.tokens[:-1]
         targets[row, example.start - 1 : count : stride] = example.tokens[example.start :: stride]
         own[row, :count] = True
+    targets = targets[:, first:].reshape(-1)
+    places = np.flatnonzero(targets >= 0)
     counts = np.array([example.bearing(stride) for example in batch], dtype=np.float32)
     move = lambda array: torch.from_numpy(array).to(device)  # noqa: E731
-    return Padded(move(ids), move(targets[:, first:].copy()), width - first, move(counts), move(own))
+    return Padded(move(ids), width - first, move(places), move(targets[places]), move(counts), move(own))
 
 
 def response_losses(base: BaseModel, batch: Padded) -> Tensor:
-    """[rows]: the summed loss of each example's response, in float32."""
-    logits = base.model(input_ids=batch.ids, use_cache=False, logits_to_keep=batch.kept).logits
-    each = functional.cross_entropy(
-        logits.float().flatten(0, 1), batch.targets.flatten(), ignore_index=-100, reduction="none"
-    )
-    return each.view_as(batch.targets).sum(dim=1)
+    """[rows]: the summed loss of each example's response, in float32. The head sees no token but those with loss."""
+    with base.head.at(batch.places):
+        logits = base.model(input_ids=batch.ids, use_cache=False, logits_to_keep=batch.kept).logits
+    each = functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets, reduction="none")
+    rows = batch.ids.shape[0]
+    return each.new_zeros(rows * batch.kept).index_copy(0, batch.places, each).view(rows, batch.kept).sum(dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any, Callable, Iterator
@@ -13,12 +14,15 @@ from torch import Tensor
 from . import attribution
 from .adapters import factors_of
 from .base import BaseModel, choose_device, choose_dtype, load_base
-from .errors import EngineFault, is_memory
+from .crew import crew_training
+from .errors import EngineFault
 from .examples import batches, check_example, read_examples
+from .probes import Probes
 from .serving import Limits, Sequence, Server, read_request
 from .sites import SharedPlan
 from .tiers import AdapterTiers, now_ms
-from .training import StepResult, Trainer, read_settings
+from .team import accelerate_version
+from .training import Checkpoint, StepResult, Told, trainer_of
 
 if TYPE_CHECKING:
     from .service import Call
@@ -42,8 +46,16 @@ class Loaded:
         )
         host_bytes = whole(params, "hostBytes", 0, 4 << 30)
         self.micro_tokens = whole(params, "microTokens", 1, 8192 if on_gpu else 2048)
+        self.directory = str(params.get("directory"))
+        #: That a training is spread over.
+        self.processes = whole(params, "trainProcesses", 1, 1)
+        if self.processes > 1 and accelerate_version() is None:
+            raise EngineFault("BAD_SETTINGS", "training in several processes needs accelerate, which Python does not have")
+        if on_gpu and self.processes > torch.cuda.device_count():
+            raise EngineFault("BAD_SETTINGS", f"{self.processes} training processes, {torch.cuda.device_count()} GPUs")
         self.tiers = AdapterTiers(base, os.path.join(scratch, "adapters"), slots, host_bytes)
         self.server = Server(base, self.tiers, self.limits)
+        self.probes = Probes(base, self.micro_tokens)
         self.eos = frozenset(params.get("eos") or base.info["eos"])
         #: Factors of adapters that gradients are taken of, on the device.
         self.devices: dict[int, Tensor] = {}
@@ -185,54 +197,42 @@ class Methods:
 
     def _train(self, call: "Call") -> Job:
         loaded = self._model()
-        parts = parts_of(call, 1, 3)
-        settings = read_settings(call.params.get("settings") or {})
-        examples = read_examples(parts[0])
-        weights = np.frombuffer(parts[1], dtype="<f8").tolist() if len(parts) > 1 and len(parts[1]) > 0 else None
-        resume = bytes(parts[2]) if len(parts) > 2 and len(parts[2]) > 0 else None
+        started = reported = now_ms()
+        with contextlib.closing(self._training(loaded, call)) as training:
+            for told in training:
+                if told is None:
+                    yield
+                elif isinstance(told, StepResult):
+                    now = now_ms()
+                    speed = told.tokens * 1000 / max(1e-3, now - reported)
+                    reported = now
+                    call.event(
+                        "progress",
+                        step=told.step,
+                        total=told.total,
+                        loss=told.loss,
+                        learningRate=told.learning_rate,
+                        tokensPerSecond=round(speed, 3),
+                    )
+                elif isinstance(told, Checkpoint):
+                    call.event("checkpoint", [told.state], step=told.step)
+                    while not call.stored():
+                        time.sleep(0.0005)
+                        yield
+                else:
+                    value = {"steps": told.steps, "tokens": told.tokens, "loss": told.loss}
+                    call.done({**value, "milliseconds": round(now_ms() - started, 3)}, list(told.files))
+
+    def _training(self, loaded: Loaded, call: "Call") -> Iterator[Told]:
+        examples, weights, resume = [*parts_of(call, 1, 3), b"", b""][:3]
+        settings = call.params.get("settings") or {}
         name = str(call.params.get("baseName") or loaded.base.info["name"])
-        started = now_ms()
-        micro = loaded.micro_tokens
-        trainer = Trainer(loaded.base, settings, examples, weights, resume, micro)
-        reported = now_ms()
-        while trainer.step < trainer.total:
-            result: StepResult | None = None
-            try:
-                for result in trainer.slices():
-                    yield
-            except Exception as error:
-                # The step is begun again with smaller micro-batches; one example must fit.
-                if not is_memory(error) or trainer.micro_tokens <= 256:
-                    raise
-                trainer.micro_tokens //= 2
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                continue
-            assert result is not None
-            now = now_ms()
-            speed = result.tokens * 1000 / max(1e-3, now - reported)
-            reported = now
-            call.event(
-                "progress",
-                step=result.step,
-                total=trainer.total,
-                loss=result.loss,
-                learningRate=result.learning_rate,
-                tokensPerSecond=round(speed, 3),
-            )
-            every = settings.checkpoint_every
-            if every is not None and result.step % every == 0:
-                call.event("checkpoint", [trainer.checkpoint()], step=result.step)
-                while not call.stored():
-                    time.sleep(0.0005)
-                    yield
-        value = {
-            "steps": trainer.step,
-            "tokens": trainer.tokens,
-            "loss": trainer.loss(),
-            "milliseconds": round(now_ms() - started, 3),
-        }
-        call.done(value, list(trainer.files(name)))
+        parts = (examples, weights, resume)
+        if loaded.processes == 1:
+            return trainer_of(loaded.base, settings, parts, loaded.micro_tokens).run(name)
+        return crew_training(
+            loaded.base, loaded.directory, loaded.processes, self._scratch, settings, parts, loaded.micro_tokens, name
+        )
 
     def _losses(self, call: "Call") -> Job:
         loaded = self._model()
@@ -258,20 +258,22 @@ class Methods:
         loaded = self._model()
         examples = read_examples(parts_of(call, 1)[0])
         entry = loaded.tiers.hold(whole(call.params, "adapter", 1, None))
+        scope = attribution.Scope(call.params.get("fromLayer", 0), call.params.get("stride", 1))
+        probe = None
         try:
-            flat = self._on_device(loaded, entry)
-            gradients: list[bytes | memoryview] = []
-            losses: list[float] = []
-            scope = attribution.Scope(call.params.get("fromLayer", 0), call.params.get("stride", 1))
-            for rows, each in attribution.gradients(
-                loaded.base, examples, entry.lora, flat, scope, loaded.micro_tokens
-            ):
-                gradients.append(memoryview(rows.cpu().numpy()).cast("B"))
-                losses += each.double().tolist()
+            probe = loaded.probes.add(examples, entry.lora, self._on_device(loaded, entry), scope)
+            half = max(1, loaded.limits.batch // 2)
+            while not probe.done:
+                # Where many answers are being made, others will end soon: a pass for several costs little more than for one.
+                if loaded.server.active < half or loaded.probes.ripe(half):
+                    loaded.probes.step(probe)
                 yield
         finally:
+            if probe is not None:
+                loaded.probes.leave(probe)
             loaded.tiers.release(entry)
-        call.done(None, [np.array(losses, dtype="<f8").tobytes(), *gradients])
+        gradients = [memoryview(rows.numpy()).cast("B") for rows in probe.gradients]
+        call.done(None, [np.array(probe.losses, dtype="<f8").tobytes(), *gradients])
 
     def _covariances(self, call: "Call") -> Job:
         """Answers with two parts a matrix, in the order of the layout: rank side, hidden side; float64."""

@@ -65,6 +65,29 @@ class SiteHooks:
         return hook
 
 
+class Head:
+    """The model's last linear layer, which a pass may want at some positions only: of hundreds of thousands of columns, it
+    is a good part of a small model's arithmetic."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._places: Tensor | None = None
+        module.register_forward_pre_hook(self._hook)
+
+    @contextmanager
+    def at(self, places: Tensor) -> Iterator[None]:
+        """Within, logits are [1, n, vocabulary]: at `places` [n] of all rows' positions, one row after the other."""
+        self._places = places
+        try:
+            yield
+        finally:
+            self._places = None
+
+    def _hook(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor] | None:
+        if self._places is None:
+            return None
+        return (inputs[0].flatten(0, 1).index_select(0, self._places)[None],)
+
+
 class Factors:
     """
     An adapter's matrices as one flat float32 vector in the layout of gradients (`attribution/layout.ts`): ascending by

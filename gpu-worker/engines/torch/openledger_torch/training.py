@@ -19,15 +19,18 @@ from torch import Tensor
 
 from .adapters import Lora, check_lora, factors_of, write_config, write_weights
 from .base import BaseModel
-from .errors import EngineFault
-from .examples import Example, batches, check_example, pad, response_losses
+from .errors import EngineFault, is_memory
+from .examples import Example, batches, check_example, pad, read_examples, response_losses
 from .random import Random, shuffled
 from .sites import SharedPlan
+from .team import Alone, Team
 
 MAGIC = "torch-checkpoint-1"
 FACTOR_STREAM = 1
 #: The epoch is added.
 ORDER_STREAM = 1024
+#: Tokens of a micro-batch below which it is not halved when memory runs out.
+LEAST_TOKENS = 256
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,29 @@ def rate_at(settings: Settings, index: int, total: int) -> float:
 @dataclass(frozen=True)
 class StepResult:
     step: int
+    total: int
     loss: float
     learning_rate: float
     tokens: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    step: int
+    state: bytes
+
+
+@dataclass(frozen=True)
+class Finished:
+    steps: int
+    tokens: int
+    loss: float
+    #: adapter_config.json, the final weights, the weights at mid-run.
+    files: tuple[bytes, bytes, bytes]
+
+
+#: What a training tells; `None` between two slices of a step.
+Told = StepResult | Checkpoint | Finished | None
 
 
 class Trainer:
@@ -107,9 +130,11 @@ class Trainer:
         weights: Sequence[float] | None,
         resume: bytes | None,
         micro_tokens: int,
+        team: Team | None = None,
     ) -> None:
         self._base = base
         self._settings = settings
+        self._team = Alone() if team is None else team
         self.micro_tokens = micro_tokens
         if weights is not None and len(weights) != len(examples):
             raise EngineFault("BAD_SETTINGS", f"{len(weights)} weights for {len(examples)} examples")
@@ -165,14 +190,38 @@ class Trainer:
 
     # ---- steps -----------------------------------------------------------------------------------------------------
 
+    def run(self, base_name: str) -> Iterator[Told]:
+        """To the end, a slice at a time. A checkpoint counts as stored when more is asked for."""
+        every = self._settings.checkpoint_every
+        while self.step < self.total:
+            result: StepResult | None = None
+            try:
+                for result in self.slices():
+                    if result is None:
+                        yield None
+            except Exception as error:
+                # The step is begun again with smaller micro-batches; one example must fit. A team begins again as a whole.
+                if self._team.size > 1 or not is_memory(error) or self.micro_tokens <= LEAST_TOKENS:
+                    raise
+                self.micro_tokens //= 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            assert result is not None
+            yield result
+            if every is not None and result.step % every == 0:
+                yield Checkpoint(result.step, self.checkpoint())
+        yield Finished(self.step, self.tokens, self.loss(), self.files(base_name))
+
     def slices(self) -> Iterator[StepResult | None]:
         """The next step, a micro-batch a slice: `None` after each, the step's result last."""
         settings = self._settings
         chosen = self._batch()
         self._slopes.zero_()
         loss, counted, read = torch.zeros((), device=self._base.device), 0, 0
+        team = self._team
         # Longest first, so that what does not fit in memory fails at once; and neighbours are about as long.
-        ordered = sorted(chosen, key=lambda index: -len(self._examples[index].tokens))
+        ordered = sorted(chosen, key=lambda index: -len(self._examples[index].tokens))[team.rank :: team.size]
         weights = iter([self._weights[index] for index in ordered])
         for batch in batches(self._base, [self._examples[i] for i in ordered], self.micro_tokens, settings.batch):
             padded = pad(batch, self._base.device)
@@ -184,7 +233,9 @@ class Trainer:
             counted += sum(example.responses for example in batch)
             read += sum(len(example.tokens) for example in batch)
             yield None
-        yield self._update(loss.item() / counted, read)
+        team.add_up(self._slopes)
+        loss_sum, counted, read = team.add_numbers([loss.item(), counted, read])
+        yield self._update(loss_sum / counted, int(read))
 
     def _batch(self) -> list[int]:
         epoch = self.step // self._per_epoch
@@ -209,7 +260,7 @@ class Trainer:
         self._losses.append(loss)
         if self.step == math.ceil(self.total / 2):
             self._middle = self.flat.detach().clone()
-        return StepResult(self.step, loss, rate, read)
+        return StepResult(self.step, self.total, loss, rate, read)
 
     def _initialise(self) -> None:
         """As PEFT: A uniform in ± 1 / √in (Kaiming's with a = √5), B zero."""
@@ -293,3 +344,19 @@ class Trainer:
             digest.update(np.array([example.start, len(example.tokens)], dtype="<i4").tobytes())
             digest.update(example.tokens.astype("<i4").tobytes())
         return digest.hexdigest()
+
+
+def trainer_of(
+    base: BaseModel, settings: dict[str, Any], parts: Sequence[bytes | memoryview], micro_tokens: int, team: Team | None = None
+) -> Trainer:
+    """From what a call brings: examples, float64 weights or nothing, a checkpoint or nothing."""
+    examples, weights, resume = parts
+    return Trainer(
+        base,
+        read_settings(settings),
+        read_examples(examples),
+        np.frombuffer(weights, dtype="<f8").tolist() if len(weights) > 0 else None,
+        bytes(resume) if len(resume) > 0 else None,
+        micro_tokens,
+        team,
+    )
