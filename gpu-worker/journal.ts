@@ -1,6 +1,6 @@
 /**
- * What a worker must not forget, on its own disk: receipts that are not settled, what was said for them, results and files
- * that are not handed in, checkpoints, verdicts that are committed to but not revealed.
+ * What a worker must not forget, on its own disk: receipts that are not settled, what was said for them, answers that may be
+ * asked for again, results and files that are not handed in, checkpoints, verdicts that are committed to but not revealed.
  */
 import { Level } from 'level';
 import {
@@ -20,6 +20,7 @@ import {
   fixedBytes,
   type Infer,
   struct,
+  text,
   u64,
 } from '../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../runtime/primitives/types.ts';
@@ -44,13 +45,17 @@ export type SettledBatch = Infer<typeof settledBatch>;
 const verdict = struct({ faulty: bool, salt: fixedBytes(32) });
 export type JournaledVerdict = Infer<typeof verdict>;
 
+/** An answer as it left, for whoever asks again under its voucher. `at`: Unix time in milliseconds. */
+const keptAnswer = struct({ at: u64, receipt: signedInferenceReceipt, text: text() });
+export type KeptAnswer = Infer<typeof keptAnswer>;
+
 const storedCheckpoint = struct({ losses: bytes(), state: bytes() });
 
 type File = { readonly hash: Hash; readonly bytes: Uint8Array };
 type Put = { readonly type: 'put'; readonly key: string; readonly value: Uint8Array };
 
 const width = (value: bigint | number): string => BigInt(value).toString(16).padStart(16, '0');
-const groupOf = (kind: 'receipt' | 'said', session: bigint, adapter: number | bigint): string =>
+const groupOf = (kind: 'receipt' | 'said' | 'answer', session: bigint, adapter: number | bigint): string =>
   `${kind}/${width(session)}/${width(adapter)}/`;
 
 /** The journal cannot be written to any more; whoever used it has to begin again from what it holds. */
@@ -134,16 +139,38 @@ export class WorkerJournal {
 
   /**
    * Before the answer leaves: what was answered will be settled. `transcript` is kept beside it until the batch's window is
-   * over, since an audit may ask for it.
+   * over, since an audit may ask for it, and the answer with its `text` for those who ask again.
    */
-  async keep(receipt: SignedInferenceReceipt, transcript: Uint8Array): Promise<void> {
+  async keep(receipt: SignedInferenceReceipt, transcript: Uint8Array, text: string): Promise<void> {
     const { session, adapter, nonce } = receipt.payload.voucher.payload;
-    const [key, said] = (['receipt', 'said'] as const).map((kind) => groupOf(kind, session, adapter) + width(nonce));
-    const puts = [
-      { type: 'put' as const, key: key!, value: encode(signedInferenceReceipt, receipt) },
-      { type: 'put' as const, key: said!, value: transcript },
-    ];
-    await this.#putAll(puts);
+    const put = (kind: 'receipt' | 'said' | 'answer', value: Uint8Array): Put => ({
+      type: 'put',
+      key: groupOf(kind, session, adapter) + width(nonce),
+      value,
+    });
+    await this.#putAll([
+      put('receipt', encode(signedInferenceReceipt, receipt)),
+      put('said', transcript),
+      put('answer', encode(keptAnswer, { at: BigInt(Date.now()), receipt, text })),
+    ]);
+  }
+
+  /** At once, so that requests keep their order. */
+  answer(session: bigint, adapter: number, nonce: bigint): KeptAnswer | undefined {
+    const stored = this.#database.getSync(groupOf('answer', session, adapter) + width(nonce));
+    return stored === undefined ? undefined : decode(keptAnswer, stored);
+  }
+
+  /** Forgets answers from before `since` (Unix time in milliseconds), and the oldest beyond the `most` latest ones. */
+  async forgetAnswers(since: number, most: number): Promise<void> {
+    const kept: { readonly key: string; readonly at: bigint }[] = [];
+    for await (const [key, value] of this.#database.iterator({ gte: 'answer/', lt: 'answer0' })) {
+      kept.push({ key, at: decode(u64, value.subarray(0, 8)) });
+    }
+    kept.sort((a, b) => Number(b.at - a.at));
+    for (const [rank, { key, at }] of kept.entries()) {
+      if (rank >= most || at < BigInt(since)) await this.#remove(key);
+    }
   }
 
   /** Receipts up to that nonce are settled, or never will be. */

@@ -8,6 +8,7 @@ import { randomBytes } from 'node:crypto';
 import type { KeyringPair } from '@polkadot/keyring/types';
 import { idOfKey, LedgerError } from '../rpc/client/ledger.ts';
 import { openSession, sessionOf, topUp } from '../rpc/client/sessions.ts';
+import { signVoucher, VoucherNonces } from '../rpc/client/vouchers.ts';
 import { pendingBatch } from '../runtime/pallets/attribution.ts';
 import * as audits from '../runtime/pallets/audits.ts';
 import * as models from '../runtime/pallets/models.ts';
@@ -15,8 +16,8 @@ import { hashOf } from '../runtime/primitives/attribution/canonical.ts';
 import { type AdapterId, receiptBatchId, type SessionId } from '../runtime/primitives/attribution/ids.ts';
 import { batchItem, batchLedger } from '../runtime/primitives/attribution/ledger.ts';
 import { bentFeature, MIN_PLANTED_K, plantedFault } from '../runtime/primitives/attribution/planted.ts';
-import { feeOf, inferenceReceipt, voucher } from '../runtime/primitives/attribution/receipts.ts';
-import { type RequestTerms, requestTerms } from '../runtime/primitives/attribution/request.ts';
+import { feeOf, inferenceReceipt } from '../runtime/primitives/attribution/receipts.ts';
+import type { RequestTerms } from '../runtime/primitives/attribution/request.ts';
 import { equalBytes, fromHex, fromUtf8, toHex } from '../runtime/primitives/bytes.ts';
 import { decode, encode, u64, vec } from '../runtime/primitives/scale/codec.ts';
 import { asHash, balance } from '../runtime/primitives/types.ts';
@@ -46,6 +47,7 @@ export class FaultPlanter {
   readonly #options: WorkerOptions;
   readonly #server: AdapterServer;
   readonly #planting: Planting;
+  readonly #nonces = new VoucherNonces();
   #plantedAt = 0;
   #seenAt: number | undefined;
 
@@ -86,18 +88,19 @@ export class FaultPlanter {
     const most = feeOf(price, model.info.maxPositions, terms.maxTokens);
     const session = await this.#session(most);
     const settled = (await ledger.read('inference', 'settledWith', balance, session, this.#link.pair.address)) ?? 0n;
-    const payload = {
-      chain: ledger.genesisHash,
-      session,
-      worker: account,
-      nonce: BigInt(Date.now()) * 1_000_000n,
-      cumulative: settled + most,
-      adapter,
-      price,
-      request: hashOf(hashing, requestTerms, terms),
-    };
-    const value = payer.sign(hashOf(hashing, voucher, payload));
-    const promise = { payload, signature: { type: 'Sr25519' as const, value } };
+    const nonce = this.#nonces.next();
+    const promise = signVoucher(hashing, payer, {
+      ...{
+        chain: ledger.genesisHash,
+        session,
+        worker: account,
+        nonce,
+        cumulative: settled + most,
+        adapter,
+        price,
+        terms,
+      },
+    });
     const { lease, rules } = serving;
     const made = await serving.adapter.answer({ voucher: promise, ...terms }, { worker: account, lease, rules });
     const { feature, outputTokensHash } = made.receipt;
@@ -106,7 +109,7 @@ export class FaultPlanter {
       return;
     }
     const planted = {
-      ...{ worker: account, adapter, request: payload.request, outputTokensHash, feature },
+      ...{ worker: account, adapter, request: promise.payload.request, outputTokensHash, feature },
       salt: new Uint8Array(randomBytes(32)),
     };
     const said = { request: terms, text: made.text, tokens: [...made.tokens] };
@@ -183,7 +186,7 @@ export class FaultPlanter {
     const payload = serving.adapter.withFeature(honest, said.tokens, feature, serving.rules.blend);
     const receipt = { payload, signature: this.#link.sign(hashOf(hashing, inferenceReceipt, payload)) };
     await this.#journal.keepPlanted({ ...state, receipt });
-    await this.#journal.keep(receipt, encode(transcript, said));
+    await this.#journal.keep(receipt, encode(transcript, said), said.text);
     this.#server.settleSoon();
     log('info', `a fault is planted: receipt ${honest.voucher.payload.nonce} of adapter ${planted.adapter}`);
   }
@@ -203,7 +206,7 @@ export class FaultPlanter {
     if (batch === undefined) {
       if (last !== undefined && last >= nonce) await this.#journal.forgetPlanted();
       // A crash may have come between the two notes in the journal.
-      else await this.#journal.keep(receipt, encode(transcript, state.said));
+      else await this.#journal.keep(receipt, encode(transcript, state.said), state.said.text);
       return;
     }
     const id = decode(receiptBatchId, batch.key.subarray(-8));

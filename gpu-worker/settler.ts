@@ -1,9 +1,9 @@
 /** Settles receipts: batches by session and adapter, when the time is up or many wait. */
 import { LedgerError } from '../rpc/client/ledger.ts';
 import { pendingBatch } from '../runtime/pallets/attribution.ts';
+import * as inference from '../runtime/pallets/inference.ts';
 import { hashOf } from '../runtime/primitives/attribution/canonical.ts';
 import { receiptBatchId } from '../runtime/primitives/attribution/ids.ts';
-import { MAX_BATCH_RECEIPTS } from '../runtime/primitives/attribution/limits.ts';
 import {
   receiptBatch,
   type SignedInferenceReceipt,
@@ -76,10 +76,7 @@ export class Settler {
     this.#settledAt = Date.now();
     this.#fresh = 0;
     for (const { session, adapter, receipts } of await this.#journal.unsettled()) {
-      const first = receipts.findIndex(
-        ({ payload }) => !server.isSettled(session, adapter, payload.voucher.payload.nonce),
-      );
-      const ready = receipts.slice(0, Math.min(first < 0 ? receipts.length : first, MAX_BATCH_RECEIPTS));
+      const ready = server.closeReceipts(session, adapter, receipts);
       if (ready.length > 0) await this.#settleGroup(session, adapter, ready);
     }
     await this.#uploads.look();
@@ -91,8 +88,17 @@ export class Settler {
     // What was settled before a crash is not offered twice.
     const last = await this.#link.ledger.read('inference', 'lastNonce', u64, session, pair.address, adapter);
     if (last !== undefined) await this.#journal.forgetReceipts(session, adapter, last);
-    const fresh = ready.filter(({ payload }) => last === undefined || payload.voucher.payload.nonce > last);
-    if (fresh.length === 0) return;
+    const serving = await this.#link.ledger.read('inference', 'serving', inference.serving, adapter, pair.address);
+    // Under another lease they are worth nothing: whoever asked was free to ask others when the lease ended.
+    const fresh = ready.filter(
+      ({ payload }) =>
+        (last === undefined || payload.voucher.payload.nonce > last) &&
+        (serving === undefined || payload.lease === serving.lease),
+    );
+    if (fresh.length === 0) {
+      await this.#journal.forgetReceipts(session, adapter, ready.at(-1)!.payload.voucher.payload.nonce);
+      return;
+    }
     const { batch, file } = receiptsBatch(hashing, fresh);
     const signed = { payload: batch, signature: this.#link.sign(hashOf(hashing, receiptBatch, batch)) };
     await this.#journal.keepFiles([{ hash: batch.blob, bytes: file }]);

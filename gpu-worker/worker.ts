@@ -81,9 +81,10 @@ class Worker {
     if (planter !== undefined) parts.push(this.#repeat('planted faults', over, () => planter.look()));
     await Promise.all(parts);
     this.#options.telemetry?.attached(false);
-    this.#server.abandon();
+    if (!signal.aborted) return;
+    await this.#server.drop();
     // Whoever stops the worker is owed what it has earned.
-    if (signal.aborted) await this.#settler.settle(this.#server).catch(() => {});
+    await this.#settler.settle(this.#server).catch(() => {});
   }
 
   /** A part's turns, one after the other, while the connection stands; one that fails is told of and tried again. */
@@ -102,8 +103,7 @@ class Worker {
   }
 
   async close(): Promise<void> {
-    this.#server.abandon();
-    await Promise.all([this.#trainer.idle(), this.#auditor.idle()]);
+    await Promise.all([this.#server.drop(), this.#trainer.idle(), this.#auditor.idle()]);
     await this.#server.close();
   }
 }

@@ -18,7 +18,7 @@ export type HubErrorCode =
   | 'NOT_SERVED'
   | 'WRONG_PRICE'
   | 'BAD_VOUCHER'
-  | 'STALE_VOUCHER'
+  | 'ASKED_AGAIN'
   | 'DEPOSIT_SPENT'
   | 'OVERLOADED'
   | 'WORKER_LEFT'
@@ -58,7 +58,10 @@ export interface JobListener {
 export interface HubJob {
   /** Known to whoever asked alone: names the job for {@link InferenceHub.stop}. */
   readonly id: string;
-  /** Nobody listens any more. */
+  /**
+   * Whoever asked is gone. The answer is made to its end, since it may be asked for again under its voucher; who wants no more
+   * of it says {@link InferenceHub.stop} first.
+   */
   cancel(): void;
 }
 
@@ -87,7 +90,10 @@ export interface InferenceHub {
   /** Takes a worker in whose key is proven; one line an account, the newest counts. Returns how it leaves. */
   attach(worker: AttachedWorker): () => void;
   models(): readonly ServedModel[];
-  /** Throws {@link HubError}; later failures reach the listener. */
+  /**
+   * Throws {@link HubError}; later failures reach the listener. The same request under the same voucher may be asked again, for
+   * instance after a connection was lost: it is the same job then, and its answer is paid once.
+   */
   generate(request: GenerationRequest, listener: JobListener): HubJob;
   /** Ends an answer early: its receipt, for what was said until then, still comes. Throws {@link HubError}. */
   stop(job: string): void;

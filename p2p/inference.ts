@@ -47,7 +47,7 @@ const CODES: ReadonlySet<string> = new Set<HubErrorCode>([
   'NOT_SERVED',
   'WRONG_PRICE',
   'BAD_VOUCHER',
-  'STALE_VOUCHER',
+  'ASKED_AGAIN',
   'DEPOSIT_SPENT',
   'OVERLOADED',
   'WORKER_LEFT',

@@ -16,6 +16,7 @@ interface Failure {
 
 const LEDGER = 'runtime/ledger/ledger.test.ts';
 const ROGUE = 'node/attribution-rogue.test.ts';
+const AGAIN = 'gpu-worker/again.test.ts';
 const BLOBS = 'node/blobs/blobs.test.ts';
 
 const FAILURES: readonly Failure[] = [
@@ -127,7 +128,24 @@ const FAILURES: readonly Failure[] = [
     costs: 'the worker’s fee',
     test: LEDGER,
   },
-  { what: 'a voucher out of order or replayed', codes: ['STALE_VOUCHER'], costs: 'the request', test: ROGUE },
+  {
+    what: 'a voucher of a number that was answered, or out of order',
+    codes: ['STALE_VOUCHER'],
+    costs: 'the request',
+    test: AGAIN,
+  },
+  {
+    what: 'a voucher replayed',
+    codes: ['the same receipt', 'paid once'],
+    costs: 'nothing: it is the same answer, paid once',
+    test: AGAIN,
+  },
+  {
+    what: 'a voucher replayed with another prompt',
+    codes: ['BAD_VOUCHER'],
+    costs: 'the request',
+    test: AGAIN,
+  },
   { what: 'a voucher by another key', codes: ['BAD_VOUCHER'], costs: 'the request', test: ROGUE },
   // Rewards.
   { what: 'a claim twice', codes: ['Attribution.NothingToClaim'], costs: 'the fee', test: LEDGER },
@@ -153,6 +171,7 @@ t.test('each failure happens in a test', async (test) => {
     'gpu-worker/audits.test.ts',
     'gpu-worker/reconnect.test.ts',
     'gpu-worker/crash.test.ts',
+    AGAIN,
     'rpc/gateway.test.ts',
   ])
     test.match(

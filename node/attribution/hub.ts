@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import { type GenerationRequest, trainingProgress } from '../../rpc/inference-codecs.ts';
+import { type GenerationRequest, generationRequest, trainingProgress } from '../../rpc/inference-codecs.ts';
 import { verifySignature } from '../../runtime/executive/extrinsic.ts';
 import * as compute from '../../runtime/pallets/compute.ts';
 import * as inference from '../../runtime/pallets/inference.ts';
@@ -13,6 +13,7 @@ import { type Blake, hashOf } from '../../runtime/primitives/attribution/canonic
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
 import {
   type SignedInferenceReceipt,
+  signedInferenceReceipt,
   signedVoucher,
   textDigest,
 } from '../../runtime/primitives/attribution/receipts.ts';
@@ -36,13 +37,26 @@ import type { ReceiptVerifier } from './receipt-verifier.ts';
 interface Job {
   readonly worker: string;
   readonly request: GenerationRequest;
-  readonly listener: JobListener;
+  /** What is asked under which voucher, to the bit. */
+  readonly asked: string;
   readonly timer: NodeJS.Timeout;
+  /** Undefined: whoever asked is gone, and may ask again. */
+  listener: JobListener | undefined;
+  /** For those who ask again. */
+  said: string;
+}
+
+interface Answered {
+  readonly receipt: SignedInferenceReceipt;
+  readonly text: string;
 }
 
 const MAX_JOBS_A_WORKER = 256;
 const JOB_MS = 120_000;
 const TEXT_BYTES = 1 << 20;
+/** Answers for those who ask again: of how many bytes, and how long. */
+const KEPT_BYTES = 16 << 20;
+const KEPT_MS = 600_000;
 /** Leases whose last word is remembered. */
 const MAX_TRAININGS = 1_024;
 /** How far a worker's clock may be apart. */
@@ -53,8 +67,9 @@ export class WorkerHub implements InferenceHub {
   readonly #hashing: Blake;
   readonly #workers = new Map<string, { worker: AttachedWorker; jobs: number }>();
   readonly #jobs = new Map<string, Job>();
-  /** Highest voucher nonce seen by session: a request is served once. */
-  readonly #nonces = new Map<bigint, bigint>();
+  /** Jobs by what they ask under which voucher: who asks the same again hears the same answer, which is paid once. */
+  readonly #asked = new Map<string, string>();
+  readonly #answers = new LRUCache<string, Answered>({ maxSize: KEPT_BYTES, ttl: KEPT_MS });
   readonly #watchers = new Map<number, Set<(report: ProgressReport) => void>>();
   readonly #receiptWatchers = new Set<(receipt: SignedInferenceReceipt) => void>();
   /** The last report by order. */
@@ -88,7 +103,7 @@ export class WorkerHub implements InferenceHub {
 
   #dropJobs(worker: string, why: string): void {
     for (const [id, job] of this.#jobs) {
-      if (job.worker === worker) this.#end(id)?.listener.fail(new HubError('WORKER_LEFT', why));
+      if (job.worker === worker) this.#end(id)?.listener?.fail(new HubError('WORKER_LEFT', why));
     }
   }
 
@@ -113,6 +128,9 @@ export class WorkerHub implements InferenceHub {
   }
 
   generate(request: GenerationRequest, listener: JobListener): HubJob {
+    const asked = toHex(this.#hashing.blake2_256(encode(generationRequest, request)));
+    const again = this.#again(asked, listener);
+    if (again !== undefined) return again;
     const { payload } = request.voucher;
     const key = toHex(payload.worker);
     const entry = this.#workers.get(key);
@@ -132,25 +150,43 @@ export class WorkerHub implements InferenceHub {
     if (!asksFor(this.#hashing, payload, request)) {
       throw new HubError('BAD_VOUCHER', 'the voucher was signed for another request', 'OTHER_REQUEST');
     }
-    const before = this.#nonces.get(payload.session);
-    if (before !== undefined && payload.nonce <= before) {
-      throw new HubError('STALE_VOUCHER', 'a later voucher of the session was seen already');
-    }
     if (entry.jobs >= MAX_JOBS_A_WORKER) throw new HubError('OVERLOADED', 'too many requests wait for this worker');
 
-    this.#nonces.set(payload.session, payload.nonce);
     const job = randomBytes(16).toString('hex');
     const timer = setTimeout(() => {
-      this.#end(job)?.listener.fail(new HubError('TIMED_OUT', 'the worker took too long'));
+      this.#end(job)?.listener?.fail(new HubError('TIMED_OUT', 'the worker took too long'));
       entry.worker.send({ type: 'cancel', job });
     }, JOB_MS);
-    this.#jobs.set(job, { worker: key, request, listener, timer });
+    this.#jobs.set(job, { worker: key, request, asked, timer, listener, said: '' });
+    this.#asked.set(asked, job);
     entry.jobs++;
     entry.worker.send({ type: 'generate', job, request });
+    return this.#handle(job, listener);
+  }
+
+  /** What was answered already, or is being answered: whoever asked before hears no more of it. */
+  #again(asked: string, listener: JobListener): HubJob | undefined {
+    const answered = this.#answers.get(asked);
+    if (answered !== undefined) {
+      listener.answer(answered.receipt, answered.text);
+      return { id: randomBytes(16).toString('hex'), cancel() {} };
+    }
+    const id = this.#asked.get(asked);
+    const job = id === undefined ? undefined : this.#jobs.get(id);
+    if (id === undefined || job === undefined) return undefined;
+    const before = job.listener;
+    job.listener = listener;
+    before?.fail(new HubError('ASKED_AGAIN', 'the same was asked again under the same voucher'));
+    if (job.said !== '') listener.delta(job.said);
+    return this.#handle(id, listener);
+  }
+
+  #handle(id: string, listener: JobListener): HubJob {
     return {
-      id: job,
+      id,
       cancel: () => {
-        if (this.#end(job) !== undefined) entry.worker.send({ type: 'cancel', job });
+        const job = this.#jobs.get(id);
+        if (job !== undefined && job.listener === listener) job.listener = undefined;
       },
     };
   }
@@ -165,6 +201,7 @@ export class WorkerHub implements InferenceHub {
     const job = this.#jobs.get(id);
     if (job === undefined) return undefined;
     this.#jobs.delete(id);
+    if (this.#asked.get(job.asked) === id) this.#asked.delete(job.asked);
     clearTimeout(job.timer);
     const entry = this.#workers.get(job.worker);
     if (entry !== undefined && entry.jobs > 0) entry.jobs--;
@@ -179,26 +216,33 @@ export class WorkerHub implements InferenceHub {
   }
 
   delta(id: string, account: AccountId, text: string): void {
-    this.#own(id, account).listener.delta(text);
+    const job = this.#own(id, account);
+    if (job.said.length + text.length > TEXT_BYTES)
+      throw new HubError('BAD_RECEIPT', 'more text than an answer may have');
+    job.said += text;
+    job.listener?.delta(text);
   }
 
   refuse(id: string, account: AccountId, code: string, message: string): void {
     this.#own(id, account);
-    this.#end(id)?.listener.fail(new HubError('WORKER_REFUSED', message, code));
+    this.#end(id)?.listener?.fail(new HubError('WORKER_REFUSED', message, code));
   }
 
   /** Verifies before it passes on. Throws {@link HubError} to the worker when the receipt is wrong. */
   async answer(id: string, account: AccountId, receipt: SignedInferenceReceipt, text: string): Promise<void> {
-    const { request } = this.#own(id, account);
+    const { request, asked } = this.#own(id, account);
     const fault = await this.faultOf(request, receipt, text);
-    const job = this.#end(id);
     if (fault === undefined) {
+      const size = encode(signedInferenceReceipt, receipt).length + 2 * text.length;
+      this.#answers.set(asked, { receipt, text }, { size });
+      const job = this.#end(id);
       this.noteReceipt(receipt);
-      job?.listener.answer(receipt, text);
+      job?.listener?.answer(receipt, text);
       return;
     }
+    const job = this.#end(id);
     const error = new HubError('BAD_RECEIPT', `the receipt does not hold: ${fault}`, fault);
-    job?.listener.fail(error);
+    job?.listener?.fail(error);
     throw error;
   }
 

@@ -1,10 +1,14 @@
 /** Requests as paid jobs: a worker is chosen, a voucher signed, the answer heard, what it came to booked. */
 import { randomBytes } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
+import { encodeAddress } from '@polkadot/util-crypto';
 import type { Hashing } from '../../runtime/host.ts';
+import * as inference from '../../runtime/pallets/inference.ts';
 import * as models from '../../runtime/pallets/models.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
 import {
+  FINISH,
   feeOf,
   type SignedInferenceReceipt,
   signedInferenceReceipt,
@@ -16,8 +20,10 @@ import { type AccountId, asAccountId, PERBILL, sameAccount } from '../../runtime
 import { JsonRpcError } from '../client/json-rpc.ts';
 import { Ledger } from '../client/ledger.ts';
 import { generationRequest } from '../inference-codecs.ts';
+import { DOUBTFUL, ELSEWHERE, JobFailure, lost, PASSING, VOID } from './failures.ts';
 import { ApiError, type CompletionRequest, notServed } from './openai.ts';
-import type { Purse } from './purse.ts';
+import type { Promised, Purse } from './purse.ts';
+import { Telling } from './telling.ts';
 
 interface Served {
   readonly adapter: AdapterId;
@@ -34,68 +40,49 @@ export interface Completed {
   readonly terms: RequestTerms;
 }
 
-/** By the hub's names: what an application is told. */
-const FAILURES: Readonly<Record<string, readonly [status: number, type: string, code: string]>> = {
-  DEPOSIT_SPENT: [402, 'insufficient_quota', 'insufficient_quota'],
-  OVERLOADED: [429, 'rate_limit_error', 'overloaded'],
-  NO_WORKER: [503, 'server_error', 'no_worker'],
-  NOT_SERVED: [404, 'invalid_request_error', 'model_not_found'],
-  TIMED_OUT: [504, 'server_error', 'timeout'],
-  WORKER_LEFT: [502, 'server_error', 'worker_left'],
-  BAD_RECEIPT: [502, 'server_error', 'bad_receipt'],
-  NODE_LEFT: [503, 'server_error', 'no_node'],
-};
-
-/** By the worker's names. */
-const REFUSALS: Readonly<Record<string, readonly [status: number, type: string, code: string]>> = {
-  PROMPT_TOO_LONG: [400, 'invalid_request_error', 'context_length_exceeded'],
-  BAD_REQUEST: [400, 'invalid_request_error', 'invalid_value'],
-  BAD_TEMPLATE: [400, 'invalid_request_error', 'invalid_value'],
-  VOUCHER_TOO_SMALL: [402, 'insufficient_quota', 'insufficient_quota'],
-  NOT_SERVED: [404, 'invalid_request_error', 'model_not_found'],
-  OVERLOADED: [429, 'rate_limit_error', 'overloaded'],
-};
-/** Outcomes that leave open what the worker said and will settle. */
-const DOUBTFUL = new Set(['TIMED_OUT', 'WORKER_LEFT', 'BAD_RECEIPT', 'NODE_LEFT']);
-/** Outcomes after which another worker may do better. */
-const ELSEWHERE = new Set(['NO_WORKER', 'WORKER_LEFT', 'OVERLOADED', 'NOT_SERVED']);
+/** Vouchers for one request. */
 const TRIES = 3;
+/** Between two tries under one voucher: the first pause, and the longest. */
+const PAUSE_MS = 250;
+const MAX_PAUSE_MS = 4_000;
 /** How long the receipt of a stopped answer is waited for. */
 const STOP_MS = 10_000;
 
-/** A failed job by the hub's name for it. */
-class JobFailure extends Error {
-  readonly code: string;
-  readonly reason: string | undefined;
-  constructor(code: string, message: string, reason?: string | null) {
-    super(message);
-    this.code = code;
-    this.reason = reason ?? undefined;
-  }
-
-  get told(): ApiError {
-    const { reason, message } = this;
-    const named = this.code === 'WORKER_REFUSED' ? REFUSALS[reason ?? ''] : FAILURES[this.code];
-    const [status, type, code] = named ?? [502, 'server_error', (reason ?? this.code).toLowerCase()];
-    return new ApiError(status, type, code, message);
-  }
-}
+const termsOf = (request: CompletionRequest, seed: bigint): RequestTerms => ({
+  input: request.input,
+  maxTokens: request.maxTokens,
+  temperature: Math.round(request.temperature * 1e9),
+  topP: Math.round(request.topP * PERBILL),
+  seed,
+  stop: request.stop,
+});
 
 /** What a gateway asks of its node: which adapters there are, and paid answers of them. */
 export class Desk {
   readonly #node: string;
   readonly #purse: Purse;
   readonly #hashing: Hashing;
+  readonly #patienceMs: number;
   #ledger: Ledger;
   #reconnecting: Promise<void> | undefined;
-  #closed = false;
+  readonly #closing = new AbortController();
   /** Requests under way, by worker. */
   readonly #active = new Map<string, number>();
+  /** Told when the connection is gone. */
+  readonly #asking = new Set<() => void>();
 
-  /** `node`: where to connect to again when `ledger` is gone. */
-  constructor(node: string, ledger: Ledger, purse: Purse, hashing: Hashing) {
+  /**
+   * `node`: where to connect to again when `ledger` is gone. `patienceMs`: how long a request waits for a worker that went away
+   * while it answered.
+   */
+  constructor(
+    { node, hashing, patienceMs }: { readonly node: string; readonly hashing: Hashing; readonly patienceMs: number },
+    ledger: Ledger,
+    purse: Purse,
+  ) {
     this.#node = node;
     this.#hashing = hashing;
+    this.#patienceMs = patienceMs;
     this.#ledger = ledger;
     this.#purse = purse;
     this.#watch();
@@ -107,13 +94,14 @@ export class Desk {
 
   #watch(): void {
     void this.#ledger.closed.then(() => {
-      if (!this.#closed) this.#reconnecting = this.#reconnect();
+      for (const tell of [...this.#asking]) tell();
+      if (!this.#closing.signal.aborted) this.#reconnecting = this.#reconnect();
     });
   }
 
   async #reconnect(): Promise<void> {
     await this.#ledger.close().catch(() => {});
-    while (!this.#closed) {
+    while (!this.#closing.signal.aborted) {
       try {
         this.#ledger = await Ledger.connect(this.#node);
         this.#reconnecting = undefined;
@@ -125,9 +113,15 @@ export class Desk {
     }
   }
 
+  /** What is under way is left to whoever takes over: it is not ended, and can be asked for again. */
+  leave(): void {
+    this.#closing.abort();
+  }
+
   async close(): Promise<void> {
-    this.#closed = true;
+    this.leave();
     await this.#ledger.close();
+    await this.#purse.written();
   }
 
   async #served(): Promise<Served[]> {
@@ -165,66 +159,152 @@ export class Desk {
     throw notServed(model);
   }
 
-  /** Resolves with the whole answer; `delta` hears it before. Throws {@link ApiError}. */
-  async complete(request: CompletionRequest, delta: (text: string) => void, signal: AbortSignal): Promise<Completed> {
+  /**
+   * Resolves with the whole answer; `delta`, where there is one, hears it before, from its beginning and each part once. A
+   * worker that goes away while it answers is waited for and asked again under the same voucher: it knows what it has answered
+   * (`purse.ts` says why that is paid once). Another worker is asked only when it is certain that the one before signed nothing.
+   * Throws {@link ApiError}.
+   */
+  async complete(
+    request: CompletionRequest,
+    delta: ((text: string) => void) | undefined,
+    signal: AbortSignal,
+  ): Promise<Completed> {
+    const telling = delta === undefined ? undefined : new Telling(delta);
+    const question = this.#nameOf(request);
     const failed: AccountId[] = [];
-    let said = false;
+    let promised = this.#purse.again(question);
+    // One seed for all tries, so that a second one says what the first one said.
+    const seed = promised?.seed ?? request.seed ?? randomBytes(8).readBigUInt64LE();
+    let before = promised !== undefined;
+    let last: JobFailure | undefined;
     for (;;) {
-      const chosen = await this.#choose(request.model, failed);
-      const hear = (text: string): void => {
-        said = true;
-        delta(text);
-      };
-      const worker = toHex(chosen.worker);
-      this.#active.set(worker, (this.#active.get(worker) ?? 0) + 1);
       try {
-        return await this.#attempt(chosen, request, hear, signal);
+        promised ??= await this.#promise(request, question, seed, failed);
+      } catch (problem) {
+        // Nobody else serves it: what the one who did said tells more.
+        throw last !== undefined && problem instanceof ApiError && problem.status === 404 ? last.told : problem;
+      }
+      const { worker } = promised.voucher.payload;
+      const terms = termsOf(request, promised.seed);
+      const name = toHex(worker);
+      this.#active.set(name, (this.#active.get(name) ?? 0) + 1);
+      try {
+        const answered = await this.#answered(promised, terms, { telling, signal, asked: before });
+        // Somebody who asked before had it ended early: that was paid, and is not what this one asks for.
+        const ended = before && answered.receipt.payload.finish === FINISH.cancelled && !signal.aborted;
+        if (!ended) return { ...answered, terms };
       } catch (problem) {
         if (!(problem instanceof JobFailure)) throw problem;
-        failed.push(chosen.worker);
-        // What was said already cannot be taken back.
-        if (said || signal.aborted || failed.length >= TRIES || !ELSEWHERE.has(problem.reason ?? problem.code))
-          throw problem.told;
+        failed.push(worker);
+        last = problem;
+        const over = problem.open || signal.aborted || failed.length >= TRIES;
+        if (over || !ELSEWHERE.has(problem.reason ?? problem.code)) throw problem.told;
       } finally {
-        this.#active.set(worker, (this.#active.get(worker) ?? 1) - 1);
+        const left = (this.#active.get(name) ?? 1) - 1;
+        if (left > 0) this.#active.set(name, left);
+        else this.#active.delete(name);
       }
+      promised = undefined;
+      before = false;
     }
   }
 
-  async #attempt(
-    { adapter, worker }: Served,
+  /** What is asked, without what only says how the answer is sent. */
+  #nameOf(request: CompletionRequest): string {
+    const { model, seed } = request;
+    const asked = hashOf(this.#hashing, requestTerms, termsOf(request, seed ?? 0n));
+    return `${toHex(asked)}/${seed === undefined ? 'any' : 'seeded'}/${model}`;
+  }
+
+  async #promise(
     request: CompletionRequest,
-    delta: (text: string) => void,
-    signal: AbortSignal,
-  ): Promise<Completed> {
-    const state = await this.#ledger.read('models', 'adapters', models.adapter, adapter);
-    const { price } = state!;
+    question: string,
+    seed: bigint,
+    failed: readonly AccountId[],
+  ): Promise<Promised> {
+    const { adapter, worker } = await this.#choose(request.model, failed);
+    const { price } = (await this.#ledger.read('models', 'adapters', models.adapter, adapter))!;
     // A token has at least one byte, and a template adds a handful a message.
     const { input } = request;
     const tokensIn =
       Buffer.byteLength(JSON.stringify(input.value)) + 16 * (input.type === 'Chat' ? input.value.length + 1 : 1);
     const most = feeOf(price, tokensIn, request.maxTokens);
-    const terms: RequestTerms = {
-      input,
-      maxTokens: request.maxTokens,
-      temperature: Math.round(request.temperature * 1e9),
-      topP: Math.round(request.topP * PERBILL),
-      seed: request.seed ?? randomBytes(8).readBigUInt64LE(),
-      stop: request.stop,
-    };
-    const hash = hashOf(this.#hashing, requestTerms, terms);
-    const promised = await this.#purse.promise({ worker, adapter, price, request: hash }, most);
-    let fee: bigint | undefined;
+    return this.#purse.promise({ worker, adapter, price, question, terms: termsOf(request, seed) }, most);
+  }
+
+  /**
+   * What a promise comes to: asks under its voucher until it is answered, its worker says that it will not be, or patience is
+   * over. `asked`: somebody asked under it before. Rejects with {@link JobFailure}.
+   */
+  async #answered(
+    promised: Promised,
+    terms: RequestTerms,
+    call: { readonly telling: Telling | undefined; readonly signal: AbortSignal; readonly asked: boolean },
+  ): Promise<{ readonly text: string; readonly receipt: SignedInferenceReceipt }> {
+    const { telling, signal } = call;
+    const encoded = toHex(encode(generationRequest, { voucher: promised.voucher, ...terms }));
+    const over = AbortSignal.any([signal, this.#closing.signal]);
+    let { asked } = call;
+    let until: number | undefined;
+    for (let wait = PAUSE_MS; ; wait = Math.min(2 * wait, MAX_PAUSE_MS)) {
+      let failure: JobFailure;
+      try {
+        telling?.restart();
+        const answered = await this.#ask(encoded, (text) => telling?.hear(text), signal);
+        telling?.whole(answered.text);
+        await promised.spend(answered.receipt.payload.fee);
+        return answered;
+      } catch (problem) {
+        if (!(problem instanceof JobFailure)) {
+          await promised.leave();
+          throw problem;
+        }
+        failure = problem;
+      }
+      // A worker that refuses has looked into its journal first.
+      const refused = failure.code === 'WORKER_REFUSED';
+      if (refused || !(asked || DOUBTFUL.has(failure.code))) {
+        await promised.spend(0n);
+        throw asked && VOID.has(failure.reason ?? '') ? new JobFailure('VOID', failure.message) : failure;
+      }
+      asked = true;
+      if (failure.code === 'BAD_RECEIPT' && failure.reason !== 'NO_DATA') {
+        // It will not get better, but the worker may settle it.
+        await promised.spend(promised.most);
+        throw failure;
+      }
+      if (await this.#serves(promised)) {
+        until ??= Date.now() + this.#patienceMs;
+        const passing = PASSING.has(failure.code) || failure.reason === 'NO_DATA';
+        if (passing && !over.aborted && Date.now() < until) {
+          await pause(wait, undefined, { signal: over }).catch(() => {});
+          continue;
+        }
+        await promised.leave();
+        const open = DOUBTFUL.has(failure.code)
+          ? failure
+          : new JobFailure(
+              'WORKER_LEFT',
+              `the worker went away while it answered, and is not back: ${failure.message}`,
+            );
+        open.open = true;
+        throw open;
+      }
+      await promised.spend(0n);
+      throw new JobFailure('VOID', 'the worker no longer serves the adapter');
+    }
+  }
+
+  /** Whether the voucher's worker may still be paid for it, as far as is known. */
+  async #serves({ voucher }: Promised): Promise<boolean> {
+    const { adapter, worker } = voucher.payload;
+    const address = encodeAddress(worker, 42);
     try {
-      const encoded = encode(generationRequest, { voucher: promised.voucher, ...terms });
-      const answered = await this.#ask(toHex(encoded), delta, signal);
-      fee = answered.receipt.payload.fee;
-      return { ...answered, terms };
-    } catch (problem) {
-      if (problem instanceof JobFailure && !DOUBTFUL.has(problem.code)) fee = 0n;
-      throw problem;
-    } finally {
-      await promised.spend(fee);
+      return (await this.#ledger.read('inference', 'serving', inference.serving, adapter, address)) !== undefined;
+    } catch {
+      // The node is away.
+      return true;
     }
   }
 
@@ -236,22 +316,25 @@ export class Desk {
       let job: string | undefined;
       let patience: NodeJS.Timeout | undefined;
       const stop = (): void => {
-        if (job === undefined || !signal.aborted || patience !== undefined) return;
+        if (job === undefined || !signal.aborted || patience !== undefined || this.#closing.signal.aborted) return;
         rpc.call('inference_stop', job).catch(() => {});
-        patience = setTimeout(() => {
-          unsubscribe?.();
-          reject(new JobFailure('TIMED_OUT', 'the worker did not say what the ended answer came to'));
-        }, STOP_MS);
+        patience = setTimeout(
+          () => over(() => reject(new JobFailure('TIMED_OUT', 'the worker did not say what the ended answer came to'))),
+          STOP_MS,
+        );
       };
+      let ended = false;
+      const left = (): void => over(() => reject(lost()));
       const over = (settle: () => void): void => {
+        ended = true;
+        this.#asking.delete(left);
         clearTimeout(patience);
         signal.removeEventListener('abort', stop);
+        unsubscribe?.();
         settle();
       };
       signal.addEventListener('abort', stop, { once: true });
-      void this.#ledger.closed.then(() =>
-        over(() => reject(new JobFailure('NODE_LEFT', 'the connection to the node is gone'))),
-      );
+      this.#asking.add(left);
       const hear = (event: unknown): void => {
         const told = event as JobEvent;
         switch (told.type) {
@@ -260,7 +343,11 @@ export class Desk {
             stop();
             return;
           case 'delta':
-            delta(told.text);
+            try {
+              delta(told.text);
+            } catch (problem) {
+              over(() => reject(problem));
+            }
             return;
           case 'answer': {
             const receipt = decode(signedInferenceReceipt, fromHex(told.receipt));
@@ -274,11 +361,13 @@ export class Desk {
       rpc
         .subscribe('inference_generate', 'inference_cancel', [encoded], hear)
         .then((end) => {
-          unsubscribe = end;
+          if (ended) end();
+          else unsubscribe = end;
         })
         .catch((problem: unknown) => {
           const refused = problem instanceof JsonRpcError;
-          over(() => reject(refused ? new JobFailure(String(problem.data), problem.message) : problem));
+          const failure = refused ? new JobFailure(String(problem.data), problem.message) : lost();
+          over(() => reject(failure));
         });
     });
   }

@@ -31,6 +31,8 @@ export interface GatewayOptions {
   /** Applications must send it as a bearer token; undefined: nobody is asked. */
   readonly apiKey: string | undefined;
   readonly stateFile: string | undefined;
+  /** How long a request waits for a worker that went away while it answered; a minute where nothing is said. */
+  readonly patienceMs?: number;
   readonly hashing: Hashing;
   readonly log: Log;
 }
@@ -41,6 +43,7 @@ export interface Gateway {
 }
 
 const MAX_BODY = 1 << 20;
+const PATIENCE_MS = 60_000;
 /** The attribution object of an answer: amounts in OPEN's smallest unit, as decimal text. */
 export function attributionObject(hashing: Hashing, { receipt, terms }: Omit<Completed, 'text'>) {
   const { payload } = receipt;
@@ -72,7 +75,8 @@ export function attributionObject(hashing: Hashing, { receipt, terms }: Omit<Com
   };
 }
 
-const FINISH_REASONS = ['stop', 'length', 'stop'] as const;
+/** An answer that ended early although its caller waits for it ran into a bound: it took too long. */
+const FINISH_REASONS = ['stop', 'length', 'length'] as const;
 
 async function body(request: IncomingMessage): Promise<unknown> {
   const parts: Buffer[] = [];
@@ -118,7 +122,7 @@ async function completion(
     if (text !== '')
       send(chunk(kind === 'chat' ? { delta: { content: text }, finish_reason: null } : { text, finish_reason: null }));
   };
-  const completed = await desk.complete(wanted, wanted.stream ? say : () => {}, gone.signal);
+  const completed = await desk.complete(wanted, wanted.stream ? say : undefined, gone.signal);
   const { text } = completed;
   const { payload } = completed.receipt;
   const finish = FINISH_REASONS[payload.finish] ?? 'stop';
@@ -206,12 +210,12 @@ function refuse(response: ServerResponse, problem: unknown, log: Log): void {
 
 /** Rejects when there is no node, no session, or the port is taken. */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const { node, session, key, funding, hashing, stateFile: file, log } = options;
+  const { node, session, key, funding, hashing, stateFile: file, patienceMs = PATIENCE_MS, log } = options;
   const ledger = await Ledger.connect(node);
   let desk: Desk | undefined;
   try {
     const purse = await Purse.open({ ledger: () => desk?.ledger ?? ledger, session, key, funding, file, hashing });
-    desk = new Desk(node, ledger, purse, hashing);
+    desk = new Desk({ node, hashing, patienceMs }, ledger, purse);
   } catch (problem) {
     await ledger.close();
     throw problem;
@@ -233,6 +237,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
   return {
     url: `http://${options.host}:${port}/v1`,
     async close() {
+      running.leave();
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
       await running.close();

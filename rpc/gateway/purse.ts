@@ -1,18 +1,27 @@
 /**
  * A session's money as its key holder sees it: what was spent, what is promised, and the vouchers for more. With a payer
  * behind it, the session is opened, topped up and replaced as needed.
+ *
+ * A promise is open until it is known what it came to. Where that cannot be found out for now, because its worker is away and
+ * may or may not have signed a receipt, it is left open: nobody else is promised its money, and whoever asks the same again is
+ * handed the same voucher. That is what keeps an answer from being paid twice, and it rests on the chain: a voucher pays the
+ * worker that it names and nobody else, each nonce once and in ascending order, and only while that worker serves the adapter.
+ * So a voucher's money is free again when its worker says that it has signed nothing, or serves no longer; `cumulative` of
+ * every later voucher counts all open ones, whomever they name, so that what all workers may settle stays within the deposit.
  */
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import type { KeyringPair } from '@polkadot/keyring/types';
 import type { Hashing } from '../../runtime/host.ts';
 import type * as inference from '../../runtime/pallets/inference.ts';
-import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { SessionId } from '../../runtime/primitives/attribution/ids.ts';
-import { type SignedVoucher, type Voucher, voucher } from '../../runtime/primitives/attribution/receipts.ts';
-import { equalBytes } from '../../runtime/primitives/bytes.ts';
+import { type SignedVoucher, signedVoucher, type Voucher } from '../../runtime/primitives/attribution/receipts.ts';
+import type { RequestTerms } from '../../runtime/primitives/attribution/request.ts';
+import { equalBytes, fromHex, toHex } from '../../runtime/primitives/bytes.ts';
+import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import type { Balance } from '../../runtime/primitives/types.ts';
 import { type Ledger, LedgerError } from '../client/ledger.ts';
 import { openSession, sessionOf, topUp } from '../client/sessions.ts';
+import { signVoucher, VoucherNonces } from '../client/vouchers.ts';
 import { ApiError } from './openai.ts';
 
 /** Who pays for a session, and how much is put down at a time. */
@@ -33,30 +42,65 @@ export interface PurseOptions {
   readonly hashing: Hashing;
 }
 
-/** One session: fees of all answers so far, in this and earlier runs, and what requests under way may cost. */
+/** A promise whose answer nobody has heard. `question`: what was asked, as {@link Purse.promise} was told. */
+interface Open {
+  readonly question: string;
+  readonly voucher: SignedVoucher;
+  readonly seed: bigint;
+  readonly most: Balance;
+  /** Unix time in milliseconds. */
+  readonly at: number;
+}
+
+/** One session: fees of all answers so far, in this and earlier runs, and what is promised beyond. */
 interface Tab {
   readonly session: SessionId;
   spent: Balance;
-  promised: Balance;
+  /** Requests under way. */
+  readonly underWay: Set<Open>;
+  /** Requests whose outcome is unknown, oldest first; they may be asked again. */
+  readonly unheard: Set<Open>;
 }
 
-/** What a promise is for: whose answer, by which adapter, and what is asked (the hash of its terms). */
-export type PromiseTerms = Pick<Voucher, 'worker' | 'adapter' | 'price' | 'request'>;
+/** What a promise is for: whose answer, by which adapter, and what is asked. */
+export interface PromiseTerms extends Pick<Voucher, 'worker' | 'adapter' | 'price'> {
+  readonly terms: RequestTerms;
+  /** The question by a name of the caller's, the same whenever it is asked. */
+  readonly question: string;
+}
 
-/** A signed promise; `spend` tells what it came to: `undefined` where that is not known, so that all of it may be owed. */
+/** A signed promise; one of the two ends it. */
 export interface Promised {
   readonly voucher: SignedVoucher;
-  spend(fee: Balance | undefined): Promise<void>;
+  /** Of the terms that the voucher was signed for. */
+  readonly seed: bigint;
+  readonly most: Balance;
+  /** It came to that much: nothing, where it is certain that no receipt was signed. */
+  spend(fee: Balance): Promise<void>;
+  /** It is not known what it came to: all of it may be owed, and who asks the question again gets it. */
+  leave(): Promise<void>;
 }
 
+/** Questions that can be asked again: how many, and for how long. Workers keep their answers for longer. */
+const MAX_UNHEARD = 256;
+const UNHEARD_MS = 600_000;
+
 const refused = (message: string): ApiError => new ApiError(402, 'insufficient_quota', 'insufficient_quota', message);
-const room = ({ deposit, settled }: inference.Session, { spent, promised }: Tab): Balance =>
-  deposit + settled - spent - promised;
+const promisedBy = ({ underWay, unheard }: Tab): Balance =>
+  [...underWay, ...unheard].reduce((sum, { most }) => sum + most, 0n);
+const room = ({ deposit, settled }: inference.Session, tab: Tab): Balance =>
+  deposit + settled - tab.spent - promisedBy(tab);
+const emptyTab = (session: SessionId, spent: Balance): Tab => ({
+  session,
+  spent,
+  underWay: new Set(),
+  unheard: new Set(),
+});
 
 export class Purse {
   readonly #options: PurseOptions;
+  readonly #nonces = new VoucherNonces();
   #tab: Tab;
-  #nonce: bigint;
   #funding: Promise<void> | undefined;
   /** One write after the other, in the order of the states. */
   #writing: Promise<void> = Promise.resolve();
@@ -64,19 +108,18 @@ export class Purse {
   private constructor(options: PurseOptions, tab: Tab) {
     this.#options = options;
     this.#tab = tab;
-    // Nonces must rise from run to run: the clock sees to that.
-    this.#nonce = BigInt(Date.now()) * 1_000_000n;
   }
 
   /** Throws a 402 when there is no session and nobody to open one. */
   static async open(options: PurseOptions): Promise<Purse> {
     const { ledger, file, funding, key } = options;
     const kept = file === undefined ? undefined : await readState(file);
-    const session = options.session ?? (kept === undefined ? undefined : (BigInt(kept.session) as SessionId));
+    const session = options.session ?? kept?.session;
     const state = session === undefined ? undefined : await sessionOf(ledger(), session);
     if (session !== undefined && state !== undefined && equalBytes(state.key, key.publicKey)) {
-      const spent = kept?.session === session.toString() ? BigInt(kept.spent) : 0n;
-      return new Purse(options, { session, spent: spent > state.settled ? spent : state.settled, promised: 0n });
+      const tab = kept?.session === session ? kept : emptyTab(session, 0n);
+      if (tab.spent < state.settled) tab.spent = state.settled;
+      return new Purse(options, tab);
     }
     if (options.session !== undefined) {
       throw state === undefined
@@ -120,35 +163,65 @@ export class Purse {
     }
   }
 
-  #sign(tab: Tab, { worker, adapter, price, request }: PromiseTerms, most: Balance): Promised {
+  /** The promise of a question that was asked before and whose answer nobody has heard. */
+  again(question: string): Promised | undefined {
+    const tab = this.#tab;
+    this.#tidy(tab);
+    for (const open of tab.unheard) {
+      if (open.question !== question) continue;
+      tab.unheard.delete(open);
+      return this.#enter(tab, open);
+    }
+    return undefined;
+  }
+
+  /** Settles when all that is known is in the file. */
+  async written(): Promise<void> {
+    await this.#writing;
+  }
+
+  #sign(tab: Tab, { question, ...promise }: PromiseTerms, most: Balance): Promised {
     const { ledger, key, hashing } = this.#options;
-    tab.promised += most;
-    const payload = {
-      chain: ledger().genesisHash,
-      session: tab.session,
-      worker,
-      nonce: ++this.#nonce,
-      cumulative: tab.spent + tab.promised,
-      adapter,
-      price,
-      request,
-    };
-    const value = key.sign(hashOf(hashing, voucher, payload));
+    const cumulative = tab.spent + promisedBy(tab) + most;
+    const voucher = signVoucher(hashing, key, {
+      ...{ chain: ledger().genesisHash, session: tab.session, nonce: this.#nonces.next(), cumulative },
+      ...promise,
+    });
+    return this.#enter(tab, { question, voucher, seed: promise.terms.seed, most, at: Date.now() });
+  }
+
+  #enter(tab: Tab, open: Open): Promised {
+    tab.underWay.add(open);
     return {
-      voucher: { payload, signature: { type: 'Sr25519', value } },
-      spend: async (fee = most) => {
-        tab.promised -= most;
+      ...{ voucher: open.voucher, seed: open.seed, most: open.most },
+      spend: async (fee) => {
+        if (!tab.underWay.delete(open)) return;
         tab.spent += fee;
+        await this.#remember(tab);
+      },
+      leave: async () => {
+        if (!tab.underWay.delete(open)) return;
+        tab.unheard.add(open);
+        this.#tidy(tab);
         await this.#remember(tab);
       },
     };
   }
 
-  /** Before a promise leaves, and after: who dies between the two has promised all of it. */
-  #remember({ session, spent, promised }: Tab): Promise<void> {
+  /** What nobody asks for any more counts as spent; the chain has the last word when the session is closed. */
+  #tidy(tab: Tab): void {
+    for (const open of tab.unheard) {
+      if (tab.unheard.size <= MAX_UNHEARD && Date.now() - open.at <= UNHEARD_MS) continue;
+      tab.unheard.delete(open);
+      tab.spent += open.most;
+    }
+  }
+
+  /** Before a promise leaves, and after: who dies between the two has promised all of it, and may ask again. */
+  #remember(tab: Tab): Promise<void> {
     const { file } = this.#options;
-    if (file === undefined || session !== this.#tab.session) return Promise.resolve();
-    const state = JSON.stringify({ session: session.toString(), spent: (spent + promised).toString() });
+    if (file === undefined || tab.session !== this.#tab.session) return Promise.resolve();
+    const state = stateText(tab);
     this.#writing = this.#writing.then(async () => {
       await writeFile(`${file}.new`, state, { mode: 0o600 });
       await rename(`${file}.new`, file);
@@ -183,14 +256,39 @@ export class Purse {
 }
 
 async function begin(ledger: Ledger, { payer, deposit }: Funding, key: KeyringPair): Promise<Tab> {
-  return { session: await openSession(ledger, payer, key.publicKey, deposit), spent: 0n, promised: 0n };
+  return emptyTab(await openSession(ledger, payer, key.publicKey, deposit), 0n);
 }
 
-async function readState(file: string): Promise<{ session: string; spent: string } | undefined> {
+// ---- the file ------------------------------------------------------------------------------------------------
+
+interface KeptOpen {
+  readonly question: string;
+  readonly voucher: string;
+  readonly seed: string;
+  readonly most: string;
+  readonly at: number;
+}
+
+function stateText({ session, spent, underWay, unheard }: Tab): string {
+  const open: KeptOpen[] = [...unheard, ...underWay].map(({ question, voucher, seed, most, at }) => ({
+    ...{ question, voucher: toHex(encode(signedVoucher, voucher)), seed: String(seed), most: String(most), at },
+  }));
+  return JSON.stringify({ session: String(session), spent: String(spent), open });
+}
+
+async function readState(file: string): Promise<Tab | undefined> {
+  let text: string;
   try {
-    return JSON.parse(await readFile(file, 'utf8')) as { session: string; spent: string };
+    text = await readFile(file, 'utf8');
   } catch (problem) {
     if ((problem as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw problem;
   }
+  const kept = JSON.parse(text) as { session: string; spent: string; open?: readonly KeptOpen[] };
+  const tab = emptyTab(BigInt(kept.session) as SessionId, BigInt(kept.spent));
+  for (const { question, voucher, seed, most, at } of kept.open ?? []) {
+    const signed = decode(signedVoucher, fromHex(voucher));
+    tab.unheard.add({ question, voucher: signed, seed: BigInt(seed), most: BigInt(most), at });
+  }
+  return tab;
 }

@@ -82,7 +82,11 @@ t.test('killed in training, before its files are up, before it settles', { timeo
     [200, 200],
   );
   await third.kill();
-  test.match(await until('the worker’s end', async () => ((await ask()).status === 404 ? 'gone' : undefined)), 'gone');
+  await until('the worker’s end', async () => {
+    const { data } = (await (await fetch(`${gateway.url}/models`)).json()) as { data: readonly unknown[] };
+    return data.length === 0 ? 'gone' : undefined;
+  });
+  test.same(await ask(), { status: 404, fee: 0n, code: 'model_not_found' });
   test.equal((await sessionOf(ledger, session))!.settled, 0n, 'nothing is settled yet');
 
   const fourth = await attachWorker(test, {

@@ -12,12 +12,15 @@ export interface Line {
   cut(): void;
   /** The next HTTP request of that method is not passed on; resolves when it comes. */
   hold(method: string): Promise<void>;
+  /** Nothing more that the worker says over the connections that stand gets through; what is said to it does. */
+  mute(): void;
   close(): Promise<void>;
 }
 
 export async function startLine(node: string): Promise<Line> {
   const { hostname, port } = new URL(node);
   const sockets = new Set<Socket>();
+  const muted = new Set<Socket>();
   const held = new Map<string, () => void>();
   const server = createServer((incoming) => {
     sockets.add(incoming);
@@ -25,10 +28,12 @@ export async function startLine(node: string): Promise<Line> {
     incoming.on('error', () => incoming.destroy());
     incoming.on('close', () => {
       sockets.delete(incoming);
+      muted.delete(incoming);
       outgoing?.destroy();
     });
     // The first bytes say what the connection is for; `fetch` may use it again later.
     incoming.on('data', (chunk) => {
+      if (muted.has(incoming)) return;
       const method = /^[A-Z]+/.exec(chunk.toString('latin1', 0, 8))?.[0] ?? '';
       const release = held.get(method);
       if (release !== undefined) {
@@ -53,6 +58,9 @@ export async function startLine(node: string): Promise<Line> {
   return {
     url: `ws://127.0.0.1:${(server.address() as AddressInfo).port}`,
     cut,
+    mute: () => {
+      for (const each of sockets) muted.add(each);
+    },
     hold: (method) => new Promise((resolve) => held.set(method, resolve)),
     async close() {
       cut();

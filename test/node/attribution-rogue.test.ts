@@ -172,10 +172,11 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
       JSON.stringify(change, plain),
     );
   }
+  // Who asks the same again under the same voucher hears the same answer: it is one job.
   const accepted = requestWith();
-  await ask(accepted);
-  test.equal(await codeOf(ask(accepted)), 'STALE_VOUCHER', 'replayed');
-  test.equal(await refusal({ nonce: accepted.voucher.payload.nonce - 1n }), 'STALE_VOUCHER', 'out of order');
+  const before = await ask(accepted);
+  const again = await ask(accepted);
+  test.equal((await before.outcome).code, 'ASKED_AGAIN', 'whoever asked before hears no more of it');
 
   // 3. Receipts: what the worker hands in is checked before anybody relies on it.
   const job = async () => {
@@ -191,6 +192,11 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
   const first = await job();
   test.equal(await handIn(first.id, first.made.receipt, first.made.text), 'no error', 'an honest one');
   test.equal(await handIn(first.id, first.made.receipt, first.made.text), 'UNKNOWN_JOB', 'a job is answered once');
+  const heard = await again.outcome;
+  test.same([heard.type, heard.text], ['answer', first.made.text]);
+  const third = await ask(accepted);
+  test.same(await third.outcome, heard, 'an answer that was heard is told again as it was');
+  test.same(jobs, [], 'for all of it the worker was asked once');
 
   const tampered = async (
     change: (receipt: InferenceReceipt) => InferenceReceipt,

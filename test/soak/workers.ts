@@ -54,8 +54,6 @@ export interface WorkerSoakResult {
   readonly again: number;
   /** Processes of engines that took over from one that died or ran out of memory, as workers told. */
   readonly engineDeaths: number;
-  /** Answers that a worker had made and settled, but that got lost on their way to whoever asked. */
-  readonly unheard: number;
   readonly outOfMemory: number;
   readonly diskFull: number;
   readonly leases: number;
@@ -69,7 +67,8 @@ const NAMES = ['//Bob', '//Ferdie', '//Eve//stash', '//Bob//stash'];
 const ORDERS = 10;
 /** Requests at a time. */
 const WAVE = 3;
-const ANSWER_MS = 60_000;
+/** Longer than the gateway waits for a worker and its answer: it is not for the soak to give up first. */
+const ANSWER_MS = 300_000;
 const AGAIN_MS = 700;
 /** Python takes its time to start on a busy machine. */
 const UP_MS = 90_000;
@@ -261,6 +260,9 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
     }
     for (const [nonce, times] of byNonce) if (times > 1) wrong.push(`request ${nonce} was paid ${times} times`);
     for (const [id, times] of paid.times) if (times > 1) wrong.push(`receipt ${id} was paid ${times} times`);
+    const told = new Set(heard.map(({ id }) => id));
+    const unheard = [...paid.times.keys()].filter((id) => !told.has(id));
+    if (unheard.length > 0) wrong.push(`${unheard.length} answers were paid that nobody heard`);
     const fees = paid.all.reduce((sum, { payload }) => sum + payload.fee, 0n);
     const state = (await sessionOf(last, session))!;
     if (state.settled !== fees) wrong.push(`the session paid ${state.settled}, its receipts say ${fees}`);
@@ -291,7 +293,6 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
       ...{ orders: orderCount, answers: answerCount, faults, again, leases, wrong },
       workerStarts: workers.reduce((sum, { starts }) => sum + starts, 0),
       engineDeaths: all.match(/the engine process is gone/g)?.length ?? 0,
-      unheard: paid.all.length - heard.length,
       outOfMemory: all.match(/OUT_OF_MEMORY|out of memory|can't allocate memory|MemoryError|bad_alloc/gi)?.length ?? 0,
       diskFull: all.match(/DISK_FULL|ENOSPC|[Nn]o space left/g)?.length ?? 0,
       seconds: Math.round((Date.now() - began) / 1_000),
