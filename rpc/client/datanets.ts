@@ -201,6 +201,16 @@ export async function curate(
   await ledger.submit(pair, ledger.tx('datanets', 'curate', datanet, batch, admit));
 }
 
+/** Takes a batch's stake back. Rejects with `Datanets.StakeLocked` while records can be disputed. */
+export async function releaseStake(
+  ledger: Ledger,
+  pair: KeyringPair,
+  datanet: DatanetId,
+  batch: number,
+): Promise<void> {
+  await ledger.submit(pair, ledger.tx('datanets', 'releaseStake', datanet, batch));
+}
+
 const taken = struct({ id: datanetId, version: u32 });
 
 /** Fixes a version of all admitted batches and returns its number. */

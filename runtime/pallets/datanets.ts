@@ -87,7 +87,7 @@ export const storedSnapshot = part(
 );
 export type StoredSnapshot = Infer<typeof storedSnapshot>;
 
-const parameters = part(
+export const parameters = part(
   'DatanetParameters',
   struct({
     /** Held from the owner. */
@@ -99,7 +99,7 @@ const parameters = part(
   }),
 );
 export type DatanetParameters = Infer<typeof parameters>;
-const DEFAULT_PARAMETERS: DatanetParameters = {
+export const DEFAULT_PARAMETERS: DatanetParameters = {
   datanetDeposit: 10n ** 19n,
   stakePeriod: 28_800,
   finderReward: 500_000_000,

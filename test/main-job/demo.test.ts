@@ -1,5 +1,6 @@
 /** The demonstration in its short form, against a ledger of this process: every stage, every sum. */
 import t from 'tap';
+import { newRun } from '../../node/cli/demo/accounts.ts';
 import { runLoop, SHORT } from '../../node/cli/demo/loop.ts';
 import { demoDomains } from '../../node/cli/demo/records.ts';
 import { checks, printed, standings } from '../../node/cli/demo/report.ts';
@@ -38,6 +39,7 @@ t.test('the loop from records to claims, every check', { timeout: 280_000 }, asy
     ledger,
     domains,
     funder: pair('//Alice'),
+    run: newRun(),
     size: SHORT,
     hashing,
     async gateway(model) {

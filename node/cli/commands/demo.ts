@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { KeyringPair } from '@polkadot/keyring/types';
-import { type Command, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { Log } from '../../../consensus/ports.ts';
 import type { Hashing } from '../../../runtime/host.ts';
 import { keepRunning, type Listening } from '../child.ts';
@@ -16,6 +16,7 @@ interface DemoFlags {
   readonly key: string;
   readonly short?: boolean;
   readonly json?: boolean;
+  readonly reclaim?: string;
 }
 
 const DEFAULT_NODE = 'ws://127.0.0.1:9944';
@@ -35,16 +36,22 @@ async function runDemo(flags: DemoFlags): Promise<void> {
     const seconds = Math.round((Date.now() - started) / 1000);
     process.stderr.write(`[${String(seconds).padStart(3)} s] ${words}\n`);
   };
-  const [{ Ledger }, { openKey }, { createHashing }, { FULL, SHORT, runLoop }, { demoDomains }, report] =
+  const [{ Ledger }, { openKey }, { createHashing }, { FULL, SHORT, runLoop }, { newRun }, { demoDomains }, report] =
     await Promise.all([
       import('../../../rpc/client/ledger.ts'),
       import('../account-key.ts'),
       import('../../crypto/hashing.ts'),
       import('../demo/loop.ts'),
+      import('../demo/accounts.ts'),
       import('../demo/records.ts'),
       import('../demo/report.ts'),
     ]);
   const funder = await openKey(flags.key);
+  if (flags.reclaim !== undefined) {
+    await takeBack(flags, funder, flags.reclaim);
+    return;
+  }
+  const run = newRun();
   const hashing = createHashing();
   const size = flags.short ? SHORT : FULL;
   // Before anything is connected: reading the dictionary keeps this thread busy for a while.
@@ -63,13 +70,14 @@ async function runDemo(flags: DemoFlags): Promise<void> {
   try {
     tell(`ledger at ${place.node}`);
     const ledger = await Ledger.connect(place.node);
-    const doors = new Doors(place, funder, hashing);
+    const doors = new Doors(place, funder, run, hashing);
     try {
       const gateway = (model: string) => doors.open(model, tell);
-      const loop = runLoop({ ledger, domains, funder, size, hashing, gateway, tell });
+      const loop = runLoop({ ledger, domains, funder, run, size, hashing, gateway, tell });
       const outcome = await unless(interrupted, loop);
       if (outcome === undefined) {
         tell('interrupted: what is ordered already goes on without this process');
+        if (own === undefined) tell(`what its accounts have comes back by: ${reclaiming(flags, run)}`);
         process.exitCode = INTERRUPTED;
         return;
       }
@@ -80,6 +88,7 @@ async function runDemo(flags: DemoFlags): Promise<void> {
         const told = { seconds, contributors: lines, losses: outcome.losses, answers: outcome.answers.length };
         process.stdout.write(`${JSON.stringify({ ...told, checks: results }, plain)}\n`);
       } else process.stdout.write(`${report.printed(outcome, lines, results)}\n${seconds} s\n`);
+      if (own === undefined) tell(`what the run’s accounts have left comes back by: ${reclaiming(flags, run)}`);
       if (results.some(({ holds }) => !holds)) process.exitCode = 1;
     } finally {
       await doors.close();
@@ -90,6 +99,32 @@ async function runDemo(flags: DemoFlags): Promise<void> {
     await own?.ended;
     // What the loop waits for would keep the process alive, long after its ledger is disconnected.
     if (interrupted.aborted) process.exit(INTERRUPTED);
+  }
+}
+
+const reclaiming = ({ node, key }: DemoFlags, run: string): string =>
+  ['openledger demo', ...(node === undefined ? [] : ['--node', node]), '--key', key, '--reclaim', run].join(' ');
+
+async function takeBack({ node, json }: DemoFlags, funder: KeyringPair, run: string): Promise<void> {
+  const [{ Ledger }, { reclaim }, { formatOpen }] = await Promise.all([
+    import('../../../rpc/client/ledger.ts'),
+    import('../demo/accounts.ts'),
+    import('../amounts.ts'),
+  ]);
+  const ledger = await Ledger.connect(node ?? DEFAULT_NODE);
+  try {
+    const { returned, held, freeFrom } = await reclaim(ledger, funder, run);
+    const words =
+      held === 0n
+        ? ''
+        : `; ${formatOpen(held)} OPEN are still on hold: stakes and deposits come free from the blocks ${freeFrom.join(', ')} on`;
+    process.stdout.write(
+      json
+        ? `${JSON.stringify({ returned, held, freeFrom }, plain)}\n`
+        : `${formatOpen(returned)} OPEN came back${words}\n`,
+    );
+  } finally {
+    await ledger.close();
   }
 }
 
@@ -159,25 +194,30 @@ async function bringUp(signal: AbortSignal): Promise<OwnLedger> {
 class Doors {
   readonly #place: Place;
   readonly #payer: KeyringPair;
+  readonly #run: string;
   readonly #hashing: Hashing;
   #own: { readonly url: string; close(): Promise<void> } | undefined;
 
-  constructor(place: Place, payer: KeyringPair, hashing: Hashing) {
+  constructor(place: Place, payer: KeyringPair, run: string, hashing: Hashing) {
     this.#place = place;
     this.#payer = payer;
+    this.#run = run;
     this.#hashing = hashing;
   }
 
   async open(model: string, tell: (words: string) => void): Promise<string> {
     if (this.#own === undefined && !(await serves(this.#place.gateway))) {
-      const { startGateway } = await import('../../../rpc/gateway/gateway.ts');
+      const [{ startGateway }, { sessionKeyOf }] = await Promise.all([
+        import('../../../rpc/gateway/gateway.ts'),
+        import('../demo/accounts.ts'),
+      ]);
       tell(`no gateway at ${this.#place.gateway}: one of the demonstration's own is used`);
       this.#own = await startGateway({
         node: this.#place.node,
         host: '127.0.0.1',
         port: 0,
         session: undefined,
-        key: this.#payer.derive('//openledger//demo'),
+        key: sessionKeyOf(this.#payer, this.#run),
         funding: { payer: this.#payer, deposit: 20n * 10n ** 18n },
         apiKey: undefined,
         stateFile: undefined,
@@ -211,6 +251,11 @@ async function serves(url: string, model?: string): Promise<boolean> {
   }
 }
 
+function run(text: string): string {
+  if (!/^[0-9a-f]{8}$/.test(text)) throw new InvalidArgumentError('the name of a run, as it was told at its end');
+  return text;
+}
+
 export function demoCommands(program: Command): void {
   program
     .command('demo')
@@ -220,6 +265,9 @@ export function demoCommands(program: Command): void {
     )
     .addOption(new Option('--gateway <url>', 'where it is asked').default('http://127.0.0.1:8080/v1'))
     .addOption(new Option('--key <key>', 'whose OPEN is used').default('//Alice'))
+    .addOption(
+      new Option('--reclaim <run>', 'no demonstration: take back what an earlier run’s accounts have').argParser(run),
+    )
     .addOption(new Option('--short', 'a minute’s worth: every stage, too few records to learn from'))
     .addOption(new Option('--json', 'the result for programs'))
     .action(runDemo);

@@ -1,9 +1,7 @@
 /** The whole loop on a running ledger, stage by stage: records in, attributed answers out, contributors paid. */
-import { randomBytes } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Keyring } from '@polkadot/api';
 import type { KeyringPair } from '@polkadot/keyring/types';
 import { embeddedEngine } from '../../../gpu-worker/engines/embedded/engine.ts';
 import { SHIPPED_MODEL } from '../../../gpu-worker/start.ts';
@@ -28,6 +26,7 @@ import { equalBytes, fromHex, toHex } from '../../../runtime/primitives/bytes.ts
 import { decode } from '../../../runtime/primitives/scale/codec.ts';
 import { formatOpen, OPEN } from '../amounts.ts';
 import { progress } from '../progress.ts';
+import { ownerOf, personOf } from './accounts.ts';
 import { type DemoContributor, type Domain, jsonl, type QuestionAnswer } from './records.ts';
 
 export interface DemoSize {
@@ -113,6 +112,8 @@ export interface LoopOptions {
   readonly domains: readonly Domain[];
   /** Pays for everything at the start. */
   readonly funder: KeyringPair;
+  /** Names the run's accounts and adapters ({@link newRun}). */
+  readonly run: string;
   readonly size: DemoSize;
   readonly hashing: Hashing;
   /** Finds a gateway that serves a model; its base URL. */
@@ -148,14 +149,11 @@ export async function runLoop(options: LoopOptions): Promise<Outcome> {
 
 // ---- stages --------------------------------------------------------------------------------------------------
 
-/** New accounts for every run, so that what they earn is this run's. */
-async function fund({ ledger, funder }: LoopOptions, domains: readonly Domain[]) {
-  const keyring = new Keyring({ type: 'sr25519', ss58Format: 42 });
-  const seed = toHex(randomBytes(32));
+async function fund({ ledger, funder, run }: LoopOptions, domains: readonly Domain[]) {
   const people: Person[] = domains.flatMap(({ title, contributors }) =>
-    contributors.map((each) => ({ ...each, domain: title, pair: keyring.createFromUri(`${seed}//${each.name}`) })),
+    contributors.map((each) => ({ ...each, domain: title, pair: personOf(funder, run, each.name) })),
   );
-  const owner = keyring.createFromUri(`${seed}//owner`);
+  const owner = ownerOf(funder, run);
   await transferToMany(ledger, funder, [
     ...people.map(({ pair }) => ({ to: pair.address, amount: 10n * OPEN })),
     { to: owner.address, amount: 200n * OPEN },
@@ -206,13 +204,12 @@ async function collect(
 }
 
 async function train(
-  { ledger, size }: LoopOptions,
+  { ledger, size, run }: LoopOptions,
   owner: KeyringPair,
   baseModel: BaseModelId,
   domains: readonly Domain[],
   datanets: readonly { readonly datanet: DatanetId; readonly version: number }[],
 ): Promise<Trained[]> {
-  const run = randomBytes(3).toString('hex');
   const shown = progress('training');
   const ordered = domains.map(async (domain, i): Promise<Trained> => {
     const { title } = domain;

@@ -41,6 +41,14 @@ const PEOPLE = [
   noise?: string;
 }[];
 
+/** Of all contributors. */
+export const contributorNames = (): string[] =>
+  PEOPLE.flatMap(({ names, ...others }) => [
+    ...names,
+    ...('copier' in others ? [others.copier] : []),
+    ...('noise' in others ? [others.noise] : []),
+  ]);
+
 const SEED = 2026n;
 
 const entry = ({ words, definition }: Synset): QuestionAnswer => ({
