@@ -1,6 +1,7 @@
 /**
  * The room of receipts: whatever a worker signs for an answer is told to every node, and each verifies it in full (signature,
- * voucher, lease, all integer arithmetic over the adapter's rows) before it passes it on.
+ * voucher, lease, all integer arithmetic over the adapter's rows) before it passes it on. A voucher is answered once, so
+ * a worker that signs two receipts under one has cheated somebody: both stand in the node's log, by name and number.
  */
 import { LRUCache } from 'lru-cache';
 import { type Blake, hashOf } from '../runtime/primitives/attribution/canonical.ts';
@@ -48,8 +49,10 @@ export class ReceiptRoom {
   readonly #wire: Wire;
   readonly #ports: ReceiptPorts;
   readonly #room: Room;
-  /** Digest of the receipt by its voucher. */
+  /** By its voucher, what the receipt is known by: a second one is told from the same one again. */
   readonly #seen = new LRUCache<string, string>({ max: MAX_SEEN });
+  /** Vouchers whose second receipt was told of. */
+  readonly #doubled = new LRUCache<string, true>({ max: MAX_SEEN });
   #checks = 0;
 
   constructor(wire: Wire, ports: ReceiptPorts) {
@@ -67,7 +70,12 @@ export class ReceiptRoom {
   /** One of a worker that is attached here, which this node has verified. */
   publish(receipt: SignedInferenceReceipt): void {
     const bytes = encode(signedInferenceReceipt, receipt);
-    if (bytes.length > MAX_RECEIPT_BYTES || !this.#isNew(receipt)) return;
+    const before = this.#seen.get(voucherOf(receipt));
+    if (before !== undefined) {
+      if (before !== this.#idOf(receipt)) this.#accuse(receipt, before);
+      return;
+    }
+    if (bytes.length > MAX_RECEIPT_BYTES) return;
     this.#remember(receipt);
     this.#room.publish(bytes);
   }
@@ -84,7 +92,10 @@ export class ReceiptRoom {
       return malformed('a malformed receipt', problem);
     }
     const { isSettled, noteReceipt, verify } = this.#ports;
-    if (!this.#isNew(receipt) || isSettled(receipt) || this.#checks >= MAX_CHECKS) return IGNORE;
+    const voucher = voucherOf(receipt);
+    const before = this.#seen.get(voucher);
+    const second = before !== undefined && before !== this.#idOf(receipt) && !this.#doubled.has(voucher);
+    if ((before !== undefined && !second) || isSettled(receipt) || this.#checks >= MAX_CHECKS) return IGNORE;
     this.#checks++;
     let fault: string | undefined;
     try {
@@ -97,27 +108,35 @@ export class ReceiptRoom {
         ? IGNORE
         : { type: 'reject', reason: `a receipt that does not hold: ${fault}`, cost: FEE.badResponse };
     }
-    // The same one may have come twice while it was verified.
-    if (!this.#isNew(receipt)) return IGNORE;
+    // One of them may have come while this one was verified.
+    const known = this.#seen.get(voucher);
+    if (known !== undefined) {
+      if (known !== this.#idOf(receipt)) this.#accuse(receipt, known);
+      // It pays once: the first one is passed on, and no other.
+      return IGNORE;
+    }
     this.#remember(receipt);
     noteReceipt(receipt);
     return ACCEPT;
   }
 
-  /** False also for a second one under the same voucher, which pays once. */
-  #isNew(receipt: SignedInferenceReceipt): boolean {
-    const before = this.#seen.get(voucherOf(receipt));
-    if (before !== undefined && before !== this.#digestOf(receipt)) {
-      this.#wire.log('debug', 'two receipts under one voucher', { voucher: voucherOf(receipt) });
-    }
-    return before === undefined;
+  /** `receipt` holds, and so did `before`, which the worker signed under the same voucher. Told once a voucher. */
+  #accuse(receipt: SignedInferenceReceipt, before: string): void {
+    const name = voucherOf(receipt);
+    if (this.#doubled.has(name)) return;
+    this.#doubled.set(name, true);
+    const { worker, voucher } = receipt.payload;
+    const { session, nonce } = voucher.payload;
+    this.#wire.log('warn', `a worker signed two receipts under voucher ${nonce} of session ${session}`, {
+      ...{ worker: toHex(worker), first: before, second: this.#idOf(receipt) },
+    });
   }
 
   #remember(receipt: SignedInferenceReceipt): void {
-    this.#seen.set(voucherOf(receipt), this.#digestOf(receipt));
+    this.#seen.set(voucherOf(receipt), this.#idOf(receipt));
   }
 
-  #digestOf({ payload }: SignedInferenceReceipt): string {
+  #idOf({ payload }: SignedInferenceReceipt): string {
     return toHex(hashOf(this.#ports.hashing, inferenceReceipt, payload));
   }
 }

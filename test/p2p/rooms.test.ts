@@ -7,12 +7,14 @@ import { TrainingRoom } from '../../p2p/trainings.ts';
 import type { Wire } from '../../p2p/wire.ts';
 import { signedProgress } from '../../rpc/inference-codecs.ts';
 import { type SignedInferenceReceipt, signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import { toHex } from '../../runtime/primitives/bytes.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
 import { hashing, world } from '../runtime/attribution/world.ts';
 
 /** A room whose neighbours are the test, and a clock that it sets. */
 function wireOf() {
   const said: Uint8Array[] = [];
+  const logged: { readonly level: string; readonly message: string; readonly fields: object }[] = [];
   let now = 10_000;
   let options: RoomOptions | undefined;
   const room: Room = { publish: (bytes) => said.push(bytes), members: () => new Set(), leave() {} };
@@ -22,11 +24,12 @@ function wireOf() {
       return room;
     },
     clock: { now: () => now, monotonic: () => now, after: () => () => {} },
-    log() {},
+    log: (level: string, message: string, fields: object) => logged.push({ level, message, fields }),
   } as unknown as Wire;
   return {
     wire,
     said,
+    logged,
     wait: (ms: number) => {
       now += ms;
     },
@@ -47,7 +50,7 @@ const receiptOf = (nonce: bigint, change: Partial<SignedInferenceReceipt['payloa
 };
 
 t.test('receipts', async (test) => {
-  const { wire, said, hear } = wireOf();
+  const { wire, said, logged, hear } = wireOf();
   const noted: SignedInferenceReceipt[] = [];
   let fault: string | undefined;
   let settled = -1n;
@@ -70,8 +73,17 @@ t.test('receipts', async (test) => {
   test.match(await hear(bytes(1n)), { type: 'accept' });
   test.match(await hear(bytes(1n)), { type: 'ignore' }, 'the same again');
   const other = encode(signedInferenceReceipt, receiptOf(1n, { tokensOut: RECEIPT.receipt.tokensOut + 1 }));
-  test.match(await hear(other), { type: 'ignore' }, 'another one under the same voucher');
-  test.equal(checks, 1, 'neither is verified');
+  test.equal(checks, 1, 'it is not verified twice');
+  fault = 'FEE';
+  test.match(await hear(other), { type: 'reject' }, 'another one under the same voucher, which does not hold');
+  test.same(logged, [], 'and shows nothing');
+  fault = undefined;
+  test.match(await hear(other), { type: 'ignore' }, 'one that does hold');
+  const worker = toHex(RECEIPT.receipt.worker);
+  test.match(logged, [{ level: 'warn', message: /two receipts under voucher 1 of session/, fields: { worker } }]);
+  test.match(await hear(other), { type: 'ignore' });
+  test.equal(logged.length, 1, 'once');
+  test.equal(checks, 3, 'nor verified again');
   settled = 5n;
   test.match(await hear(bytes(5n)), { type: 'ignore' }, 'settled on the chain');
   fault = 'FEE';
@@ -106,6 +118,9 @@ t.test('receipts', async (test) => {
   room.publish(receiptOf(200n));
   test.same(said, [bytes(200n)], 'one of its own is told once');
   test.match(await hear(bytes(200n)), { type: 'ignore' });
+  room.publish(receiptOf(200n, { tokensOut: RECEIPT.receipt.tokensOut + 1 }));
+  test.match(logged.at(-1), { level: 'warn', message: /voucher 200/ }, 'a worker of its own is no better');
+  test.equal(said.length, 1);
 });
 
 t.test('trainings', async (test) => {
