@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from . import attention
 from .errors import EngineFault, is_memory
+from .linears import packs
 from .precision import Precision
 from .sites import Head, Site, SiteHooks
 
@@ -135,10 +137,13 @@ def load_base(directory: str, device: torch.device, dtype: torch.dtype) -> BaseM
         },
         "sites": [[s.layer, s.target, s.inputs, s.outputs] for s in sites],
     }
-    return BaseModel(
-        model, info, device, dtype, SiteHooks(sites), Head(model.get_output_embeddings()), _windows(text),
-        soft_capped(config), Precision(model, dtype),
-    )
+    attention.use(model)
+    precision = Precision(model, dtype)
+    reordered = packs(model, device, dtype)
+    hooks, head = SiteHooks(sites, precision, reordered), Head(model.get_output_embeddings(), precision, reordered)
+    # On the CPU a mask that is added saves turning it into one in every layer.
+    additive = soft_capped(config) or device.type == "cpu"
+    return BaseModel(model, info, device, dtype, hooks, head, _windows(text), additive, precision)
 
 
 def soft_capped(config: Any) -> bool:

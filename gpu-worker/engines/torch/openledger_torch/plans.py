@@ -3,48 +3,76 @@ al. 2023)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Sequence
+
 import torch
 from torch import Tensor
 
 from .kernels import GatherKernel
-from .sites import Site
+from .sites import Factors, Group
 from .tiers import AdapterTiers
 
 #: Gathered factors of a batch may take this much memory; above it the kernel reads the slots where they are.
 GATHER_BYTES = 256 << 20
 
 
+@dataclass(frozen=True)
+class _GroupFactors:
+    """Of the sites of a group that adapters have: their `lora_A` [rows, in, sites · rank], and each one's place and `lora_B`."""
+
+    low: Tensor
+    parts: list[tuple[int, int, Tensor]]
+
+
 class MixedPlan:
-    """Row i of the batch has the adapter of slot `slots[i]`."""
+    """Row i of the batch has row i of `rows` for factors."""
 
-    def __init__(self, factors: dict[tuple[int, str], tuple[Tensor, Tensor]], targets: frozenset[str]) -> None:
-        self._factors = factors
-        self._targets = targets
+    def __init__(self, layout: Factors, rows: Tensor) -> None:
+        self._layout = layout
+        self._rows = rows
+        self._factors: dict[Group, _GroupFactors | None] = {}
 
-    def apply(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
-        if site.target not in self._targets:
-            return y
-        a, b = self._factors[site.key]
-        return torch.baddbmm(y, torch.bmm(x, a.transpose(1, 2)), b)
+    def add_all(self, group: Group, x: Tensor, ys: Sequence[Tensor]) -> None:
+        if group not in self._factors:
+            self._factors[group] = self._of(group)
+        factors = self._factors[group]
+        if factors is None:
+            return
+        low = torch.bmm(x, factors.low)
+        rank = self._layout.rank
+        for place, start, b in factors.parts:
+            # In two steps: outputs lie beside those of other layers, where a batched product would go row by row.
+            ys[place].add_(torch.bmm(low[..., start : start + rank], b))
+
+    def _of(self, group: Group) -> _GroupFactors | None:
+        layout = self._layout
+        sites = [site for site in group.sites if (*site.key, "A") in layout.places]
+        if not sites:
+            return None
+        parts = [
+            (group.sites.index(site), at * layout.rank, layout.view(self._rows, *site.key, "B"))
+            for at, site in enumerate(sites)
+        ]
+        return _GroupFactors(layout.stacked(self._rows, sites).mT, parts)
 
 
 class KernelPlan:
     """The same for one token a row, reading the slots in place."""
 
-    def __init__(self, tiers: AdapterTiers, slots: Tensor, targets: frozenset[str], kernel: GatherKernel) -> None:
+    def __init__(self, tiers: AdapterTiers, slots: Tensor, kernel: GatherKernel) -> None:
         self._tiers = tiers
         self._slots = slots
-        self._targets = targets
         self._kernel = kernel
 
-    def apply(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
-        if site.target not in self._targets:
-            return y
+    def add_all(self, group: Group, x: Tensor, ys: Sequence[Tensor]) -> None:
         layout, pool = self._tiers.layout, self._tiers.pool
         assert layout is not None and pool is not None
-        a = layout.places[site.layer, site.target, "A"][0]
-        b = layout.places[site.layer, site.target, "B"][0]
-        return self._kernel.add(x[:, 0], y[:, 0], pool, self._slots, a, b, layout.rank)[:, None]
+        for site, y in zip(group.sites, ys):
+            if (*site.key, "A") in layout.places:
+                a = layout.places[site.layer, site.target, "A"][0]
+                b = layout.places[site.layer, site.target, "B"][0]
+                y[:, 0].copy_(self._kernel.add(x[:, 0], y[:, 0], pool, self._slots, a, b, layout.rank))
 
 
 class MixedPlans:
@@ -54,37 +82,37 @@ class MixedPlans:
         self._tiers = tiers
         self._kernel = kernel
         self._key: tuple[int, tuple[int, ...]] | None = None
-        self._gathered: dict[tuple[int, str], tuple[Tensor, Tensor]] = {}
+        self._plan: MixedPlan | None = None
         self._held: Tensor | None = None
 
-    def of(self, slots: list[int], targets: frozenset[str], tokens: int, keep: bool):
+    def of(self, slots: list[int], tokens: int, keep: bool):
         """`keep`: the batch is likely to come again (decoding), so that its gathered factors are worth keeping."""
         if not any(slots):
             return None
         tiers = self._tiers
         pool, layout = tiers.pool, tiers.layout
         assert pool is not None and layout is not None
-        index = torch.tensor(slots, device=pool.device)
-        if self._kernel is not None and tokens == 1 and len(slots) * layout.size * pool.element_size() > GATHER_BYTES:
-            return KernelPlan(tiers, index, targets, self._kernel)
+        large = len(slots) * layout.size * pool.element_size() > GATHER_BYTES
+        if self._kernel is not None and tokens == 1 and large:
+            return KernelPlan(tiers, torch.tensor(slots, device=pool.device), self._kernel)
+        if not keep:
+            one = len(slots) == 1
+            rows = pool[slots[0]][None] if one else pool.index_select(0, torch.tensor(slots, device=pool.device))
+            return MixedPlan(layout, rows)
         stamps = tuple(tiers.stamps[slot] for slot in slots)
         key = (tiers.version, stamps)
         if key == self._key:
-            return MixedPlan(self._gathered, targets)
-        if not keep:
-            return MixedPlan(layout.views(pool.index_select(0, index)), targets)
+            return self._plan
         if self._held is None or self._held.shape[1] != layout.size or self._held.shape[0] < len(slots):
             self._held = torch.empty(len(slots), layout.size, device=pool.device, dtype=pool.dtype)
             self._key = None
         rows = self._held[: len(slots)]
         # Rows whose adapter is another than before: one leaves or joins a step, not all.
         before = self._key[1] if self._key is not None and self._key[0] == tiers.version else ()
-        changed = [i for i, stamp in enumerate(stamps) if i >= len(before) or before[i] != stamp]
-        if len(changed) == len(slots):
-            torch.index_select(pool, 0, index, out=rows)
-        else:
-            for i in changed:
+        for i, stamp in enumerate(stamps):
+            if i >= len(before) or before[i] != stamp:
                 rows[i].copy_(pool[slots[i]])
+        if self._plan is None or self._key is None or self._key[0] != tiers.version or len(before) != len(stamps):
+            self._plan = MixedPlan(layout, rows)
         self._key = key
-        self._gathered = layout.views(rows)
-        return MixedPlan(self._gathered, targets)
+        return self._plan

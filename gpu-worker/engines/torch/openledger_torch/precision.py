@@ -7,6 +7,7 @@ float32. Weights are widened a layer at a time, forward and backward: no second 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Iterator
 
 import torch
@@ -33,13 +34,15 @@ class Precision:
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         self._wide = False
+        self._narrow = False
         if dtype == torch.float32:
             return
+        self._narrow = True
         for module in model.modules():
             if isinstance(module, nn.Embedding):
                 module.register_forward_hook(self._widen)
             elif isinstance(module, nn.Linear):
-                module.forward = self._linear(module)  # type: ignore[method-assign]
+                module.forward = partial(self._of, module)  # type: ignore[method-assign]
 
     @contextmanager
     def wide(self) -> Iterator[None]:
@@ -54,10 +57,10 @@ class Precision:
     def _widen(self, _module: nn.Module, _inputs: Any, output: Tensor) -> Tensor | None:
         return output.float() if self._wide else None
 
-    def _linear(self, module: nn.Linear):
-        def forward(x: Tensor) -> Tensor:
-            if self._wide:
-                return _WideLinear.apply(x, module.weight, module.bias)
-            return functional.linear(x, module.weight, module.bias)
+    def _of(self, module: nn.Linear, x: Tensor) -> Tensor:
+        return self.linear(x, module.weight, module.bias)
 
-        return forward
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._wide and self._narrow:
+            return _WideLinear.apply(x, weight, bias)
+        return functional.linear(x, weight, bias)

@@ -17,6 +17,7 @@ from .base import BaseModel
 from .cache import RaggedCache
 from .errors import EngineFault, fault_of
 from .kernels import gather_kernel
+from .lean import lean_decoder
 from .plans import MixedPlans
 from .random import uniform53
 from .sampler import sample
@@ -82,6 +83,7 @@ class Server:
         self.kernel = kernel is not None
         self._plans = MixedPlans(tiers, kernel)
         self._prompt_plans = MixedPlans(tiers, None)
+        self._lean = lean_decoder(base)
         self._running: list[Sequence] = []
         self._waiting: OrderedDict[int, deque[Sequence]] = OrderedDict()
         #: Tokens served of each adapter with requests, counted from where the others stood when it came.
@@ -92,6 +94,11 @@ class Server:
         self.prompt = 0
         self.steps = 0
         self.rows = 0
+
+    @property
+    def lean(self) -> bool:
+        """Whether the model is served without transformers' modules."""
+        return self._lean is not None
 
     @property
     def active(self) -> int:
@@ -271,24 +278,27 @@ class Server:
 
     def _forward(self, rows, ids, starts, plans: MixedPlans, keep: bool, lasts: list[int]) -> torch.Tensor:
         """Logits [rows, vocabulary] at position `lasts[i]` of row i."""
+        device = self._base.device
         tokens = len(ids[0])
         masks = self._cache.begin([s.row for s in rows], starts, tokens)
-        targets = frozenset(t for s in rows if s.entry is not None for t in s.entry.lora.targets)
-        columns = sorted(set(lasts))
-        wanted = 1 if columns == [tokens - 1] else torch.tensor(columns, device=self._base.device)
-        with self._base.sites.using(plans.of([s.slot for s in rows], targets, tokens, keep)):
+        read = torch.tensor(ids, device=device)
+        at = None if tokens == 1 else torch.tensor(lasts, device=device)
+        with self._base.sites.using(plans.of([s.slot for s in rows], tokens, keep)):
+            if self._lean is not None:
+                return self._lean(read, self._cache, masks, at)
+            columns = sorted(set(lasts))
             out = self._base.model(
-                input_ids=torch.tensor(ids, device=self._base.device),
+                input_ids=read,
                 attention_mask=masks,
                 position_ids=self._cache.positions.clamp(max=self._base.positions - 1),
                 past_key_values=self._cache,
                 use_cache=True,
-                logits_to_keep=wanted,
+                logits_to_keep=1 if columns == [tokens - 1] else torch.tensor(columns, device=device),
             )
         if len(columns) == 1:
             return out.logits[:, 0]
-        at = torch.tensor([columns.index(last) for last in lasts], device=self._base.device)
-        return out.logits[torch.arange(len(rows), device=self._base.device), at]
+        kept = torch.tensor([columns.index(last) for last in lasts], device=device)
+        return out.logits[torch.arange(len(rows), device=device), kept]
 
     def _next(self, ready: list[tuple[Sequence, int]], logits: torch.Tensor) -> None:
         if not ready:

@@ -1,5 +1,5 @@
 """
-Where LoRA is put into a base model: a forward hook on each linear layer that may be a target. The base stays as
+Where LoRA is put into a base model: each linear layer that may be a target computes its output here. The base stays as
 transformers built it, one copy in memory for serving, training and gradients; what a forward pass adds is its *plan*.
 """
 
@@ -7,10 +7,17 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Iterator, Protocol, Sequence
+from functools import partial
+from typing import Any, Iterator, Protocol, Sequence
 
 import torch
 from torch import Tensor, nn
+
+from .linears import Product, joined
+from .precision import Precision
+
+#: Targets that read the same input, by the names that transformers gives them everywhere.
+SHARED_INPUT = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
 @dataclass(frozen=True)
@@ -33,13 +40,70 @@ class Plan(Protocol):
         """The layer's output with what the adapters add: x [rows, tokens, in], y [rows, tokens, out]."""
 
 
+class GroupPlan(Protocol):
+    """A plan that adds to layers with the same input at a time."""
+
+    def add_all(self, group: "Group", x: Tensor, ys: Sequence[Tensor]) -> None:
+        """Adds to the outputs `ys` of the group's sites in place: for passes that nobody differentiates."""
+
+
+class Group:
+    """Sites with the same input: one product for all of them, when the first is called. The others take what is theirs."""
+
+    def __init__(self, sites: Sequence[Site], product: Product, hooks: "SiteHooks") -> None:
+        self.sites = list(sites)
+        self._product = product
+        self._hooks = hooks
+        self._sizes = [site.outputs for site in sites]
+        self._x: Tensor | None = None
+        self._ys: list[Tensor | None] = []
+        for at, site in enumerate(self.sites):
+            site.module.forward = partial(self._part, at)  # type: ignore[method-assign]
+
+    def _part(self, at: int, x: Tensor) -> Tensor:
+        if self._x is not x or self._ys[at] is None:
+            self._x, self._ys = x, list(self._outputs(x))
+        y = self._ys[at]
+        assert y is not None
+        self._ys[at] = None
+        if not any(each is not None for each in self._ys):
+            self._x = None
+        return y
+
+    def _outputs(self, x: Tensor) -> Sequence[Tensor]:
+        plan = self._hooks.plan
+        y = self._product(x)
+        ys = self._split(y)
+        if plan is None:
+            return ys
+        if self._hooks.grouped:
+            plan.add_all(self, x, ys)
+            return ys
+        return [plan.apply(site, x, each) for site, each in zip(self.sites, ys)]
+
+    def whole(self, x: Tensor) -> Tensor:
+        """All outputs beside each other, with what the plan adds in place."""
+        plan = self._hooks.plan
+        y = self._product(x)
+        if plan is not None:
+            plan.add_all(self, x, self._split(y))
+        return y
+
+    def _split(self, y: Tensor) -> Sequence[Tensor]:
+        return (y,) if len(self._sizes) == 1 else y.split(self._sizes, dim=-1)
+
+
 class SiteHooks:
-    def __init__(self, sites: Sequence[Site]) -> None:
+    def __init__(self, sites: Sequence[Site], precision: Precision, packs: bool) -> None:
         self.all = list(sites)
         self._by_key = {site.key: site for site in sites}
-        self._plan: Plan | None = None
-        for site in sites:
-            site.module.register_forward_hook(self._hook(site))
+        self.plan: Any = None
+        #: Whether it is a `GroupPlan`.
+        self.grouped = False
+        self.groups = [
+            Group(some, Product(precision, *joined([site.module for site in some]), packs), self)
+            for some in _with_one_input(sites)
+        ]
 
     def __getitem__(self, key: tuple[int, str]) -> Site:
         return self._by_key[key]
@@ -49,29 +113,32 @@ class SiteHooks:
         return [site for site in self.all if site.layer >= from_layer and site.target in wanted]
 
     @contextmanager
-    def using(self, plan: Plan | None) -> Iterator[None]:
-        before = self._plan
-        self._plan = plan
+    def using(self, plan: "Plan | GroupPlan | None") -> Iterator[None]:
+        before = self.plan, self.grouped
+        self.plan, self.grouped = plan, hasattr(plan, "add_all")
         try:
             yield
         finally:
-            self._plan = before
+            self.plan, self.grouped = before
 
-    def _hook(self, site: Site):
-        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            plan = self._plan
-            return None if plan is None else plan.apply(site, inputs[0], output)
 
-        return hook
+def _with_one_input(sites: Sequence[Site]) -> list[list[Site]]:
+    """Neighbours that transformers' attention and feed-forward blocks call with the same tensor."""
+    groups: dict[tuple, list[Site]] = {}
+    for site in sites:
+        name = next((names for names in SHARED_INPUT if site.target in names), (site.target,))
+        groups.setdefault((site.layer, name, site.inputs, site.module.bias is None), []).append(site)
+    return list(groups.values())
 
 
 class Head:
     """The model's last linear layer, which a pass may want at some positions only: of hundreds of thousands of columns, it
     is a good part of a small model's arithmetic."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Linear, precision: Precision, packs: bool) -> None:
         self._places: Tensor | None = None
-        module.register_forward_pre_hook(self._hook)
+        self.product = Product(precision, *joined([module]), packs)
+        module.forward = self._forward  # type: ignore[method-assign]
 
     @contextmanager
     def at(self, places: Tensor) -> Iterator[None]:
@@ -82,23 +149,25 @@ class Head:
         finally:
             self._places = None
 
-    def _hook(self, _module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor] | None:
-        if self._places is None:
-            return None
-        return (inputs[0].flatten(0, 1).index_select(0, self._places)[None],)
+    def _forward(self, x: Tensor) -> Tensor:
+        return self.product(x if self._places is None else x.flatten(0, 1).index_select(0, self._places)[None])
 
 
 class Factors:
     """
     An adapter's matrices as one flat float32 vector in the layout of gradients (`attribution/layout.ts`): ascending by
-    PEFT name, `lora_A` [rank, in], `lora_B` turned to [rank, out].
+    PEFT name, `lora_A` [rank, in], `lora_B` turned to [rank, out]. `grouped`: in the order that serving reads them, the
+    `lora_A` of sites with the same input one behind the other.
     """
 
-    def __init__(self, sites: Sequence[Site], rank: int) -> None:
+    def __init__(self, sites: Sequence[Site], rank: int, grouped: bool = False) -> None:
         self.rank = rank
         self.sites = list(sites)
         sizes = {f"{s.path}.lora_{side}.weight": (s, side) for s in sites for side in "AB"}
         self.names = sorted(sizes)
+        if grouped:
+            runs = _with_one_input(self.sites)
+            self.names = [f"{s.path}.lora_{side}.weight" for run in runs for side in "AB" for s in run]
         self.places: dict[tuple[int, str, str], tuple[int, int]] = {}
         at = 0
         for name in self.names:
@@ -112,6 +181,16 @@ class Factors:
     def view(self, flat: Tensor, layer: int, target: str, side: str) -> Tensor:
         at, hidden = self.places[layer, target, side]
         return flat[..., at : at + self.rank * hidden].view(*flat.shape[:-1], self.rank, hidden)
+
+    def lengths(self) -> list[int]:
+        """Entries of each matrix, in order."""
+        return [self.rank * self.places[self.of_name[name]][1] for name in self.names]
+
+    def stacked(self, flat: Tensor, sites: Sequence[Site]) -> Tensor:
+        """The `lora_A` of neighbours with the same input, of a grouped layout: [.., sites · rank, in]."""
+        at, hidden = self.places[(*sites[0].key, "A")]
+        rows = len(sites) * self.rank
+        return flat[..., at : at + rows * hidden].view(*flat.shape[:-1], rows, hidden)
 
     def views(self, flat: Tensor) -> dict[tuple[int, str], tuple[Tensor, Tensor]]:
         return {

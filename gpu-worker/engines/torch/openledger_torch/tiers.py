@@ -241,8 +241,9 @@ class AdapterTiers:
         row = self.pool[slot]
         own = factors_of(self._base, entry.lora)
         values = source.to(self._base.device, non_blocking=True)
-        if self.layout.rank == own.rank and self.layout.names == own.names:
-            row.copy_(values)
+        if self.layout.rank == own.rank and len(self.layout.names) == len(own.names):
+            pieces = dict(zip(own.names, values.split(own.lengths())))
+            row.copy_(torch.cat([pieces[name] for name in self.layout.names]))
             for site in own.sites:
                 self.layout.view(row, *site.key, "B").mul_(entry.lora.scale)
             return
@@ -260,7 +261,7 @@ class AdapterTiers:
             return
         before, old = self.layout, self.pool
         self._targets = targets
-        self.layout = Factors(self._base.sites.of(targets), rank)
+        self.layout = Factors(self._base.sites.of(targets), rank, grouped=True)
         self.pool = torch.zeros(self._slots + 1, self.layout.size, device=self._base.device, dtype=self._base.dtype)
         if before is not None and old is not None:
             for key in before.places:

@@ -9,11 +9,12 @@ from conftest import FAMILIES, some_adapter, some_examples
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from openledger_torch import attribution
+from openledger_torch import attribution, linears
 from openledger_torch.adapters import Lora, factors_of, read_adapter
 from openledger_torch.base import TARGETS
 from openledger_torch.errors import EngineFault
 from openledger_torch.examples import Example
+from openledger_torch.lean import lean_decoder
 from openledger_torch.sites import SharedPlan
 
 LORAS = [Lora(4, 8.0, TARGETS), Lora(3, 5.0, ("q_proj", "v_proj"))]
@@ -63,6 +64,7 @@ def test_losses_and_gradients_are_pefts(family, base, directory, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_mixed_batch_gives_what_generate_gives(family, serving, directory, tmp_path):
     run = serving(family, batch=3, prompt_tokens=9)
+    assert run.server.lean == (not family.startswith("gemma")), "with or without transformers' modules"
     entries, models = [], []
     for at, lora in enumerate(LORAS):
         config, weights, _ = some_adapter(run.base, lora, seed=at, size=0.1)
@@ -86,6 +88,30 @@ def test_a_mixed_batch_gives_what_generate_gives(family, serving, directory, tmp
         )[0, len(prompt) :].tolist()
         assert outcome.how == "length"
         assert outcome.tokens == want
+
+
+def test_a_model_that_lean_serving_gets_wrong_is_left_to_transformers(base, monkeypatch):
+    own = base("llama")
+    assert lean_decoder(own) is not None
+    # As if a later version of the family had another constant somewhere.
+    norm = own.model.model.layers[1].input_layernorm
+    monkeypatch.setattr(norm, "forward", lambda x: 1.01 * type(norm).forward(norm, x))
+    assert lean_decoder(own) is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_products_on_onednn_are_plain_ones(family, base, monkeypatch):
+    """What the tests' models are too small to reach by themselves."""
+    own = base(family)
+    lora = LORAS[0]
+    _, _, flat = some_adapter(own, lora, seed=2)
+    rows = lambda: torch.cat(  # noqa: E731
+        [r for r, _ in attribution.gradients(own, some_examples(5), lora, flat, attribution.Scope(), 10_000)]
+    )
+    monkeypatch.setattr(linears, "PACKED_WORK", 1 << 60)
+    plain = rows()
+    monkeypatch.setattr(linears, "PACKED_WORK", 0)
+    assert (rows() - plain).norm() <= 1e-5 * plain.norm()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
