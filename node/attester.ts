@@ -4,13 +4,15 @@
  */
 import type { Log } from '../consensus/ports.ts';
 import type { Hashing, Host } from '../runtime/host.ts';
-import { type Attester, attestersAmong, committed, isHolder } from '../runtime/pallets/blobs.ts';
+import { type Attester, attestersAmong, isHolder } from '../runtime/pallets/blobs.ts';
 import * as system from '../runtime/pallets/system.ts';
 import { availability, MAX_ATTESTED_BLOBS } from '../runtime/primitives/attribution/availability.ts';
 import { hashOf } from '../runtime/primitives/attribution/canonical.ts';
+import { toHex } from '../runtime/primitives/bytes.ts';
 import { encode, fixedBytes, struct } from '../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../runtime/primitives/types.ts';
 import type { BlobStore } from './blobs/blob-store.ts';
+import type { CommittedBlobs } from './blobs/committed.ts';
 import type { Chain } from './chain.ts';
 import type { ChainEvents, Keystore, Pool, Service } from './client.ts';
 
@@ -23,7 +25,8 @@ export interface AttesterPorts {
   readonly events: ChainEvents;
   /** The state of the best block. */
   readonly state: () => Host;
-  readonly blobs: Pick<BlobStore, 'verify'>;
+  readonly blobs: Pick<BlobStore, 'has' | 'verify'>;
+  readonly committed: Pick<CommittedBlobs, 'all'>;
   readonly pool: Pick<Pool, 'submit'>;
   readonly keystore: Pick<Keystore, 'has' | 'sign'>;
   readonly hashing: Pick<Hashing, 'blake2_256'>;
@@ -38,6 +41,9 @@ export class BlobAttester implements Service {
   readonly #ports: AttesterPorts;
   /** Of each own validator, its last attestation, and the height at which it was made. */
   readonly #sent = new Map<number, { readonly session: number; readonly sequence: number; readonly at: number }>();
+  /** Blobs of which the chain says what is the case, by own account: looked at again in the next session. */
+  readonly #settled = new Map<string, Set<string>>();
+  #session = -1;
   #work: Promise<void> | undefined;
 
   constructor(ports: AttesterPorts) {
@@ -60,23 +66,38 @@ export class BlobAttester implements Service {
   }
 
   async #look(signal: AbortSignal): Promise<void> {
-    const { keystore, state, chain } = this.#ports;
+    const { keystore, state, chain, blobs, committed } = this.#ports;
     const host = state();
     const at = chain.blocks.info().best.number;
     for (const own of attestersAmong(host, (key) => keystore.has(KEY_TYPE, key))) {
       const before = this.#sent.get(own.validator);
       const waits = before?.session === own.session && before.sequence === own.sequence && at < before.at + PATIENCE;
       if (waits || at + 1 < own.from || signal.aborted) continue;
+      const settled = this.#settledOf(own);
       const held: Hash[] = [];
       const lost: Hash[] = [];
-      for (const blob of committed(host)) {
-        const isThere = await this.#ports.blobs.verify(blob);
-        if (isThere === isHolder(host, blob, own.account)) continue;
+      for (const blob of [...committed.all()].filter((each) => !settled.has(toHex(each)) || !blobs.has(each))) {
+        const isThere = await blobs.verify(blob);
+        if (isThere === isHolder(host, blob, own.account)) {
+          if (isThere) settled.add(toHex(blob));
+          continue;
+        }
         (isThere ? held : lost).push(blob);
         if (held.length === MAX_ATTESTED_BLOBS || lost.length === MAX_ATTESTED_BLOBS) break;
       }
       if (held.length + lost.length > 0 && !signal.aborted) await this.#attest(own, held, lost);
     }
+  }
+
+  #settledOf({ session, account }: Attester): Set<string> {
+    if (session !== this.#session) {
+      this.#session = session;
+      this.#settled.clear();
+    }
+    const name = toHex(account);
+    const known = this.#settled.get(name) ?? new Set<string>();
+    this.#settled.set(name, known);
+    return known;
   }
 
   async #attest({ key, session, validator, sequence }: Attester, held: Hash[], lost: Hash[]): Promise<void> {

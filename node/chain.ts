@@ -53,6 +53,7 @@ import { type Batch, COLUMN, type Database, DatabaseError } from './database/dat
 import { writeGenesis } from './genesis.ts';
 import type { BestFirst } from './pool/best-first.ts';
 import { runtimeHost } from './runtime-host.ts';
+import type { Difference } from './state/differences.ts';
 import type { Overlay } from './state/overlay.ts';
 import { StateDatabase, type StateReceiver } from './state/state-database.ts';
 import { extrinsicsRoot } from './state/trie.ts';
@@ -158,6 +159,11 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
 
   closestDescendantMerkleValue(block: Hash, key: Uint8Array): Uint8Array | undefined {
     return this.#states.closestDescendant(block, key);
+  }
+
+  /** See {@link StateDatabase.differences}. */
+  differences(before: Hash, after: Hash, prefix: Uint8Array): Iterable<Difference> | undefined {
+    return this.#states.differences(before, after, prefix);
   }
 
   call(block: Hash, method: string, parameters: Uint8Array): Uint8Array {

@@ -14,7 +14,6 @@ import { health } from '../rpc/groups/system.ts';
 import { standardGroups } from '../rpc/groups.ts';
 import { type RpcAddress, rpcServer } from '../rpc/server.ts';
 import type { Hashing } from '../runtime/host.ts';
-import { committed } from '../runtime/pallets/blobs.ts';
 import { utf8 } from '../runtime/primitives/bytes.ts';
 import { decode, option, u64 } from '../runtime/primitives/scale/codec.ts';
 import { BlobAttester } from './attester.ts';
@@ -22,6 +21,7 @@ import { WorkerHub } from './attribution/hub.ts';
 import { ReceiptVerifier } from './attribution/receipt-verifier.ts';
 import { stateReader } from './attribution/state-reader.ts';
 import { BlobStore } from './blobs/blob-store.ts';
+import { CommittedBlobs } from './blobs/committed.ts';
 import { blobHandler, type FetchBlob } from './blobs/http.ts';
 import { booksAudit } from './books.ts';
 import { Chain } from './chain.ts';
@@ -286,6 +286,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         return blobs.read(hash);
       },
     });
+    const committed = new CommittedBlobs({ chain, state: () => checks.state(), hashing });
     const local = new WorkerHub(checks, hashing);
     let hub: InferenceHub = local;
     const services: Service[] = [];
@@ -295,7 +296,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
       const wire = network.wire();
       exchange = new BlobExchange(wire, {
         blobs,
-        committed: () => committed(checks.state()),
+        committed: () => committed.all(),
         replicate: validator,
       });
       const far = new InferenceNetwork(wire, local, {
@@ -393,6 +394,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
         events: blocks,
         state: () => checks.state(),
         blobs,
+        committed,
         pool,
         keystore,
         hashing,

@@ -21,6 +21,7 @@ import {
 import type { Hash } from '../../runtime/primitives/types.ts';
 import type { StateView } from '../client.ts';
 import { type Batch, COLUMN, type Database } from '../database/database.ts';
+import { type Difference, differences } from './differences.ts';
 import {
   type Hash256,
   joinPath,
@@ -160,6 +161,12 @@ export class StateDatabase {
   closestDescendant(block: Hash, key: Uint8Array): Uint8Array | undefined {
     const state = this.#state(block);
     return state && this.trie.closestDescendant(state.root, key);
+  }
+
+  /** Of the keys that begin with `prefix`, those that the two states have otherwise; undefined when one is not here. */
+  differences(before: Hash, after: Hash, prefix: Uint8Array): Iterable<Difference> | undefined {
+    const [from, to] = [this.#state(before), this.#state(after)];
+    return from && to && differences(this.trie, from.root, to.root, prefix);
   }
 
   /** Writes a block's state into the batch. It counts once the caller says so by {@link Inserted.committed}. */

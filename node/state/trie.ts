@@ -43,7 +43,8 @@ export interface Visitor {
 const fresh = (node: TrieNode): Ref => ({ merkle: undefined, version: 0, node });
 const EMPTY: Nibbles = new Uint8Array();
 
-function commonPrefix(a: Nibbles, aFrom: number, b: Nibbles, bFrom: number): number {
+/** How many nibbles `a` from `aFrom` on and `b` from `bFrom` on have in common. */
+export function commonPrefix(a: Nibbles, aFrom: number, b: Nibbles, bFrom: number): number {
   const limit = Math.min(a.length - aFrom, b.length - bFrom);
   let length = 0;
   while (length < limit && a[aFrom + length] === b[bFrom + length]) length++;
@@ -351,7 +352,7 @@ export class ProofRecorder implements Visitor {
 const joinPathInner = (partial: Nibbles, nibble: number, rest: Nibbles): Nibbles =>
   concatBytes(partial, Uint8Array.of(nibble), rest);
 
-const sameValue = (a: Uint8Array | undefined, b: Uint8Array | undefined): boolean =>
+export const sameValue = (a: Uint8Array | undefined, b: Uint8Array | undefined): boolean =>
   a === b || (a !== undefined && b !== undefined && a.length === b.length && compareBytes(a, b) === 0);
 
 /** Root of a trie of these entries alone. */

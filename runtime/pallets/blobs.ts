@@ -8,7 +8,7 @@
 import { addWeight, cost, type ErrorDef, ensure, ensureNone, error, fail, scaleWeight } from '../framework/dispatch.ts';
 import { apiMethod, call, constant, type Env, event, pallet, runtimeApi } from '../framework/pallet.ts';
 import { identity, map, storage, value } from '../framework/storage.ts';
-import type { Host } from '../host.ts';
+import type { Hashing, Host } from '../host.ts';
 import { type Availability, availability, MAX_ATTESTED_BLOBS } from '../primitives/attribution/availability.ts';
 import { hashOf } from '../primitives/attribution/canonical.ts';
 import { equalBytes, toHex } from '../primitives/bytes.ts';
@@ -104,6 +104,9 @@ export function drop(env: Env, blob: Hash): void {
 export function* committed(host: Host): Generator<Hash> {
   yield* store.Blobs.keys(host);
 }
+
+/** What the keys begin with under which the state has the blobs that are committed to; the blob's hash follows it. */
+export const committedPrefix = (hashing: Hashing): Uint8Array => store.Blobs.prefix(hashing);
 
 export const sizeOf = (host: Host, blob: Hash): bigint | undefined => store.Blobs.get(host, blob)?.bytes;
 
