@@ -168,7 +168,8 @@ export class Verifier {
 
   #receive(thread: Thread, bytes: Uint8Array): void {
     const batch = thread.batches.shift();
-    if (batch === undefined) return;
+    // One that is being ended is waited for: it must not let go of the process now.
+    if (batch === undefined || this.#closed) return;
     thread.proven = true;
     if (thread.batches.length === 0) thread.worker.unref();
     const answers = unpackAnswers(
