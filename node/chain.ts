@@ -4,7 +4,7 @@
  */
 
 import { slotOf } from '../consensus/aura/slots.ts';
-import { verifySeal } from '../consensus/aura/verify.ts';
+import { sealSignature, verifySeal } from '../consensus/aura/verify.ts';
 import type { Proposal, ProposalRequest } from '../consensus/aura/worker.ts';
 import {
   AuthorityChangeError,
@@ -20,6 +20,7 @@ import { JustificationError, verifyJustification } from '../consensus/grandpa/ju
 import { justificationCodec } from '../consensus/grandpa/messages.ts';
 import type { WarpFragment } from '../consensus/grandpa/warp.ts';
 import type { Clock, Log } from '../consensus/ports.ts';
+import type { SignatureCheck } from '../runtime/executive/executive.ts';
 import type { Hashing, Host, Signatures, Storage } from '../runtime/host.ts';
 import { equalBytes, toHex } from '../runtime/primitives/bytes.ts';
 import {
@@ -210,10 +211,13 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
 
   /** Has the signatures of extrinsics for the block after the best one checked by other threads. */
   async preverify(extrinsics: readonly Uint8Array[], parent = this.blocks.info().best.hash): Promise<void> {
+    await this.#ports.verifier.verify(this.#signaturesOf(extrinsics, parent));
+  }
+
+  #signaturesOf(extrinsics: readonly Uint8Array[], parent: Hash): SignatureCheck[] {
     const host = this.#hostAfter(parent);
     const { executive } = this.#ports.runtime;
-    const checks = extrinsics.flatMap((each) => executive.signatureCheck(host, each) ?? []);
-    await this.#ports.verifier.verify(checks);
+    return extrinsics.flatMap((each) => executive.signatureCheck(host, each) ?? []);
   }
 
   /**
@@ -221,9 +225,17 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
    * are read by the state of today: what depends on one that is not here yet is checked when its turn comes.
    */
   prepare(blocks: readonly Block[]): void {
+    const { hashing, verifier } = this.#ports;
     const { best } = this.blocks.info();
+    const authorities = this.auraAuthorities(best) ?? [];
     for (const block of blocks) {
-      const work = this.preverify(block.extrinsics, best.hash);
+      const seal = sealSignature(block.header, authorities, hashing);
+      const checks = this.#signaturesOf(block.extrinsics, best.hash);
+      if (seal !== undefined) {
+        const { message, signer, signature } = seal;
+        checks.push({ signature: { type: 'Sr25519', value: signature }, message, signer });
+      }
+      const work = verifier.verify(checks).then(() => {});
       // Whoever imports the block hears of it.
       work.catch(() => {});
       this.#prepared.set(block, work);
@@ -336,7 +348,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
       const result = await this.#import(block, options.origin);
       const proof = options.justifications?.find(([engine]) => equalBytes(engine, GRANDPA_ENGINE));
       if (proof !== undefined && (result.type === 'imported' || result.type === 'known')) {
-        await this.#justify(headerHash(this.#ports.hashing, block.header), proof[1]);
+        await this.#justify(headerHash(this.#ports.hashing, block.header), proof[1], options.origin === 'sync');
       }
       return result;
     });
@@ -355,6 +367,10 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     if (!this.blocks.extendsFinalized(parentRef)) return { type: 'abandoned' };
     const authorities = this.auraAuthorities(parentRef);
     if (authorities === undefined) return { type: 'unknownParent' };
+    const prepared = await this.#prepared.get(block)?.then(
+      () => true,
+      () => false,
+    );
     const verdict = verifySeal(header, {
       authorities,
       parentSlot: slotOf(parent),
@@ -371,19 +387,15 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     try {
       changeIn(header);
       if (overlay === undefined) {
-        const check = (): Promise<void> => this.preverify(block.extrinsics, header.parentHash);
-        await (this.#prepared.get(block)?.catch(check) ?? check());
+        if (prepared !== true) await this.preverify(block.extrinsics, header.parentHash);
         overlay = this.#states.overlay(header.parentHash)!;
         const host = this.#host(overlay);
         const unsealed: Header = { ...header, digest: { logs: header.digest.logs.slice(0, -1) } };
-        runtime.executive.initializeBlock(host, unsealed);
-        const time = encode(u64, BigInt(clock.now()));
-        const [problem] = runtime.executive.checkInherents(host, block, { timstap0: time });
+        const own = { timstap0: encode(u64, BigInt(clock.now())) };
+        const [problem] = runtime.executive.executeBlock(host, { header: unsealed, extrinsics: block.extrinsics }, own);
         if (problem !== undefined) {
           return problem.fatal ? { type: 'invalid', reason: problem.message } : { type: 'future' };
         }
-        overlay = this.#states.overlay(header.parentHash)!;
-        runtime.executive.executeBlock(this.#host(overlay), { header: unsealed, extrinsics: block.extrinsics });
       }
     } catch (problem) {
       if (problem instanceof InvalidBlock || problem instanceof AuthorityChangeError) {
@@ -395,10 +407,18 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     const stored = this.#states.insert(batch, { hash, number: header.number }, overlay);
     const before = this.blocks.info().best.number;
     const pending = this.blocks.insert(batch, hash, block, origin);
-    await batch.commit({ sync: origin === 'own' });
+    await this.#commit(batch, { sync: origin === 'own', ahead: origin === 'sync' });
     stored();
     pending.apply();
     return { type: 'imported', isNewBest: header.number > before };
+  }
+
+  /** Writes a batch; ahead, the next block is executed meanwhile. */
+  async #commit(batch: Batch, how: { readonly sync: boolean; readonly ahead: boolean }): Promise<void> {
+    const written = batch.commit(how);
+    if (!how.ahead || this.#ports.database.backlog > MAX_BACKLOG) await written;
+    // Whoever runs on the database hears of a failure (see {@link Database.failed}).
+    else written.catch(() => {});
   }
 
   /** See {@link BlockStore.missing}. */
@@ -473,10 +493,14 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
   }
 
   importJustification(hash: Hash, justification: Uint8Array): Promise<ImportResult> {
-    return this.#inTurn(() => this.#justify(hash, justification));
+    return this.#inTurn(() => this.#justify(hash, justification, false));
   }
 
-  async #justify(hash: Hash, justification: Uint8Array): Promise<ImportResult> {
+  /**
+   * What others found final long ago needs not survive a power cut at once (`ahead`): they will send it again, and the votes
+   * of this node, which do survive, are written after it.
+   */
+  async #justify(hash: Hash, justification: Uint8Array, ahead: boolean): Promise<ImportResult> {
     const { database, hashing, signatures } = this.#ports;
     const header = this.blocks.header(hash);
     if (header === undefined) return { type: 'unknownParent' };
@@ -510,7 +534,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
       if (change !== undefined) set = nextSet(set, block.number, change);
     }
     if (set !== this.#set) batch.put(COLUMN.consensus, SET, encode(authoritySetCodec, set));
-    await batch.commit({ sync: true });
+    await this.#commit(batch, { sync: !ahead, ahead });
     this.#set = set;
     states();
     made.apply();
@@ -518,6 +542,8 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
   }
 }
 
+/** Operations that may wait to be written while blocks are imported. */
+const MAX_BACKLOG = 10_000;
 /** Transactions that do not fit before the block counts as full. */
 const MAX_OVERFULL = 100;
 

@@ -52,3 +52,16 @@ export function verifySeal(header: Header, context: SlotContext): SealVerdict {
   }
   return { type: 'valid', slot, author, preHash };
 }
+
+/** The signature that {@link verifySeal} will check of a header, as long as the authorities are these. */
+export function sealSignature(
+  header: Header,
+  authorities: readonly Uint8Array[],
+  hashing: Pick<Hashing, 'blake2_256'>,
+): { readonly signature: Uint8Array; readonly message: Hash; readonly signer: Uint8Array } | undefined {
+  const slot = slotOf(header);
+  const parts = unseal(header);
+  const signer = slot === undefined ? undefined : authorOf(slot, authorities);
+  if (parts === undefined || signer === undefined) return undefined;
+  return { signature: parts.signature, message: headerHash(hashing, parts.unsealed), signer };
+}

@@ -233,11 +233,10 @@ export class BlockStore implements Blocks, ChainEvents {
     };
   }
 
-  /** Whether `block` descends from the finalized block. */
-  extendsFinalized(block: BlockRef): boolean {
-    let at: BlockRef | undefined = block;
-    while (at !== undefined && at.number > this.#finalized.number) at = this.#parent(at);
-    return at !== undefined && equalBytes(at.hash, this.#finalized.hash);
+  /** Whether `block` is the finalized block or descends from it. */
+  extendsFinalized({ hash, number }: BlockRef): boolean {
+    if (number <= this.#finalized.number) return equalBytes(hash, this.#finalized.hash);
+    return this.#above.get(number)?.some((each) => equalBytes(each, hash)) ?? false;
   }
 
   /** Removes bodies that leave the window. Returns the lowest height that keeps its body. */

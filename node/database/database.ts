@@ -53,12 +53,19 @@ type Operation =
   | { readonly type: 'put'; readonly key: Uint8Array; readonly value: Uint8Array }
   | { readonly type: 'del'; readonly key: Uint8Array };
 
+interface Write {
+  readonly operations: readonly Operation[];
+  readonly sync: boolean;
+  readonly done: () => void;
+  readonly fail: (problem: DatabaseError) => void;
+}
+
 /** Changes that happen together or not at all. */
 export class Batch {
-  readonly #write: (operations: Operation[], sync: boolean) => Promise<void>;
+  readonly #write: (operations: readonly Operation[], sync: boolean, ahead: boolean) => Promise<void>;
   readonly #operations: Operation[] = [];
 
-  constructor(write: (operations: Operation[], sync: boolean) => Promise<void>) {
+  constructor(write: (operations: readonly Operation[], sync: boolean, ahead: boolean) => Promise<void>) {
     this.#write = write;
   }
 
@@ -76,12 +83,38 @@ export class Batch {
 
   /**
    * With `sync` it resolves when the batch would survive a power cut; without, when it would survive the process. Rejects with
-   * {@link DatabaseError}.
+   * {@link DatabaseError}. Batches are written in the order in which they were committed.
+   *
+   * With `ahead` it is read from now on, as if it had been written: for one who goes on with what stands on it. Should the
+   * write fail, so does every later one, and none of them is in the database.
    */
-  commit({ sync = false } = {}): Promise<void> {
-    return this.#write(this.#operations, sync);
+  commit({ sync = false, ahead = false } = {}): Promise<void> {
+    return this.#write(this.#operations, sync, ahead);
   }
 }
+
+const nameOf = (key: Uint8Array): string => Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('latin1');
+
+/** Operations of batches that were committed ahead and are not written yet. */
+class Unwritten {
+  readonly #values = new Map<string, Uint8Array | undefined>();
+
+  add(operations: readonly Operation[]): void {
+    for (const each of operations) this.#values.set(nameOf(each.key), each.type === 'put' ? each.value : undefined);
+  }
+
+  /** Whether it says something of the key, and what. */
+  get(name: string): { readonly value: Uint8Array | undefined } | undefined {
+    const value = this.#values.get(name);
+    return value !== undefined || this.#values.has(name) ? { value } : undefined;
+  }
+
+  get size(): number {
+    return this.#values.size;
+  }
+}
+
+const nothing = () => ({ writes: [] as Write[], operations: 0, ahead: new Unwritten() });
 
 const VERSION_KEY = new Uint8Array([0]);
 const GENESIS_KEY = new Uint8Array([1]);
@@ -93,8 +126,11 @@ export class Database {
   readonly #path: string;
   readonly #watermark: Watermark;
   #sequence: number;
-  /** Durable writes one after the other, so that their sequence in the database rises. */
-  #turn: Promise<unknown> = Promise.resolve();
+  #waiting = nothing();
+  /** What is being written, as far as it is read already. */
+  #going = new Unwritten();
+  #writing: Promise<void> | undefined;
+  #broken: DatabaseError | undefined;
   #fail: (problem: DatabaseError) => void = () => {};
   /** Rejects with the first write that fails; never resolves. Whoever runs on this database should stop then. */
   readonly failed: Promise<never>;
@@ -149,39 +185,67 @@ export class Database {
   }
 
   get(column: Column, key: Uint8Array): Uint8Array | undefined {
-    return this.#level.getSync(keyIn(column, key));
+    const wanted = keyIn(column, key);
+    if (this.#waiting.ahead.size + this.#going.size > 0) {
+      const name = nameOf(wanted);
+      const found = this.#waiting.ahead.get(name) ?? this.#going.get(name);
+      if (found !== undefined) return found.value;
+    }
+    return this.#level.getSync(wanted);
   }
 
   batch(): Batch {
-    return new Batch((operations, sync) =>
-      this.#told(() => (sync ? this.#durably(operations) : this.#level.batch(operations, { sync: false }))),
-    );
+    return new Batch((operations, sync, ahead) => this.#write(operations, sync, ahead));
   }
 
-  /** What fails once goes on failing: it is told to everyone. */
-  async #told(write: () => Promise<void>): Promise<void> {
-    try {
-      await write();
-    } catch (problem) {
-      const error = writingError(this.#path, problem as Error);
-      this.#fail(error);
-      throw error;
+  /** Operations that wait to be written. */
+  get backlog(): number {
+    return this.#waiting.operations;
+  }
+
+  #write(operations: readonly Operation[], sync: boolean, ahead: boolean): Promise<void> {
+    if (this.#broken !== undefined) return Promise.reject(this.#broken);
+    const written = new Promise<void>((done, fail) => {
+      this.#waiting.writes.push({ operations, sync, done, fail });
+    });
+    this.#waiting.operations += operations.length;
+    if (ahead) this.#waiting.ahead.add(operations);
+    this.#writing ??= this.#work();
+    return written;
+  }
+
+  /** Writes what waits, as much of it at once as there is, until nothing does. */
+  async #work(): Promise<void> {
+    while (this.#waiting.writes.length > 0) {
+      const { writes, ahead } = this.#waiting;
+      this.#waiting = nothing();
+      this.#going = ahead;
+      const all = writes.length === 1 ? [...writes[0]!.operations] : writes.flatMap((each) => each.operations);
+      try {
+        if (this.#broken !== undefined) throw this.#broken;
+        await (writes.some((each) => each.sync) ? this.#durably(all) : this.#level.batch(all, { sync: false }));
+        for (const each of writes) each.done();
+      } catch (problem) {
+        // What fails once goes on failing: it is told to everyone.
+        this.#broken ??= writingError(this.#path, problem as Error);
+        this.#fail(this.#broken);
+        for (const each of writes) each.fail(this.#broken);
+      }
+      this.#going = new Unwritten();
     }
+    this.#writing = undefined;
   }
 
   #durably(operations: Operation[]): Promise<void> {
-    const done = this.#turn.then(() => {
-      const sequence = ++this.#sequence;
-      const key = keyIn(COLUMN.meta, SEQUENCE_KEY);
-      const mark: Operation = { type: 'put', key, value: encodeSequence(sequence) };
-      return this.#watermark.around(sequence, () => this.#level.batch([...operations, mark], { sync: true }));
-    });
-    this.#turn = done.catch(() => {});
-    return done;
+    const sequence = ++this.#sequence;
+    const key = keyIn(COLUMN.meta, SEQUENCE_KEY);
+    const mark: Operation = { type: 'put', key, value: encodeSequence(sequence) };
+    return this.#watermark.around(sequence, () => this.#level.batch([...operations, mark], { sync: true }));
   }
 
   /** Entries of a column in ascending order of their keys, from `from` on. */
   async *entries(column: Column, from: Uint8Array = new Uint8Array()): AsyncGenerator<[Uint8Array, Uint8Array]> {
+    await this.#writing;
     const range = { gte: keyIn(column, from), lt: new Uint8Array([column + 1]) };
     for await (const [key, value] of this.#level.iterator(range)) yield [key.subarray(1), value];
   }
@@ -198,7 +262,7 @@ export class Database {
   }
 
   async close(): Promise<void> {
-    await this.#turn;
+    await this.#writing;
     await this.#level.close();
     this.#watermark.close();
   }

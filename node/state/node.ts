@@ -30,6 +30,7 @@ export interface TrieNode {
   readonly children: readonly (Ref | undefined)[] | undefined;
 }
 
+const HASH_LENGTH = 32;
 /** From this length on version 1 puts the hash in a value's place. */
 const HASHED_FROM = 33;
 export const isHashed = (value: Uint8Array | undefined, version: StateVersion): boolean =>
@@ -75,8 +76,20 @@ function writeHeader(sink: Sink, { bits, room }: (typeof KIND)[keyof typeof KIND
 
 /** The node as it is hashed. `merkleOf` gives what stands for a child. */
 export function encodeNode(node: TrieNode, merkleOf: (child: Ref) => Uint8Array, hash: Hash256): Uint8Array {
-  const { partial, value, hashed, children } = node;
   const sink = new Sink(128);
+  writeNode(sink, node, merkleOf, hash);
+  return sink.finish();
+}
+
+/** What stands for a node in its parent: its encoding, or the hash of that if it is 32 bytes or longer. */
+export function merkleValue(node: TrieNode, merkleOf: (child: Ref) => Uint8Array, hash: Hash256): Uint8Array {
+  const sink = new Sink(128);
+  writeNode(sink, node, merkleOf, hash);
+  return sink.drain((encoded) => (encoded.length < HASH_LENGTH ? encoded.slice() : hash(encoded)));
+}
+
+function writeNode(sink: Sink, node: TrieNode, merkleOf: (child: Ref) => Uint8Array, hash: Hash256): void {
+  const { partial, value, hashed, children } = node;
   if (children === undefined) writeHeader(sink, hashed ? KIND.leafHashed : KIND.leaf, partial);
   else {
     const kind = value === undefined ? KIND.branch : hashed ? KIND.branchHashed : KIND.branchWithValue;
@@ -98,7 +111,6 @@ export function encodeNode(node: TrieNode, merkleOf: (child: Ref) => Uint8Array,
     sink.compact(merkle.length);
     sink.bytes(merkle);
   }
-  return sink.finish();
 }
 
 /** A node as others send it. The value of one that stands by its hash is elsewhere. */
@@ -112,7 +124,6 @@ export interface EncodedNode {
 const KINDS = Object.values(KIND);
 /** Nibbles of one node (`sp_trie::NIBBLE_SIZE_BOUND`). */
 const MAX_PARTIAL = 65_535;
-const HASH_LENGTH = 32;
 
 const malformed = (why: string): ScaleError => new ScaleError('NON_CANONICAL', `trie node: ${why}`);
 
@@ -228,9 +239,11 @@ export function restoreNode(bytes: Uint8Array): TrieNode {
 
 /** Key of a node in the database: its place, then who wrote it. Neighbours in the trie are neighbours on disk. */
 export function locationOf(path: Nibbles, version: number): Uint8Array {
-  const out = new Uint8Array(path.length + 8);
+  const { length } = path;
+  const out = new Uint8Array(length + 8);
   out.set(path);
-  new DataView(out.buffer).setBigUint64(path.length, BigInt(version));
+  let rest = version;
+  for (let i = 7; rest > 0; i--, rest = Math.floor(rest / 256)) out[length + i] = rest % 256;
   return out;
 }
 

@@ -26,6 +26,14 @@ function materialize({ base, count, ...last }: Appended): Uint8Array {
   return concatBytes(sink.finish(), base, ...items.reverse());
 }
 
+function current(entry: Entry): Uint8Array | undefined {
+  if (entry.appended !== undefined) {
+    entry.value = materialize(entry.appended);
+    entry.appended = undefined;
+  }
+  return entry.value;
+}
+
 function splitCount(value: Uint8Array | undefined): { count: number; base: Uint8Array } {
   if (value === undefined) return { count: 0, base: new Uint8Array() };
   try {
@@ -64,12 +72,7 @@ export class Overlay implements Storage {
 
   get(key: Uint8Array): Uint8Array | undefined {
     const entry = this.#entries.get(text(key));
-    if (entry === undefined) return this.#below(key);
-    if (entry.appended !== undefined) {
-      entry.value = materialize(entry.appended);
-      entry.appended = undefined;
-    }
-    return entry.value;
+    return entry === undefined ? this.#below(key) : current(entry);
   }
 
   exists(key: Uint8Array): boolean {
@@ -180,7 +183,8 @@ export class Overlay implements Storage {
     if (this.#undo.length > 0) throw new Error('the root was asked for within a transaction');
     const changes = [...this.#pending].sort().map((name): Change => {
       const key = bytes(name);
-      return { key: nibblesOf(key), value: this.#entries.has(name) ? this.get(key) : this.#below(key) };
+      const entry = this.#entries.get(name);
+      return { key: nibblesOf(key), value: entry === undefined ? this.#below(key) : current(entry) };
     });
     this.#pending = new Set();
     this.#root = this.#trie.update(this.#root, changes, version, this.#stale);

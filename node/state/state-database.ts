@@ -24,7 +24,6 @@ import { type Batch, COLUMN, type Database } from '../database/database.ts';
 import { type Difference, differences } from './differences.ts';
 import {
   type Hash256,
-  joinPath,
   locationOf,
   type Nibbles,
   nibblesOf,
@@ -176,7 +175,7 @@ export class StateDatabase {
     const added: Uint8Array[] = [];
     if (root !== undefined) {
       this.trie.merkle(root);
-      this.#write(batch, root, new Uint8Array(), version, added);
+      this.#write(batch, root, new PathBuffer(), version, added);
     }
     const journal: Journal = {
       added,
@@ -214,7 +213,7 @@ export class StateDatabase {
         if (root === undefined) return;
         const batch = this.#database.batch();
         trie.merkle(root);
-        this.#write(batch, root, new Uint8Array(), version, []);
+        this.#write(batch, root, new PathBuffer(), version, []);
         await batch.commit();
         root = { ...root, node: undefined };
         entries += piece.length;
@@ -233,17 +232,23 @@ export class StateDatabase {
     };
   }
 
-  #write(batch: Batch, ref: Ref, path: Nibbles, version: number, added: Uint8Array[]): void {
+  #write(batch: Batch, ref: Ref, path: PathBuffer, version: number, added: Uint8Array[]): void {
     if (ref.version > 0) return;
     const node = ref.node!;
-    node.children?.forEach((child, nibble) => {
-      if (child !== undefined && child.version === 0) {
-        this.#write(batch, child, joinPath(path, node.partial, nibble), version, added);
+    const own = path.take();
+    const { children, partial } = node;
+    if (children !== undefined) {
+      for (let nibble = 0; nibble < 16; nibble++) {
+        const child = children[nibble];
+        if (child === undefined || child.version > 0) continue;
+        path.down(partial, nibble);
+        this.#write(batch, child, path, version, added);
+        path.up(partial);
       }
-    });
+    }
     ref.version = version;
-    batch.put(COLUMN.nodes, locationOf(path, version), storeNode(node));
-    added.push(path);
+    batch.put(COLUMN.nodes, locationOf(own, version), storeNode(node));
+    added.push(own);
   }
 
   /**
@@ -289,5 +294,31 @@ export class StateDatabase {
   #journal(block: Hash): Journal | undefined {
     const stored = this.#database.get(COLUMN.journal, block);
     return stored && decode(journalRecord, stored);
+  }
+}
+
+/** Where one is in a trie, going down and up. */
+class PathBuffer {
+  #nibbles = new Uint8Array(256);
+  #length = 0;
+
+  down(partial: Nibbles, nibble: number): void {
+    const next = this.#length + partial.length + 1;
+    if (next > this.#nibbles.length) {
+      const grown = new Uint8Array(2 * next);
+      grown.set(this.#nibbles);
+      this.#nibbles = grown;
+    }
+    this.#nibbles.set(partial, this.#length);
+    this.#nibbles[next - 1] = nibble;
+    this.#length = next;
+  }
+
+  up(partial: Nibbles): void {
+    this.#length -= partial.length + 1;
+  }
+
+  take(): Nibbles {
+    return this.#nibbles.slice(0, this.#length);
   }
 }

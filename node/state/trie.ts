@@ -8,6 +8,7 @@ import {
   type Hash256,
   isHashed,
   joinPath,
+  merkleValue,
   type Nibbles,
   nibblesOf,
   type Ref,
@@ -171,8 +172,7 @@ export class Trie {
   /** What stands for the node in its parent. */
   merkle(ref: Ref): Uint8Array {
     if (ref.merkle === undefined) {
-      const encoded = this.encoded(ref.node!);
-      ref.merkle = encoded.length < 32 ? encoded : this.#hash(encoded);
+      ref.merkle = merkleValue(ref.node!, (child) => this.merkle(child), this.#hash);
     }
     return ref.merkle;
   }
@@ -189,24 +189,24 @@ export class Trie {
   /** `changes` in ascending order of their keys, each key once. */
   update(root: Ref | undefined, changes: readonly Change[], version: StateVersion, stale: Stale[]): Ref | undefined {
     if (changes.length === 0) return root;
-    return this.#update(root, EMPTY, changes, 0, changes.length, version, stale);
+    return this.#update(root, changes, 0, changes.length, 0, version, stale);
   }
 
+  /** `changes` from `from` on up to `to` have their first `depth` nibbles, at which `ref` hangs, in common. */
   #update(
     ref: Ref | undefined,
-    path: Nibbles,
     changes: readonly Change[],
     from: number,
     to: number,
+    depth: number,
     version: StateVersion,
     stale: Stale[],
   ): Ref | undefined {
-    const depth = path.length;
     if (ref === undefined) return this.#build(changes, from, to, depth, version);
-    const node = ref.node ?? this.#load(path, ref);
-    const { partial } = node;
     const first = changes[from]!.key;
     const last = changes[to - 1]!.key;
+    const node = ref.node ?? this.#load(first.subarray(0, depth), ref);
+    const { partial } = node;
     const same = Math.min(
       commonPrefix(partial, 0, first, depth),
       first === last ? partial.length : commonPrefix(partial, 0, last, depth),
@@ -221,10 +221,10 @@ export class Trie {
       children[partial[same]!] = fresh({ ...node, partial: partial.subarray(same + 1) });
     } else {
       ({ value, hashed } = node);
-      children = node.children === undefined ? new Array(16).fill(undefined) : [...node.children];
+      children = node.children === undefined ? new Array(16).fill(undefined) : node.children.slice();
     }
     let at = from;
-    if (changes[at]!.key.length === here) {
+    if (first.length === here) {
       const next = changes[at]!.value;
       if (!sameValue(next, value) || hashed !== isHashed(next, version)) {
         value = next;
@@ -233,13 +233,12 @@ export class Trie {
       }
       at++;
     }
-    const prefix = concatBytes(path, partial.subarray(0, same));
     while (at < to) {
       const nibble = changes[at]!.key[here]!;
       let end = at + 1;
       while (end < to && changes[end]!.key[here] === nibble) end++;
       const before = children[nibble];
-      const after = this.#update(before, concatBytes(prefix, Uint8Array.of(nibble)), changes, at, end, version, stale);
+      const after = this.#update(before, changes, at, end, here + 1, version, stale);
       if (after !== before) {
         children[nibble] = after;
         changed = true;
@@ -247,17 +246,17 @@ export class Trie {
       at = end;
     }
     if (!changed) return ref;
-    if (ref.version > 0) stale.push({ path, version: ref.version });
-    return this.#normal(partial.subarray(0, same), value, hashed, children, prefix, stale);
+    if (ref.version > 0) stale.push({ path: first.subarray(0, depth), version: ref.version });
+    return this.#normal(partial.subarray(0, same), value, hashed, children, first.subarray(0, here), stale);
   }
 
-  /** A node of these parts: none, a leaf, its only child lengthened, or a branch. */
+  /** A node of these parts: none, a leaf, its only child lengthened, or a branch. `place`: where it branches. */
   #normal(
     partial: Nibbles,
     value: Uint8Array | undefined,
     hashed: boolean,
     children: (Ref | undefined)[],
-    prefix: Nibbles,
+    place: Nibbles,
     stale: Stale[],
   ): Ref | undefined {
     let count = 0;
@@ -270,7 +269,7 @@ export class Trie {
     if (count === 0) return value === undefined ? undefined : fresh({ partial, value, hashed, children: undefined });
     if (count > 1 || value !== undefined) return fresh({ partial, value, hashed, children });
     const child = children[only]!;
-    const below = concatBytes(prefix, Uint8Array.of(only));
+    const below = concatBytes(place, Uint8Array.of(only));
     const node = child.node ?? this.#load(below, child);
     if (child.version > 0) stale.push({ path: below, version: child.version });
     return fresh({ ...node, partial: joinPathInner(partial, only, node.partial) });

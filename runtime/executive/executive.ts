@@ -29,7 +29,7 @@ import {
   type ValidTransaction,
 } from '../primitives/validity.ts';
 import { Execution } from './execution.ts';
-import { type Extrinsic, ExtrinsicCodec, lookup, verifySignature } from './extrinsic.ts';
+import { type Extrinsic, ExtrinsicCodec, isBare, lookup, verifySignature } from './extrinsic.ts';
 
 /** Applied (with the call's outcome), or refused and without a trace. */
 export type ApplyResult =
@@ -39,6 +39,14 @@ export type ApplyResult =
 export interface InherentData {
   /** By identifier (`timstap0`), SCALE-encoded. */
   readonly [identifier: string]: Uint8Array;
+}
+
+/** What a node has against an inherent. */
+export interface InherentProblem {
+  readonly identifier: string;
+  /** Otherwise it may be fine later. */
+  readonly fatal: boolean;
+  readonly message: string;
 }
 
 export interface SignatureCheck {
@@ -93,17 +101,13 @@ export class Executive {
   }
 
   /** Checks a block's inherents against this node's own data: the reasons against it, none if it is fine. */
-  checkInherents(
-    host: Host,
-    block: Block,
-    data: InherentData,
-  ): { identifier: string; fatal: boolean; message: string }[] {
+  checkInherents(host: Host, block: Block, data: InherentData): InherentProblem[] {
     const env = new Execution(this.assembly, host, false);
     const found = new Set<string>();
     const problems = block.extrinsics.flatMap((bytes) => {
-      const { call, preamble } = this.extrinsics.decode(bytes);
-      const inherent = preamble.type === 'Bare' ? this.#inherentOf(call) : undefined;
-      if (inherent === undefined) return [];
+      const call = this.#bareCall(bytes);
+      const inherent = call && this.#inherentOf(call);
+      if (call === undefined || inherent === undefined) return [];
       found.add(inherent.identifier);
       const own = data[inherent.identifier];
       const problem = own === undefined ? undefined : inherent.check(env, call.value.value ?? {}, own);
@@ -113,6 +117,17 @@ export class Executive {
       if (required && !found.has(identifier)) problems.push({ identifier, fatal: true, message: 'missing inherent' });
     }
     return problems;
+  }
+
+  /** What does not decode is found out when it is applied. */
+  #bareCall(bytes: Uint8Array): RuntimeCall | undefined {
+    if (!isBare(bytes)) return undefined;
+    try {
+      return this.extrinsics.decode(bytes).call;
+    } catch (problem) {
+      if (problem instanceof ScaleError) return undefined;
+      throw problem;
+    }
   }
 
   #inherentOf(call: RuntimeCall): (InherentDef & { readonly pallet: string }) | undefined {
@@ -260,10 +275,15 @@ export class Executive {
     };
   }
 
-  /** Executes a whole block (its header without the seal). Throws {@link InvalidBlock}. */
-  executeBlock(host: Host, block: Block): void {
+  /**
+   * Executes a whole block (its header without the seal). With `own` its inherents are held against this node's data first:
+   * if there is something against them, that is returned, and the host's state is of no use. Throws {@link InvalidBlock}.
+   */
+  executeBlock(host: Host, block: Block, own?: InherentData): readonly InherentProblem[] {
     const { header, extrinsics } = block;
     this.initializeBlock(host, header);
+    const problems = own === undefined ? [] : this.checkInherents(host, block, own);
+    if (problems.length > 0) return problems;
     extrinsics.forEach((bytes, index) => {
       const applied = this.applyExtrinsic(host, bytes);
       if (!applied.ok) {
@@ -281,6 +301,7 @@ export class Executive {
     };
     same('EXTRINSICS_ROOT_MISMATCH', 'extrinsics root', made.extrinsicsRoot, header.extrinsicsRoot);
     same('STATE_ROOT_MISMATCH', 'state root', made.stateRoot, header.stateRoot);
+    return [];
   }
 
   // ---- transactions ------------------------------------------------------------------------------------------

@@ -45,6 +45,9 @@ const SIGNED_V4 = 0x84;
 const BARE_V4 = 0x04;
 const BARE_V5 = 0x05;
 const GENERAL_V5 = 0x45;
+/** Whether encoded bytes say that they are an extrinsic without signature and extensions. */
+export const isBare = (encoded: Uint8Array): boolean => encoded[0] === BARE_V4 || encoded[0] === BARE_V5;
+
 /** The only version of the list of extensions so far. */
 const EXTENSION_VERSION = 0;
 

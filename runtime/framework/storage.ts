@@ -150,7 +150,7 @@ export class MapItem<K, V, Q> implements Bindable {
   readonly #codec: Codec<V>;
   readonly #fallback: Q;
   /** The last keys asked for: one extrinsic reads and writes the same few accounts many times. */
-  readonly #recent: { readonly raw: Uint8Array; readonly key: Uint8Array }[] = [];
+  readonly #recent: { readonly raw: Uint8Array | number; readonly key: Uint8Array }[] = [];
   #oldest = 0;
 
   constructor(parts: readonly KeyPart<unknown>[], single: boolean, codec: Codec<V>, fallback: Q, docs: string) {
@@ -171,10 +171,13 @@ export class MapItem<K, V, Q> implements Bindable {
 
   key(host: Hashing, key: K): Uint8Array {
     if (!this.#single) return this.#keyOf(host, key as readonly unknown[]);
-    if (!(key instanceof Uint8Array)) return this.#keyOf(host, [key]);
-    for (const each of this.#recent) if (equalBytes(each.raw, key)) return each.key;
+    const isBytes = key instanceof Uint8Array;
+    if (!isBytes && typeof key !== 'number') return this.#keyOf(host, [key]);
+    for (const { raw, key: known } of this.#recent) {
+      if (isBytes ? typeof raw !== 'number' && equalBytes(raw, key) : raw === key) return known;
+    }
     const made = this.#keyOf(host, [key]);
-    this.#recent[this.#oldest] = { raw: key.slice(), key: made };
+    this.#recent[this.#oldest] = { raw: isBytes ? key.slice() : key, key: made };
     this.#oldest = (this.#oldest + 1) % RECENT_KEYS;
     return made;
   }

@@ -5,38 +5,25 @@
  * `--blocks 10000 --transactions 100000` (`0` transactions: nearly empty blocks) `--sync full|warp`.
  */
 import { spawn } from 'node:child_process';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { slotDigest, withSeal } from '../../consensus/aura/slots.ts';
-import { buildJustification } from '../../consensus/grandpa/justification.ts';
-import { blockId, idBytes, signingPayload, voterId } from '../../consensus/grandpa/messages.ts';
-import { type Clock, systemClock } from '../../consensus/ports.ts';
-import { Chain } from '../../node/chain.ts';
+import { systemClock } from '../../consensus/ports.ts';
 import type { ChainSpec } from '../../node/chain-spec/chain-spec.ts';
-import { createHashing } from '../../node/crypto/hashing.ts';
-import { createSignatures, SignatureCache } from '../../node/crypto/signatures.ts';
-import { Verifier } from '../../node/crypto/verifier.ts';
-import { Database } from '../../node/database/database.ts';
-import { newRuntime } from '../../node/genesis.ts';
-import { MemoryKeystore } from '../../node/keystore/memory.ts';
-import type { BestFirst } from '../../node/pool/best-first.ts';
 import { startNode } from '../../node/service.ts';
 import { fromHex } from '../../runtime/primitives/bytes.ts';
-import { type Header, headerHash } from '../../runtime/primitives/header.ts';
 import { Source } from '../../runtime/primitives/scale/io.ts';
-import type { Hash } from '../../runtime/primitives/types.ts';
 import { addressOf, loopback } from '../network/nodes.ts';
+import { openChain } from '../support/own-chain.ts';
 import { chainWith, publicKeys, signedTransfers } from './support/accounts.ts';
 import { report } from './support/report.ts';
 
 const SLOT_MS = 3_000;
 const ACCOUNTS = 1_000;
 const FINAL_EVERY = 32;
-const quiet = (): void => {};
 
 const { values } = parseArgs({
   options: {
@@ -74,71 +61,25 @@ async function nodeOf(spec: ChainSpec, basePath: string, bootNodes: readonly str
   };
 }
 
-/** Extrinsics of a pool without a pool. */
-function given(list: readonly Uint8Array[]): BestFirst {
-  const hash = new Uint8Array(32) as Hash;
-  let at = 0;
-  return {
-    next: () => (at < list.length ? { hash, extrinsic: list[at++] } : undefined),
-    markInvalid() {},
-  } as unknown as BestFirst;
-}
-
 /** Writes a chain of `//Alice` as if it had been running since long ago. */
 async function makeChain(spec: ChainSpec, basePath: string, blocks: number, transactions: readonly Uint8Array[]) {
-  const directory = join(basePath, 'chains', spec.id);
-  await mkdir(directory, { recursive: true });
-  const hashing = createHashing();
-  const signatures = new SignatureCache(await createSignatures());
-  const database = await Database.open(join(directory, 'db'));
-  const verifier = new Verifier({ signatures, hashing });
-  const start = Math.floor((Date.now() - blocks * SLOT_MS) / SLOT_MS);
-  let slot = start;
-  const clock: Clock = { ...systemClock, now: () => slot * SLOT_MS };
-  const chain = await Chain.open(
-    { database, runtime: newRuntime(), hashing, signatures, verifier, clock, log: quiet },
-    { pruning: 256, genesis: spec.genesis },
-  );
-  const keystore = new MemoryKeystore(hashing);
-  for (const type of ['aura', 'gran']) keystore.hold(type, '//Alice');
-  const [author] = keystore.publicKeys('aura');
-  const [voter] = keystore.publicKeys('gran');
+  let slot = Math.floor((Date.now() - blocks * SLOT_MS) / SLOT_MS);
+  const { chain, propose, justify, close } = await openChain(spec, basePath, {
+    ...systemClock,
+    now: () => slot * SLOT_MS,
+  });
   const each = Math.ceil(transactions.length / blocks);
-  const signal = new AbortController().signal;
   for (let i = 0; i < blocks; i++) {
     slot++;
-    const { best } = chain.blocks.info();
-    const batch = transactions.slice(i * each, (i + 1) * each);
-    await chain.preverify(batch);
-    const { header, extrinsics } = await chain.propose(
-      {
-        parent: best,
-        slot,
-        preRuntime: slotDigest(slot),
-        timestamp: slot * SLOT_MS,
-        deadline: Number.POSITIVE_INFINITY,
-        signal,
-      },
-      given(batch),
-      () => {
-        throw new Error('a transfer of the bench is not valid');
-      },
-    );
-    const sealed = withSeal(header, keystore.sign('aura', author!, headerHash(hashing, header))!);
-    const result = await chain.import({ header: sealed, extrinsics: [...extrinsics] }, { origin: 'sync' });
+    const block = await propose(slot, transactions.slice(i * each, (i + 1) * each));
+    const result = await chain.import(block, { origin: 'sync' });
     if (result.type !== 'imported') throw new Error(`block ${i + 1}: ${JSON.stringify(result)}`);
-    if (extrinsics.length !== batch.length + 1) throw new Error(`block ${i + 1} has ${extrinsics.length} extrinsics`);
     if ((i + 1) % FINAL_EVERY !== 0 && i + 1 < blocks) continue;
-    const hash = headerHash(hashing, sealed);
-    const target = { hash: blockId(hash), number: sealed.number };
-    const signature = keystore.sign('gran', voter!, signingPayload('precommit', target, i + 1, 0))!;
-    const precommit = { kind: 'precommit', target, voter: voterId(voter!), signature } as const;
-    const headerOf = (id: Parameters<typeof idBytes>[0]): Header | undefined =>
-      chain.blocks.header(idBytes(id) as Hash);
-    await chain.importJustification(hash, buildJustification(i + 1, { target, precommits: [precommit] }, headerOf));
+    const { best } = chain.blocks.info();
+    const [proof] = justify(block.header, i + 1);
+    await chain.importJustification(best.hash, proof![1]);
   }
-  await verifier.close();
-  await database.close();
+  await close();
 }
 
 /** The bytes of an extrinsic without their length. */

@@ -114,6 +114,43 @@ t.test('a process killed while it writes leaves a database that opens', { timeou
   }
 });
 
+t.test('batches committed ahead are read before they are written, in their order', async (test) => {
+  const path = join(await directory(test), 'db');
+  const database = await Database.open(path);
+  const put = (name: string, value: number | undefined, ahead: boolean, sync = false): Promise<void> => {
+    const batch = database.batch();
+    if (value === undefined) batch.delete(COLUMN.meta, utf8(name));
+    else batch.put(COLUMN.meta, utf8(name), Uint8Array.of(value));
+    return batch.commit({ ahead, sync });
+  };
+  const read = (name: string): number | undefined => database.get(COLUMN.meta, utf8(name))?.[0];
+  const written: Promise<void>[] = [];
+  const order: number[] = [];
+  for (let i = 0; i < 50; i++) {
+    written.push(put('a', i, true, i % 7 === 0).then(() => void order.push(i)));
+    test.equal(read('a'), i);
+  }
+  written.push(put('b', 1, false), put('a', undefined, true));
+  test.equal(read('b'), undefined, 'not ahead, not yet');
+  test.equal(read('a'), undefined, 'removed ahead');
+  test.ok(database.backlog > 0);
+  const found: string[] = [];
+  for await (const [key] of database.entries(COLUMN.meta)) found.push(Buffer.from(key).toString());
+  test.ok(found.includes('b') && !found.includes('a'), 'one who walks through all waits for what is on its way');
+  await Promise.all(written);
+  test.same(
+    order,
+    [...order].sort((a, b) => a - b),
+  );
+  test.equal(database.backlog, 0);
+  test.equal(read('b'), 1);
+  void put('c', 3, true);
+  await database.close();
+  const again = await Database.open(path);
+  test.same([again.get(COLUMN.meta, utf8('a')), again.get(COLUMN.meta, utf8('c'))?.[0]], [undefined, 3]);
+  await again.close();
+});
+
 t.test('a write that fails half way', { timeout: 60_000 }, async (test) => {
   const path = join(await directory(test), 'db');
   // Files may grow to 256 KiB: the log cannot take what LevelDB wants to put there.

@@ -115,12 +115,17 @@ export class Sink {
 
   /** The bytes written so far, copied out. The sink is empty afterwards. */
   finish(): Uint8Array {
+    return this.drain((bytes) => bytes.slice());
+  }
+
+  /** What `use` makes of the bytes written so far, which are its own only until it returns. The sink is empty afterwards. */
+  drain<T>(use: (bytes: Uint8Array) => T): T {
     const bytes = this.#bytes;
-    const out = bytes.slice(0, this.#length);
+    const made = use(bytes.subarray(0, this.#length));
     if (bytes.length === SPARE_LENGTH && spares.length < MAX_SPARES) spares.push(bytes);
     this.#bytes = NOTHING;
     this.#length = 0;
-    return out;
+    return made;
   }
 }
 
