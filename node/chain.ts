@@ -41,6 +41,7 @@ import {
   type BlockImport,
   type BlockOrigin,
   type BlockRef,
+  type ImportOptions,
   type ImportResult,
   type IncomingState,
   RuntimeCallError,
@@ -340,21 +341,18 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     return done;
   }
 
-  import(
-    block: Block,
-    options: { readonly origin: BlockOrigin; readonly justifications?: Justifications },
-  ): Promise<ImportResult> {
+  import(block: Block, { origin, justifications, ahead = false }: ImportOptions): Promise<ImportResult> {
     return this.#inTurn(async () => {
-      const result = await this.#import(block, options.origin);
-      const proof = options.justifications?.find(([engine]) => equalBytes(engine, GRANDPA_ENGINE));
+      const result = await this.#import(block, origin, ahead);
+      const proof = justifications?.find(([engine]) => equalBytes(engine, GRANDPA_ENGINE));
       if (proof !== undefined && (result.type === 'imported' || result.type === 'known')) {
-        await this.#justify(headerHash(this.#ports.hashing, block.header), proof[1], options.origin === 'sync');
+        await this.#justify(headerHash(this.#ports.hashing, block.header), proof[1], ahead);
       }
       return result;
     });
   }
 
-  async #import(block: Block, origin: BlockOrigin): Promise<ImportResult> {
+  async #import(block: Block, origin: BlockOrigin, ahead: boolean): Promise<ImportResult> {
     const { hashing, signatures, clock, database, runtime } = this.#ports;
     const { header } = block;
     const hash = headerHash(hashing, header);
@@ -407,7 +405,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     const stored = this.#states.insert(batch, { hash, number: header.number }, overlay);
     const before = this.blocks.info().best.number;
     const pending = this.blocks.insert(batch, hash, block, origin);
-    await this.#commit(batch, { sync: origin === 'own', ahead: origin === 'sync' });
+    await this.#commit(batch, { sync: origin === 'own', ahead });
     stored();
     pending.apply();
     return { type: 'imported', isNewBest: header.number > before };
@@ -496,10 +494,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     return this.#inTurn(() => this.#justify(hash, justification, false));
   }
 
-  /**
-   * What others found final long ago needs not survive a power cut at once (`ahead`): they will send it again, and the votes
-   * of this node, which do survive, are written after it.
-   */
+  /** Votes of this node, which must not be lost, are written after what is on its way (`ahead`). */
   async #justify(hash: Hash, justification: Uint8Array, ahead: boolean): Promise<ImportResult> {
     const { database, hashing, signatures } = this.#ports;
     const header = this.blocks.header(hash);

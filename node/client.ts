@@ -126,9 +126,19 @@ export type ImportResult =
   /** The block's slot is not there yet; it may be offered again. */
   | { readonly type: 'future' };
 
+export interface ImportOptions {
+  readonly origin: BlockOrigin;
+  readonly justifications?: Justifications;
+  /**
+   * Does not wait until the block is written, for a node that is far behind. After a crash it may be missing, with what stands
+   * on it: others have it still.
+   */
+  readonly ahead?: boolean;
+}
+
 export interface BlockImport {
   /** Verifies, executes and commits. Imports run one after the other, in the order of the calls. */
-  import(block: Block, options: { origin: BlockOrigin; justifications?: Justifications }): Promise<ImportResult>;
+  import(block: Block, options: ImportOptions): Promise<ImportResult>;
   /** Verifies a justification of a known block and finalizes it. */
   importJustification(hash: Hash, justification: Uint8Array): Promise<ImportResult>;
 }

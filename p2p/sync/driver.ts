@@ -154,7 +154,11 @@ export class SyncDriver {
       if (this.#signal.aborted) return;
       const justifications = blocks[i]?.justifications;
       try {
-        const imported = await importer.import(block, { origin: 'sync', ...(justifications && { justifications }) });
+        const imported = await importer.import(block, {
+          origin: 'sync',
+          ahead: this.#machine.isMajorSyncing(),
+          ...(justifications && { justifications }),
+        });
         if (imported.type !== 'imported' && imported.type !== 'known') {
           result = imported;
           break;

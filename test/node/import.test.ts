@@ -109,7 +109,7 @@ t.test('what was synced is read at once, and is there after a restart', { timeou
   for (const [i, block] of blocks.entries()) {
     const hash = hashIn(block.header);
     const proof = i % 20 === 19 ? { justifications: author.justify(block.header, i) } : {};
-    test.match(await chain.import(block, { origin: 'sync', ...proof }), { type: 'imported' });
+    test.match(await chain.import(block, { origin: 'sync', ahead: true, ...proof }), { type: 'imported' });
     most = Math.max(most, database.backlog);
     // All of it, though some is on its way to the disk only.
     test.same(chain.blocks.hashOf(i + 1), hash);
