@@ -1,20 +1,16 @@
 /** The node put together: the one place where its parts meet. Read top to bottom to know what runs. */
 import { randomInt } from 'node:crypto';
-import { mkdir, mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AuraWorker } from '../consensus/aura/worker.ts';
 import { GrandpaVoter, noNetwork } from '../consensus/grandpa/driver.ts';
-import { type Clock, type Journal, type Log, systemClock } from '../consensus/ports.ts';
+import { systemClock } from '../consensus/ports.ts';
 import type { BlobExchange } from '../p2p/blobs.ts';
 import type { Network } from '../p2p/network.ts';
-import type { Cors, MethodPolicy } from '../rpc/access.ts';
 import { ledgerGroup } from '../rpc/groups/ledger.ts';
 import { health } from '../rpc/groups/system.ts';
 import { standardGroups } from '../rpc/groups.ts';
 import { type RpcAddress, rpcServer } from '../rpc/server.ts';
-import type { Hashing } from '../runtime/host.ts';
-import { utf8 } from '../runtime/primitives/bytes.ts';
 import { decode, option, u64 } from '../runtime/primitives/scale/codec.ts';
 import { BlobAttester } from './attester.ts';
 import { WorkerHub } from './attribution/hub.ts';
@@ -25,75 +21,24 @@ import { CommittedBlobs } from './blobs/committed.ts';
 import { blobHandler, type FetchBlob } from './blobs/http.ts';
 import { booksAudit } from './books.ts';
 import { Chain } from './chain.ts';
-import type { ChainSpec } from './chain-spec/chain-spec.ts';
 import type { Client, Keystore, NetworkStatus, Service } from './client.ts';
 import { createHashing } from './crypto/hashing.ts';
 import { createSignatures, SignatureCache } from './crypto/signatures.ts';
 import { Verifier } from './crypto/verifier.ts';
-import { COLUMN, Database, DatabaseError } from './database/database.ts';
+import { Database } from './database/database.ts';
 import { EquivocationReporter } from './equivocations.ts';
 import { newRuntime } from './genesis.ts';
+import { directoryOf, journalIn, keystoreOf } from './home.ts';
 import type { InferenceHub } from './inference-port.ts';
 import { Informant } from './informant.ts';
-import { FileKeystore } from './keystore/files.ts';
-import { MemoryKeystore } from './keystore/memory.ts';
 import type { Metrics } from './metrics/metrics.ts';
 import type { MetricsAddress } from './metrics/server.ts';
+import type { NodeOptions } from './options.ts';
 import { journaling, TransactionJournal } from './pool/journal.ts';
 import { TransactionPool } from './pool/pool.ts';
+import { aborted, runAll } from './running.ts';
 import { verifyRange } from './state/range-proof.ts';
 import { extrinsicsRoot } from './state/trie.ts';
-
-export interface NodeOptions {
-  readonly name: string;
-  readonly version: string;
-  readonly spec: ChainSpec;
-  /** Undefined: a temporary directory, removed when the node stops. */
-  readonly basePath: string | undefined;
-  readonly statePruning: number | 'archive';
-  /** Final blocks whose bodies are kept (default: all). */
-  readonly blocksPruning?: number | 'archive';
-  /** Authors and votes with the keys of its keystore (default: when there is an `authority`). */
-  readonly validator?: boolean;
-  /** A secret URI whose keys are held for this run, beside those of the keystore. */
-  readonly authority: string | undefined;
-  /** Keys are kept on disk under this password, with the chain's data. Undefined, or without a base path: in memory. */
-  readonly keystorePassword?: string;
-  readonly rpc: {
-    readonly host: string;
-    readonly port: number;
-    readonly methods: MethodPolicy;
-    readonly cors?: Cors;
-    readonly maxConnections?: number;
-  };
-  /** Bytes of blobs that are kept, at most (default 8 GiB). */
-  readonly blobBytes?: number;
-  /** Stops the node at a block in which OPEN was made or lost; slow (default: if OPENLEDGER_AUDIT_BOOKS is 1, as in tests). */
-  readonly auditBooks?: boolean;
-  /** Undefined: the node runs alone. */
-  readonly network?: NetworkSettings | undefined;
-  /** Where Prometheus finds the metrics; undefined: nowhere. */
-  readonly metrics?: MetricsAddress | undefined;
-  /** Default: the machine's. */
-  readonly clock?: Clock;
-  readonly log: Log;
-}
-
-export interface NetworkSettings {
-  /** Multiaddresses to listen on. */
-  readonly listen: readonly string[];
-  readonly publicAddresses: readonly string[];
-  /** Beside those of the chain spec. */
-  readonly bootNodes: readonly string[];
-  readonly reserved: readonly string[];
-  /** Undefined: kept with the chain's data. */
-  readonly keyFile: string | undefined;
-  readonly maxPeers: number;
-  readonly mdns: boolean;
-  readonly kad: boolean;
-  /** How a chain that has not begun is filled (default `full`): block by block, or from a recent final state. */
-  readonly sync?: 'full' | 'warp';
-}
 
 export interface Node {
   readonly client: Client;
@@ -112,13 +57,6 @@ export interface Node {
 /** In the order of the runtime's `SessionKeys`. */
 const SESSION_KEYS = ['aura', 'gran'] as const;
 
-/** A keystore as this node opens it. */
-interface OwnKeystore extends Keystore {
-  hold(keyType: string, secretUri: string): void;
-  refresh?(): void;
-  close?(): void;
-}
-
 const BLOB_BYTES = 8 * 2 ** 30;
 
 /** This node runs without a network until one is put in here. */
@@ -133,33 +71,6 @@ const ALONE: NetworkStatus = {
   removeReservedPeer: () => Promise.reject(new Error('this node runs without a network')),
   reservedPeers: () => [],
 };
-
-function journalIn(database: Database): Journal {
-  return {
-    get: async (key) => database.get(COLUMN.consensus, utf8(key)),
-    async put(key, value) {
-      const batch = database.batch();
-      batch.put(COLUMN.consensus, utf8(key), value);
-      await batch.commit({ sync: true });
-    },
-  };
-}
-
-async function directoryOf({ basePath, spec }: NodeOptions): Promise<string> {
-  try {
-    if (basePath === undefined) return await mkdtemp(join(tmpdir(), 'openledger-'));
-    const directory = join(basePath, 'chains', spec.id);
-    await mkdir(directory, { recursive: true });
-    return directory;
-  } catch (problem) {
-    throw new DatabaseError('NOT_WRITABLE', `the base path ${basePath} cannot be written to`, { cause: problem });
-  }
-}
-
-function keystoreOf({ basePath, keystorePassword }: NodeOptions, directory: string, hashing: Hashing): OwnKeystore {
-  if (basePath === undefined || keystorePassword === undefined) return new MemoryKeystore(hashing);
-  return new FileKeystore({ directory: join(directory, 'keystore'), password: keystorePassword, hashing });
-}
 
 /** Loaded when asked for, as the network is. */
 async function openMetrics(chain: string, address: MetricsAddress) {
@@ -460,26 +371,4 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     await close();
     throw problem;
   }
-}
-
-const aborted = (signal: AbortSignal): Promise<void> =>
-  new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener('abort', () => resolve(), { once: true });
-  });
-
-/** Runs until the signal; when one part fails, all are stopped and its error comes out. */
-async function runAll(services: readonly Service[], signal: AbortSignal, close: () => Promise<void>): Promise<void> {
-  const stop = new AbortController();
-  const until = AbortSignal.any([signal, stop.signal]);
-  const runs = services.map((service) =>
-    service.run(until).catch((problem: unknown) => {
-      stop.abort();
-      throw problem;
-    }),
-  );
-  const results = await Promise.allSettled(runs);
-  await close();
-  const failed = results.find((each) => each.status === 'rejected');
-  if (failed !== undefined) throw failed.reason;
 }

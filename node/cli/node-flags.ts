@@ -8,7 +8,7 @@ import { loadChainSpec } from '../chain-spec/built-in.ts';
 import { parseBootNode } from '../chain-spec/chain-spec.ts';
 import { ChainSpecError } from '../chain-spec/errors.ts';
 import { createLog, type LogLevel } from '../logging.ts';
-import type { NetworkSettings, NodeOptions } from '../service.ts';
+import type { NetworkSettings, NodeOptions } from '../options.ts';
 import { ConfigError } from './config-file.ts';
 import { count, port, pruning, version, withLogFlag } from './options.ts';
 

@@ -1,6 +1,7 @@
 /** `openledger node`. */
 import type { Command } from 'commander';
-import { type NodeOptions, startNode } from '../../service.ts';
+import type { NodeOptions } from '../../options.ts';
+import { startNode } from '../../service.ts';
 import { announce } from '../child.ts';
 import { applyConfigFile } from '../config-file.ts';
 import { type NodeFlags, nodeOptions, withNodeFlags } from '../node-flags.ts';
