@@ -1,4 +1,5 @@
 /** The whole way from gradients to int8 features, for rows, queries and audits alike (reference method, steps 2–5). */
+import { featureKernel } from './feature-kernel.ts';
 import type { GradientLayout } from './layout.ts';
 import {
   divisors,
@@ -9,7 +10,7 @@ import {
   rotation,
   SecondMoment,
 } from './precondition.ts';
-import { type Projection, principalDirections, reducer } from './projection.ts';
+import { type Projection, principalDirections, rotator } from './projection.ts';
 import { type QuantisedRow, quantise } from './quantise.ts';
 import { dot, seededSample } from './seeded.ts';
 import { sjlt } from './sketch.ts';
@@ -60,12 +61,13 @@ export function featureExtractor({
   sketchSeed,
   rotationSeed,
 }: FeatureBases): FeatureExtractor {
-  const sketched = sketcher(layout, eigenbases, sketchSeed, projection.width);
-  const reduce = reducer(projection, rotationSeed);
-  const reduced = (gradient: Float32Array): Float64Array => reduce(sketched(gradient));
+  const kernel = featureKernel(layout, eigenbases, projection);
+  const sketched = sketcher(layout, eigenbases, sketchSeed, projection.width, (gradient) => kernel.turn(gradient));
+  const rotate = rotator(projection.k, rotationSeed);
+  const reduced = (gradient: Float32Array): Float64Array => rotate(kernel.project(sketched(gradient)));
   const captured = (gradient: Float32Array): number => {
     const sketch = sketched(gradient);
-    const z = reduce(sketch);
+    const z = rotate(kernel.project(sketch));
     const all = dot(sketch, sketch);
     // The rotation keeps norms.
     return all === 0 ? 1 : dot(z, z) / all;
@@ -73,15 +75,18 @@ export function featureExtractor({
   return { k: projection.k, sketched, reduced, captured, feature: (gradient) => quantise(reduced(gradient)) };
 }
 
-function sketcher(layout: GradientLayout, eigenbases: Eigenbases, seed: bigint, width: number) {
-  const { turn } = rotation(layout, eigenbases);
+function sketcher(
+  layout: GradientLayout,
+  eigenbases: Eigenbases,
+  seed: bigint,
+  width: number,
+  turned: (gradient: Float32Array) => ArrayLike<number>,
+) {
   const factors = divisors(layout, eigenbases.lambda, eigenbases.damping);
   const sketch = sjlt(seed, layout.size, width);
-  const turned = new Float64Array(layout.size);
   return (gradient: Float32Array): Float64Array => {
-    turn(gradient, turned);
     const out = new Float64Array(width);
-    sketch.add(turned, factors, out);
+    sketch.add(turned(gradient), factors, out);
     return out;
   };
 }
@@ -110,7 +115,10 @@ export async function buildBases(
     await pause();
   }
   const eigenbases: Eigenbases = { ...bases, lambda: moment.mean(), damping: settings.damping };
-  const sketched = sketcher(layout, eigenbases, settings.sketchSeed, settings.sketchWidth);
+  const sketched = sketcher(layout, eigenbases, settings.sketchSeed, settings.sketchWidth, (gradient) => {
+    turn(gradient, turned);
+    return turned;
+  });
   const sample = seededSample(settings.rotationSeed, gradients.length, settings.projectionRows);
   const rows: Float64Array[] = [];
   for (const [at, index] of sample.entries()) {

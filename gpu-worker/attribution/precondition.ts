@@ -68,14 +68,18 @@ export function eigenbasesOf(
   return { rank, hidden };
 }
 
-export function rotation(
-  layout: GradientLayout,
-  bases: { readonly rank: readonly Float32Array[]; readonly hidden: readonly Float32Array[] },
-): Rotation {
+type Bases = Pick<Eigenbases, 'rank' | 'hidden'>;
+
+/** Throws a PreconditionError where the bases are not a layout's. */
+export function checkBases(layout: GradientLayout, bases: Bases): void {
   for (const [m, matrix] of layout.matrices.entries()) {
     expectFinite(bases.rank[m] ?? [], matrix.rank ** 2, matrix.name);
     expectFinite(bases.hidden[m] ?? [], blockEntries(matrix.hidden, layout.block), matrix.name);
   }
+}
+
+export function rotation(layout: GradientLayout, bases: Bases): Rotation {
+  checkBases(layout, bases);
   const widest = Math.max(0, ...layout.matrices.map(({ rank, hidden }) => rank * hidden));
   const half = new Float64Array(widest);
   return {

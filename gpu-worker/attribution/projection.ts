@@ -89,30 +89,16 @@ async function gram(rows: readonly Float64Array[], n: number, pause: () => Promi
   return out;
 }
 
-/** Reduces sketches with a projection and the rotation of a seed. */
-export function reducer(
-  { k, width, vectors }: Projection,
-  rotationSeed: bigint,
-): (sketch: Float64Array) => Float64Array {
+/** `Hᵀ`, the rotation of a seed, on what a projection gives. */
+export function rotator(k: number, rotationSeed: bigint): (along: ArrayLike<number>) => Float64Array {
   const h = seededRotation(rotationSeed, k);
-  return (sketch) => {
+  return (along) => {
     const turned = new Float64Array(k);
     for (let c = 0; c < k; c++) {
-      const from = c * width;
-      let a = 0;
-      let b = 0;
-      let e = 0;
-      let f = 0;
-      for (let t = 0; t < width; t += 4) {
-        a += vectors[from + t]! * sketch[t]!;
-        b += vectors[from + t + 1]! * sketch[t + 1]!;
-        e += vectors[from + t + 2]! * sketch[t + 2]!;
-        f += vectors[from + t + 3]! * sketch[t + 3]!;
-      }
-      const along = a + b + (e + f);
-      if (along === 0) continue;
+      const length = along[c]!;
+      if (length === 0) continue;
       // Column j of H against coordinate c: z_j = Σ_c H[c][j]·(V s)_c.
-      for (let j = 0; j < k; j++) turned[j]! += h[c * k + j]! * along;
+      for (let j = 0; j < k; j++) turned[j]! += h[c * k + j]! * length;
     }
     return turned;
   };

@@ -8,7 +8,7 @@ import { splitMix64 } from './seeded.ts';
 export interface Sketch {
   readonly width: number;
   /** Adds `values[j]·factors[j]` to its bucket for every j. */
-  add(values: Float64Array, factors: Float64Array, into: Float64Array): void;
+  add(values: ArrayLike<number>, factors: Float64Array, into: Float64Array): void;
 }
 
 export class SketchError extends Error {
