@@ -19,9 +19,8 @@ import {
 import { JustificationError, verifyJustification } from '../consensus/grandpa/justification.ts';
 import { justificationCodec } from '../consensus/grandpa/messages.ts';
 import type { WarpFragment } from '../consensus/grandpa/warp.ts';
-import type { Clock, Log } from '../consensus/ports.ts';
+import type { Clock } from '../consensus/ports.ts';
 import type { SignatureCheck } from '../runtime/executive/executive.ts';
-import type { Hashing, Host, Signatures, Storage } from '../runtime/host.ts';
 import { equalBytes, toHex } from '../runtime/primitives/bytes.ts';
 import {
   type Block,
@@ -32,42 +31,32 @@ import {
 } from '../runtime/primitives/header.ts';
 import { InvalidBlock } from '../runtime/primitives/invalid-block.ts';
 import { decode, encode, fixedBytes, u64, vec } from '../runtime/primitives/scale/codec.ts';
-import { type Hash, type RuntimeVersion, ZERO_HASH } from '../runtime/primitives/types.ts';
-import type { TransactionSource, TransactionValidity } from '../runtime/primitives/validity.ts';
-import { type Runtime, RuntimeApiError } from '../runtime/runtime.ts';
+import { type Hash, ZERO_HASH } from '../runtime/primitives/types.ts';
 import { BlockStore } from './blocks/block-store.ts';
 import type { Genesis } from './chain-spec/chain-spec.ts';
-import {
-  type BlockImport,
-  type BlockOrigin,
-  type BlockRef,
-  type ImportOptions,
-  type ImportResult,
-  type IncomingState,
-  RuntimeCallError,
-  type RuntimeCalls,
-  type StateRanges,
-  type States,
-  type WarpImport,
+import type {
+  BlockImport,
+  BlockOrigin,
+  BlockRef,
+  ImportOptions,
+  ImportResult,
+  IncomingState,
+  WarpImport,
 } from './client.ts';
 import type { Verifier } from './crypto/verifier.ts';
 import { type Batch, COLUMN, type Database, DatabaseError } from './database/database.ts';
 import { writeGenesis } from './genesis.ts';
 import type { BestFirst } from './pool/best-first.ts';
 import { runtimeHost } from './runtime-host.ts';
-import type { Difference } from './state/differences.ts';
 import type { Overlay } from './state/overlay.ts';
 import { StateDatabase, type StateReceiver } from './state/state-database.ts';
 import { extrinsicsRoot } from './state/trie.ts';
+import { ChainViews, unknownBlock, type ViewPorts } from './views.ts';
 
-export interface ChainPorts {
+export interface ChainPorts extends ViewPorts {
   readonly database: Database;
-  readonly runtime: Runtime;
-  readonly hashing: Hashing;
-  readonly signatures: Signatures;
   readonly verifier: Pick<Verifier, 'verify'>;
   readonly clock: Clock;
-  readonly log: Log;
 }
 
 export interface ChainOptions {
@@ -81,25 +70,19 @@ const SET = new TextEncoder().encode('grandpa/set');
 const publicKeys = vec(fixedBytes(32));
 const NOTHING = new Uint8Array();
 
-export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, WarpImport {
-  readonly blocks: BlockStore;
+export class Chain extends ChainViews<ChainPorts> implements BlockImport, WarpImport {
   readonly slotMs: number;
-  readonly #ports: ChainPorts;
-  readonly #states: StateDatabase;
   #set: AuthoritySet;
   #queue: Promise<unknown> = Promise.resolve();
   /** Blocks that this node just made: they need not be executed twice. */
   readonly #made = new Map<string, Overlay>();
   /** How many look at a block that finality may leave behind, by the block in hex. */
   readonly #holds = new Map<string, number>();
-  #after: { readonly block: Hash; readonly host: Host } | undefined;
   /** Blocks whose signatures are being checked already. */
   readonly #prepared = new WeakMap<Block, Promise<void>>();
 
   private constructor(ports: ChainPorts, blocks: BlockStore, states: StateDatabase) {
-    this.#ports = ports;
-    this.blocks = blocks;
-    this.#states = states;
+    super(ports, blocks, states);
     const stored = ports.database.get(COLUMN.consensus, SET);
     if (stored === undefined) throw new DatabaseError('CORRUPT', 'the database lacks the set of those who finalize');
     this.#set = decode(authoritySetCodec, stored);
@@ -136,59 +119,6 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     return new Chain(ports, blocks, states);
   }
 
-  // ---- reading -----------------------------------------------------------------------------------------------
-
-  at(block: Hash) {
-    return this.#states.at(block);
-  }
-
-  prove(block: Hash, keys: readonly Uint8Array[]): readonly Uint8Array[] | undefined;
-  prove(block: Hash, method: string, parameters: Uint8Array): { output: Uint8Array; proof: readonly Uint8Array[] };
-  prove(
-    block: Hash,
-    what: readonly Uint8Array[] | string,
-    parameters: Uint8Array = NOTHING,
-  ): readonly Uint8Array[] | undefined | { output: Uint8Array; proof: readonly Uint8Array[] } {
-    if (typeof what !== 'string') return this.#states.prove(block, what);
-    const recorder = this.#states.recorder();
-    const output = this.#run(this.#hostAt(block, recorder), what, parameters);
-    return { output, proof: recorder.nodes() };
-  }
-
-  proveRange(block: Hash, after: Uint8Array | undefined, maxBytes: number): readonly Uint8Array[] | undefined {
-    return this.#states.proveRange(block, after, maxBytes);
-  }
-
-  closestDescendantMerkleValue(block: Hash, key: Uint8Array): Uint8Array | undefined {
-    return this.#states.closestDescendant(block, key);
-  }
-
-  /** See {@link StateDatabase.differences}. */
-  differences(before: Hash, after: Hash, prefix: Uint8Array): Iterable<Difference> | undefined {
-    return this.#states.differences(before, after, prefix);
-  }
-
-  call(block: Hash, method: string, parameters: Uint8Array): Uint8Array {
-    return this.#run(this.#hostAt(block), method, parameters);
-  }
-
-  /** A call of a runtime API that may make unsigned transactions: what it returns, and those. */
-  callOffchain(
-    block: Hash,
-    method: string,
-    parameters: Uint8Array,
-  ): { readonly output: Uint8Array; readonly transactions: readonly Uint8Array[] } {
-    const overlay = this.#states.overlay(block);
-    if (overlay === undefined) throw unknownBlock(block);
-    const { hashing, signatures, log } = this.#ports;
-    const transactions: Uint8Array[] = [];
-    const host = runtimeHost(overlay, hashing, signatures, log, (made) => {
-      transactions.push(made);
-      return true;
-    });
-    return { output: this.#run(host, method, parameters), transactions };
-  }
-
   hold(block: Hash): void {
     const name = toHex(block);
     this.#holds.set(name, (this.#holds.get(name) ?? 0) + 1);
@@ -201,23 +131,14 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     else this.#holds.delete(name);
   }
 
-  version(block: Hash): RuntimeVersion {
-    if (this.blocks.header(block) === undefined) throw unknownBlock(block);
-    return this.#ports.runtime.version;
-  }
-
-  validate(block: Hash, source: TransactionSource['type'], extrinsic: Uint8Array): TransactionValidity {
-    return this.#ports.runtime.executive.validateNext(this.#hostAfter(block), source, extrinsic);
-  }
-
   /** Has the signatures of extrinsics for the block after the best one checked by other threads. */
   async preverify(extrinsics: readonly Uint8Array[], parent = this.blocks.info().best.hash): Promise<void> {
-    await this.#ports.verifier.verify(this.#signaturesOf(extrinsics, parent));
+    await this.ports.verifier.verify(this.#signaturesOf(extrinsics, parent));
   }
 
   #signaturesOf(extrinsics: readonly Uint8Array[], parent: Hash): SignatureCheck[] {
-    const host = this.#hostAfter(parent);
-    const { executive } = this.#ports.runtime;
+    const host = this.hostAfter(parent);
+    const { executive } = this.ports.runtime;
     return extrinsics.flatMap((each) => executive.signatureCheck(host, each) ?? []);
   }
 
@@ -226,7 +147,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
    * are read by the state of today: what depends on one that is not here yet is checked when its turn comes.
    */
   prepare(blocks: readonly Block[]): void {
-    const { hashing, verifier } = this.#ports;
+    const { hashing, verifier } = this.ports;
     const { best } = this.blocks.info();
     const authorities = this.auraAuthorities(best) ?? [];
     for (const block of blocks) {
@@ -246,37 +167,8 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
   authoritySet = (): AuthoritySet => this.#set;
 
   auraAuthorities(parent: BlockRef): readonly Uint8Array[] | undefined {
-    if (!this.#states.has(parent.hash)) return undefined;
+    if (!this.states.has(parent.hash)) return undefined;
     return decode(publicKeys, this.call(parent.hash, 'AuraApi_authorities', NOTHING));
-  }
-
-  #host(storage: Storage): Host {
-    const { hashing, signatures, log } = this.#ports;
-    return runtimeHost(storage, hashing, signatures, log);
-  }
-
-  #hostAt(block: Hash, recorder?: ReturnType<StateDatabase['recorder']>): Host {
-    const overlay = this.#states.overlay(block, recorder);
-    if (overlay === undefined) throw unknownBlock(block);
-    return this.#host(overlay);
-  }
-
-  /** For transactions that want into the block after this one; all of them share it, since they leave no trace. */
-  #hostAfter(block: Hash): Host {
-    if (this.#after !== undefined && equalBytes(this.#after.block, block)) return this.#after.host;
-    const host = this.#hostAt(block);
-    this.#ports.runtime.executive.enterNext(host, block);
-    this.#after = { block, host };
-    return host;
-  }
-
-  #run(host: Host, method: string, parameters: Uint8Array): Uint8Array {
-    try {
-      return this.#ports.runtime.call(host, method, parameters);
-    } catch (problem) {
-      if (problem instanceof RuntimeApiError) throw new RuntimeCallError(problem.code, problem.message);
-      throw new RuntimeCallError('FAILED', (problem as Error).message);
-    }
   }
 
   // ---- making blocks -----------------------------------------------------------------------------------------
@@ -287,11 +179,11 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     best: BestFirst,
     drop: (hash: Hash) => void,
   ): Promise<Proposal> {
-    const { runtime, clock } = this.#ports;
+    const { runtime, clock } = this.ports;
     const { executive } = runtime;
-    const overlay = this.#states.overlay(parent.hash);
+    const overlay = this.states.overlay(parent.hash);
     if (overlay === undefined) throw unknownBlock(parent.hash);
-    const host = this.#host(overlay);
+    const host = this.host(overlay);
     const start: Header = {
       parentHash: parent.hash,
       number: parent.number + 1,
@@ -329,7 +221,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     }
     const header = executive.finalizeBlock(host);
     this.#made.clear();
-    this.#made.set(toHex(headerHash(this.#ports.hashing, header)), overlay);
+    this.#made.set(toHex(headerHash(this.ports.hashing, header)), overlay);
     return { header, extrinsics };
   }
 
@@ -346,14 +238,14 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
       const result = await this.#import(block, origin, ahead);
       const proof = justifications?.find(([engine]) => equalBytes(engine, GRANDPA_ENGINE));
       if (proof !== undefined && (result.type === 'imported' || result.type === 'known')) {
-        await this.#justify(headerHash(this.#ports.hashing, block.header), proof[1], ahead);
+        await this.#justify(headerHash(this.ports.hashing, block.header), proof[1], ahead);
       }
       return result;
     });
   }
 
   async #import(block: Block, origin: BlockOrigin, ahead: boolean): Promise<ImportResult> {
-    const { hashing, signatures, clock, database, runtime } = this.#ports;
+    const { hashing, signatures, clock, database, runtime } = this.ports;
     const { header } = block;
     const hash = headerHash(hashing, header);
     if (this.blocks.header(hash) !== undefined) return { type: 'known' };
@@ -386,8 +278,8 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
       changeIn(header);
       if (overlay === undefined) {
         if (prepared !== true) await this.preverify(block.extrinsics, header.parentHash);
-        overlay = this.#states.overlay(header.parentHash)!;
-        const host = this.#host(overlay);
+        overlay = this.states.overlay(header.parentHash)!;
+        const host = this.host(overlay);
         const unsealed: Header = { ...header, digest: { logs: header.digest.logs.slice(0, -1) } };
         const own = { timstap0: encode(u64, BigInt(clock.now())) };
         const [problem] = runtime.executive.executeBlock(host, { header: unsealed, extrinsics: block.extrinsics }, own);
@@ -402,7 +294,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
       throw problem;
     }
     const batch = database.batch();
-    const stored = this.#states.insert(batch, { hash, number: header.number }, overlay);
+    const stored = this.states.insert(batch, { hash, number: header.number }, overlay);
     const before = this.blocks.info().best.number;
     const pending = this.blocks.insert(batch, hash, block, origin);
     await this.#commit(batch, { sync: origin === 'own', ahead });
@@ -414,7 +306,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
   /** Writes a batch; ahead, the next block is executed meanwhile. */
   async #commit(batch: Batch, how: { readonly sync: boolean; readonly ahead: boolean }): Promise<void> {
     const written = batch.commit(how);
-    if (!how.ahead || this.#ports.database.backlog > MAX_BACKLOG) await written;
+    if (!how.ahead || this.ports.database.backlog > MAX_BACKLOG) await written;
     // Whoever runs on the database hears of a failure (see {@link Database.failed}).
     else written.catch(() => {});
   }
@@ -425,7 +317,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
   }
 
   receiveState(): IncomingState {
-    const state = this.#states.receive(1);
+    const state = this.states.receive(1);
     return {
       get entries() {
         return state.entries;
@@ -439,7 +331,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
   }
 
   async #leap(state: StateReceiver, set: AuthoritySet, fragments: readonly WarpFragment[]): Promise<ImportResult> {
-    const { database, hashing } = this.#ports;
+    const { database, hashing } = this.ports;
     const { header } = fragments.at(-1)!;
     if (this.blocks.info().finalized.number > 0) return { type: 'known' };
     if (!equalBytes(state.root(), header.stateRoot)) return { type: 'invalid', reason: 'the state has another root' };
@@ -456,7 +348,6 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
     await batch.commit({ sync: true });
     received();
     this.#set = set;
-    this.#after = undefined;
     pending.apply();
     return { type: 'imported', isNewBest: true };
   }
@@ -467,7 +358,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
    */
   fill(blocks: readonly Block[]): Promise<ImportResult> {
     return this.#inTurn(async () => {
-      const { database, hashing } = this.#ports;
+      const { database, hashing } = this.ports;
       const wanted = this.blocks.missing();
       if (wanted === undefined || blocks.length === 0) return { type: 'known' };
       let expected: Hash = wanted.hash;
@@ -496,7 +387,7 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
 
   /** Votes of this node, which must not be lost, are written after what is on its way (`ahead`). */
   async #justify(hash: Hash, justification: Uint8Array, ahead: boolean): Promise<ImportResult> {
-    const { database, hashing, signatures } = this.#ports;
+    const { database, hashing, signatures } = this.ports;
     const header = this.blocks.header(hash);
     if (header === undefined) return { type: 'unknownParent' };
     const target: BlockRef = { hash, number: header.number };
@@ -517,12 +408,12 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
       throw problem;
     }
     const batch: Batch = database.batch();
-    const { pruning } = this.#states;
+    const { pruning } = this.states;
     const made = this.blocks.finalize(batch, target, [[GRANDPA_ENGINE, justification]], {
       isHeld: (block) => this.#holds.has(toHex(block)),
       above: pruning === 'archive' ? 0 : target.number - pruning,
     });
-    const states = this.#states.finalize(batch, made.finalized, made.removed, (number) => this.blocks.hashOf(number));
+    const states = this.states.finalize(batch, made.finalized, made.removed, (number) => this.blocks.hashOf(number));
     let set = this.#set;
     for (const block of made.finalized) {
       const change = changeIn(this.blocks.header(block.hash)!);
@@ -541,6 +432,3 @@ export class Chain implements States, StateRanges, RuntimeCalls, BlockImport, Wa
 const MAX_BACKLOG = 10_000;
 /** Transactions that do not fit before the block counts as full. */
 const MAX_OVERFULL = 100;
-
-const unknownBlock = (block: Hash): RuntimeCallError =>
-  new RuntimeCallError('UNKNOWN_BLOCK', `the state of block ${toHex(block)} is not here`);
