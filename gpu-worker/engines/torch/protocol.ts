@@ -1,5 +1,5 @@
 /**
- * Frames between the worker and its Python child, version 1; `openledger_torch/protocol.py` is the other side. A frame is
+ * Frames between the worker and its Python child, version 2; `openledger_torch/protocol.py` is the other side. A frame is
  *
  *     u32 LE header length · u32 LE tail length · header (JSON, UTF-8) · tail (bytes)
  *

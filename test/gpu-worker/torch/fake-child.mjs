@@ -220,7 +220,7 @@ process.stdin.on('data', (chunk) => {
 });
 process.stdin.on('end', () => process.exit(mode === 'does not stop' ? undefined : 0));
 if (mode !== 'silent') {
-  const protocol = mode === 'another protocol' ? 2 : 1;
+  const protocol = mode === 'another protocol' ? 3 : 2;
   send({ type: 'hello', protocol, engine: '0', python: '3', torch: '2', transformers: '5', gpus: [] });
 }
 setInterval(() => send({ type: 'beat', busy: 0, ...figures }), 100);

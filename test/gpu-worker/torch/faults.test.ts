@@ -27,7 +27,7 @@ test('what brings the engine down each time is given up, and lies are not believ
 
   for (const [mode, words] of [
     ['does not start', /no module named torch/],
-    ['another protocol', /protocol 2/],
+    ['another protocol', /protocol 3/],
   ] as const) {
     const { load, end } = start(t, mode);
     const error = await failure(load());

@@ -1,5 +1,5 @@
 """
-Frames over stdio, version 1. A frame is
+Frames over stdio, version 2. A frame is
 
     u32 LE header length · u32 LE tail length · header (JSON, UTF-8) · tail (bytes)
 
