@@ -1,7 +1,8 @@
 /** A LoRA adapter: PEFT's two files, and its matrices in the heap. */
 import { type GradientLayout, gradientLayout } from '../../attribution/layout.ts';
 import { type AdapterFiles, EngineError, type LoraSettings, type LoraTarget } from '../engine.ts';
-import { checkLora, jsonObject, type LlamaShape, type LoraModule, loraMatrices, loraModules } from './config.ts';
+import { checkLora, type LoraModule, loraMatrices } from '../lora.ts';
+import { jsonObject, type LlamaShape, loraModules } from './config.ts';
 import { type Model, pad4 } from './model.ts';
 import { readTensors, writeTensors } from './safetensors.ts';
 

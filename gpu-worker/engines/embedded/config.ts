@@ -1,7 +1,7 @@
 /** `config.json` of a Llama in Hugging Face layout, parsed; what the engine cannot compute is refused by name. */
 
-import type { LoraMatrix } from '../../attribution/layout.ts';
 import { EngineError, LORA_TARGETS, type LoraSettings, type LoraTarget } from '../engine.ts';
+import { type LoraModule, loraModule } from '../lora.ts';
 
 export interface LlamaShape {
   readonly architecture: string;
@@ -57,8 +57,8 @@ export function parseConfig(text: string): LlamaShape {
     maxPositions: count(config, 'max_position_embeddings', 2048),
     tied: config.tie_word_embeddings === true,
     frequencies: rotaryFrequencies(config, headSize),
-    bos: ids(config.bos_token_id, 'bos_token_id')[0],
-    eos: ids(config.eos_token_id, 'eos_token_id'),
+    bos: tokenIds(config.bos_token_id, 'bos_token_id')[0],
+    eos: tokenIds(config.eos_token_id, 'eos_token_id'),
   };
 }
 
@@ -87,16 +87,6 @@ function rotaryFrequencies(config: Json, headSize: number): Float64Array {
   });
 }
 
-export interface LoraModule {
-  readonly layer: number;
-  readonly target: LoraTarget;
-  readonly in: number;
-  readonly out: number;
-  /** PEFT's names of the two matrices. */
-  readonly a: string;
-  readonly b: string;
-}
-
 export function linearSizes(shape: LlamaShape): Readonly<Record<LoraTarget, readonly [number, number]>> {
   const { width, inner } = shape;
   const queries = shape.heads * shape.headSize;
@@ -107,35 +97,15 @@ export function linearSizes(shape: LlamaShape): Readonly<Record<LoraTarget, read
   };
 }
 
-export const modulePath = (layer: number, target: LoraTarget): string =>
-  `model.layers.${layer}.${/^[qkvo]_/.test(target) ? 'self_attn' : 'mlp'}.${target}`;
-
 /** Modules of an adapter from layer `from` on, ascending by layer. */
 export function loraModules(shape: LlamaShape, lora: LoraSettings, from = 0): LoraModule[] {
   const sizes = linearSizes(shape);
   return Array.from({ length: shape.layers - from }, (_, i) => from + i).flatMap((layer) =>
     LORA_TARGETS.filter((target) => lora.targets.includes(target)).map((target) => {
-      const path = `base_model.model.${modulePath(layer, target)}`;
       const [input, output] = sizes[target];
-      return { layer, target, in: input, out: output, a: `${path}.lora_A.weight`, b: `${path}.lora_B.weight` };
+      return loraModule(layer, target, input, output);
     }),
   );
-}
-
-export const loraMatrices = (modules: readonly LoraModule[], rank: number): LoraMatrix[] =>
-  modules.flatMap((module) => [
-    { name: module.a, rank, hidden: module.in },
-    { name: module.b, rank, hidden: module.out },
-  ]);
-
-export function checkLora(lora: LoraSettings, code: 'BAD_SETTINGS' | 'BAD_ADAPTER'): void {
-  if (!Number.isInteger(lora.rank) || lora.rank < 1 || lora.rank > 1024)
-    throw new EngineError(code, `rank ${lora.rank}`);
-  if (!(Number.isFinite(lora.alpha) && lora.alpha > 0)) throw new EngineError(code, `alpha ${lora.alpha}`);
-  const known = new Set<string>(LORA_TARGETS);
-  if (lora.targets.length === 0) throw new EngineError(code, 'no target modules');
-  for (const target of lora.targets) if (!known.has(target)) throw new EngineError(code, `target module ${target}`);
-  if (new Set(lora.targets).size !== lora.targets.length) throw new EngineError(code, 'target modules twice');
 }
 
 export function jsonObject(text: string, code: EngineError['code'], what: string): Json {
@@ -165,7 +135,7 @@ function numberOf(config: Json, key: string): number {
   return value;
 }
 
-function ids(value: unknown, key: string): number[] {
+export function tokenIds(value: unknown, key: string): number[] {
   const all = value == null ? [] : Array.isArray(value) ? value : [value];
   for (const id of all) {
     if (!Number.isInteger(id) || id < 0) throw new EngineError('BAD_CONFIG', `${key}: ${String(id)}`);

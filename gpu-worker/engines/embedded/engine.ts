@@ -2,7 +2,7 @@
  * The embedded engine: Llama models on the CPU by WebAssembly kernels, nothing to install, the same bits on every machine.
  * Each model has a thread of its own, so that the caller's event loop stays free.
  */
-import { type GradientLayout, gradientLayout } from '../../attribution/layout.ts';
+import type { GradientLayout } from '../../attribution/layout.ts';
 import type { MatrixCovariance } from '../../attribution/precondition.ts';
 import {
   type Adapter,
@@ -17,6 +17,7 @@ import {
   type GenerationHooks,
   type GenerationRequest,
   type GradientOptions,
+  LORA_TARGETS,
   type LoadedModel,
   type LoraSettings,
   type ModelInfo,
@@ -26,8 +27,10 @@ import {
   type TrainingJob,
   type TrainingOutcome,
 } from '../engine.ts';
-import { checkLora, type LlamaShape, loraMatrices, loraModules, parseConfig } from './config.ts';
-import { COUNTER_BYTES, COUNTERS, type Host, ModelHost, type OpenedAdapter } from './host.ts';
+import { adapterLayout, type LoraModule } from '../lora.ts';
+import { checkedLimits, inOrder, NumberedAdapter, OpenModels } from '../open-models.ts';
+import { type LlamaShape, loraModules, parseConfig } from './config.ts';
+import { COUNTER_BYTES, COUNTERS, type Host, ModelHost } from './host.ts';
 import { readModelFile } from './model.ts';
 import { RemoteHost } from './remote.ts';
 import { readTokenizer } from './tokenizer-files.ts';
@@ -49,8 +52,7 @@ class EmbeddedEngine implements Engine {
   readonly kind = 'embedded';
   readonly exact = true;
   readonly #options: EmbeddedOptions;
-  readonly #models = new Set<EmbeddedModel>();
-  readonly #closing = new AbortController();
+  readonly #models = new OpenModels<EmbeddedModel>();
 
   constructor(options: EmbeddedOptions) {
     this.#options = options;
@@ -60,72 +62,22 @@ class EmbeddedEngine implements Engine {
     directory: string,
     options: { readonly serving?: Partial<ServingLimits>; readonly signal?: AbortSignal } = {},
   ): Promise<LoadedModel> {
-    const closed = new EngineError('ENGINE_CLOSED', 'the engine is closed');
-    if (this.#closing.signal.aborted) throw closed;
-    options.signal?.throwIfAborted();
-    const limits = { ...LIMITS, ...options.serving };
-    for (const [name, value] of Object.entries(limits)) {
-      if (!Number.isSafeInteger(value) || value < (name === 'batch' ? 1 : 0)) {
-        throw new EngineError('BAD_SETTINGS', `serving limit ${name}: ${value}`);
-      }
-    }
-    const shape = parseConfig((await readModelFile(directory, 'config.json')).toString('utf8'));
-    const tokenizer = await readTokenizer(directory, shape);
-    const counters = new SharedArrayBuffer(COUNTER_BYTES);
-    const signals = [this.#closing.signal, ...(options.signal === undefined ? [] : [options.signal])];
-    const signal = AbortSignal.any(signals);
-    try {
+    return this.#models.open(options.signal, async (signal, gone) => {
+      const limits = checkedLimits({ ...LIMITS, ...options.serving });
+      const shape = parseConfig((await readModelFile(directory, 'config.json')).toString('utf8'));
+      const tokenizer = await readTokenizer(directory, shape);
+      const counters = new SharedArrayBuffer(COUNTER_BYTES);
       const host =
         this.#options.thread === false
           ? await ModelHost.open(directory, limits, new Float64Array(counters), signal)
           : await RemoteHost.open({ directory, limits, counters }, signal);
-      const model = new EmbeddedModel(host, host.info, shape, tokenizer, counters, () => this.#models.delete(model));
-      this.#models.add(model);
-      if (signal.aborted) {
-        await model.close();
-        throw signal.reason;
-      }
+      const model = new EmbeddedModel(host, host.info, shape, tokenizer, counters, () => gone(model));
       return model;
-    } catch (error) {
-      throw this.#closing.signal.aborted ? closed : error;
-    }
+    });
   }
 
-  async close(): Promise<void> {
-    this.#closing.abort();
-    await Promise.all([...this.#models].map((model) => model.close()));
-  }
-}
-
-class EmbeddedAdapter implements Adapter {
-  readonly lora: LoraSettings;
-  readonly bytes: number;
-  readonly #model: EmbeddedModel;
-  readonly #opened: OpenedAdapter;
-  readonly #host: Host;
-  #closed = false;
-
-  constructor(model: EmbeddedModel, host: Host, opened: OpenedAdapter) {
-    this.#model = model;
-    this.#host = host;
-    this.#opened = opened;
-    this.lora = opened.lora;
-    this.bytes = opened.bytes;
-  }
-
-  /** Its number in the model's thread. */
-  static idOf(adapter: Adapter, model: EmbeddedModel): number {
-    if (!(adapter instanceof EmbeddedAdapter) || adapter.#model !== model) {
-      throw new EngineError('BAD_ADAPTER', 'an adapter of another model');
-    }
-    if (adapter.#closed) throw new EngineError('ADAPTER_CLOSED', 'the adapter is closed');
-    return adapter.#opened.id;
-  }
-
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    await this.#host.closeAdapter(this.#opened.id);
+  close(): Promise<void> {
+    return this.#models.close();
   }
 }
 
@@ -134,6 +86,8 @@ class EmbeddedModel implements LoadedModel {
   readonly tokenizer: ModelTokenizer;
   readonly #host: Host;
   readonly #shape: LlamaShape;
+  /** All that LoRA can be put on. */
+  readonly #modules: readonly LoraModule[];
   readonly #counters: Float64Array;
   readonly #gone: () => void;
   #closing: Promise<void> | undefined;
@@ -149,6 +103,7 @@ class EmbeddedModel implements LoadedModel {
     this.#host = host;
     this.info = info;
     this.#shape = shape;
+    this.#modules = loraModules(shape, { rank: 1, alpha: 1, targets: LORA_TARGETS });
     this.tokenizer = tokenizer;
     this.#counters = new Float64Array(counters);
     this.#gone = gone;
@@ -156,7 +111,8 @@ class EmbeddedModel implements LoadedModel {
 
   async openAdapter(files: AdapterFiles): Promise<Adapter> {
     this.#expectOpen();
-    return new EmbeddedAdapter(this, this.#host, await this.#host.openAdapter(files));
+    const opened = await this.#host.openAdapter(files);
+    return new NumberedAdapter(this, opened, () => this.#host.closeAdapter(opened.id));
   }
 
   async train(job: TrainingJob, hooks: TrainingHooks = {}): Promise<TrainingOutcome> {
@@ -176,7 +132,7 @@ class EmbeddedModel implements LoadedModel {
   async generate(request: GenerationRequest, hooks: GenerationHooks = {}): Promise<Generation> {
     this.#expectOpen();
     const { adapter, ...rest } = request;
-    const id = adapter === undefined ? undefined : EmbeddedAdapter.idOf(adapter, this);
+    const id = adapter === undefined ? undefined : NumberedAdapter.idOf(adapter, this);
     return this.#host.generate(rest, id, {
       signal: hooks.signal ?? new AbortController().signal,
       token: (token) => hooks.token?.(token),
@@ -185,20 +141,16 @@ class EmbeddedModel implements LoadedModel {
 
   async losses(examples: readonly Example[], adapter?: Adapter, signal?: AbortSignal): Promise<Float64Array> {
     this.#expectOpen();
-    const id = adapter === undefined ? undefined : EmbeddedAdapter.idOf(adapter, this);
+    const id = adapter === undefined ? undefined : NumberedAdapter.idOf(adapter, this);
     const losses = new Float64Array(examples.length);
     let index = 0;
-    for await (const loss of ahead(examples, (example) => this.#host.loss(example, id), signal)) losses[index++] = loss;
+    const compute = (example: Example): Promise<number> => this.#host.loss(example, id);
+    for await (const loss of inOrder(examples, AHEAD, compute, signal)) losses[index++] = loss;
     return losses;
   }
 
-  layout(lora: LoraSettings, options: { readonly block?: number; readonly fromLayer?: number } = {}): GradientLayout {
-    checkLora(lora, 'BAD_SETTINGS');
-    const { fromLayer = 0, block = 32 } = options;
-    if (!Number.isInteger(fromLayer) || fromLayer < 0 || fromLayer >= this.#shape.layers) {
-      throw new EngineError('BAD_REQUEST', `layer ${fromLayer} of ${this.#shape.layers}`);
-    }
-    return gradientLayout(loraMatrices(loraModules(this.#shape, lora, fromLayer), lora.rank), block);
+  layout(lora: LoraSettings, options?: { readonly block?: number; readonly fromLayer?: number }): GradientLayout {
+    return adapterLayout(this.#shape, this.#modules, lora, options);
   }
 
   async *gradients(
@@ -207,12 +159,12 @@ class EmbeddedModel implements LoadedModel {
     options: ExampleGradientOptions = {},
   ): AsyncGenerator<ExampleGradient> {
     this.#expectOpen();
-    const id = EmbeddedAdapter.idOf(adapter, this);
+    const id = NumberedAdapter.idOf(adapter, this);
     const { fromLayer = 0, stride = 1, signal } = options;
     let index = 0;
     const scope = { fromLayer, stride };
     const compute = (example: Example): ReturnType<Host['gradient']> => this.#host.gradient(example, id, scope);
-    for await (const result of ahead(examples, compute, signal)) yield { index: index++, ...result };
+    for await (const result of inOrder(examples, AHEAD, compute, signal)) yield { index: index++, ...result };
   }
 
   async covariances(
@@ -223,7 +175,7 @@ class EmbeddedModel implements LoadedModel {
     this.#expectOpen();
     options.signal?.throwIfAborted();
     const { fromLayer = 0, block = 32, signal = new AbortController().signal } = options;
-    return this.#host.covariances(examples, EmbeddedAdapter.idOf(adapter, this), { fromLayer, block }, signal);
+    return this.#host.covariances(examples, NumberedAdapter.idOf(adapter, this), { fromLayer, block }, signal);
   }
 
   metrics(): EngineMetrics {
@@ -246,25 +198,5 @@ class EmbeddedModel implements LoadedModel {
 
   #expectOpen(): void {
     if (this.#closing !== undefined) throw new EngineError('ENGINE_CLOSED', 'the model is closed');
-  }
-}
-
-/** Results in order, a few calls under way; none begins after an abort or the first failure. */
-async function* ahead<T, R>(
-  items: readonly T[],
-  compute: (item: T) => Promise<R>,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<R> {
-  const running: Promise<R>[] = [];
-  let next = 0;
-  for (let done = 0; done < items.length; done++) {
-    signal?.throwIfAborted();
-    while (next < items.length && running.length < AHEAD) {
-      const result = compute(items[next++]!);
-      // Whoever leaves early does not look at those behind.
-      result.catch(() => {});
-      running.push(result);
-    }
-    yield await running.shift()!;
   }
 }

@@ -5,8 +5,9 @@
  */
 import { createHash } from 'node:crypto';
 import { EngineError, type Example, type TrainingJob, type TrainingSettings } from '../engine.ts';
+import { checkLora } from '../lora.ts';
 import { LoraMemory } from './adapter.ts';
-import { checkLora, loraModules } from './config.ts';
+import { loraModules } from './config.ts';
 import type { Model } from './model.ts';
 import { checkExample, pass } from './pass.ts';
 import { random, shuffled } from './random.ts';

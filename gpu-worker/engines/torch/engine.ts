@@ -13,8 +13,10 @@ import {
   type ModelInfo,
   type ServingLimits,
 } from '../engine.ts';
+import { type LoraModule, loraModule } from '../lora.ts';
+import { checkedLimits, OpenModels } from '../open-models.ts';
 import type { ChildOptions, Hello } from './child.ts';
-import { TorchModel, type TorchSite } from './model.ts';
+import { TorchModel } from './model.ts';
 import { readModelConfig } from './model-config.ts';
 import type { Header } from './protocol.ts';
 import { Supervisor } from './supervisor.ts';
@@ -63,8 +65,7 @@ export class TorchEngine implements Engine {
   readonly kind = 'torch';
   readonly exact = false;
   readonly #options: TorchOptions;
-  readonly #models = new Set<TorchModel>();
-  readonly #closing = new AbortController();
+  readonly #models = new OpenModels<TorchModel>();
   readonly #devices = new WeakMap<LoadedModel, TorchDevice>();
 
   constructor(options: TorchOptions) {
@@ -75,9 +76,6 @@ export class TorchEngine implements Engine {
     directory: string,
     options: { readonly serving?: Partial<ServingLimits>; readonly signal?: AbortSignal } = {},
   ): Promise<LoadedModel> {
-    const closed = new EngineError('ENGINE_CLOSED', 'the engine is closed');
-    if (this.#closing.signal.aborted) throw closed;
-    options.signal?.throwIfAborted();
     const {
       python,
       timeouts,
@@ -93,16 +91,14 @@ export class TorchEngine implements Engine {
       microTokens,
       trainProcesses,
     } = this.#options;
-    const config = await readModelConfig(directory);
-    const tokenizer = await readTokenizer(directory, config);
-    const signals = [this.#closing.signal, ...(options.signal === undefined ? [] : [options.signal])];
-    const signal = AbortSignal.any(signals);
-    const load: Header = {
-      directory,
-      eos: tokenizer.eos,
-      ...defined({ device, dtype, threads, slots, hostBytes, microTokens, trainProcesses, serving: options.serving }),
-    };
-    try {
+    return this.#models.open(options.signal, async (signal, gone) => {
+      const serving = options.serving && checkedLimits(options.serving);
+      const tokenizer = await readTokenizer(directory, await readModelConfig(directory));
+      const load: Header = {
+        directory,
+        eos: tokenizer.eos,
+        ...defined({ device, dtype, threads, slots, hostBytes, microTokens, trainProcesses, serving }),
+      };
       const { supervisor, hello, loaded } = await Supervisor.start(
         {
           command: command ?? [python, '-m', 'openledger_torch'],
@@ -113,29 +109,22 @@ export class TorchEngine implements Engine {
         load,
         signal,
       );
-      let made: { info: ModelInfo; sites: TorchSite[] };
+      let made: ReturnType<typeof readLoaded>;
       try {
         made = readLoaded(loaded);
       } catch (error) {
         await supervisor.close();
         throw error;
       }
-      const model = new TorchModel(supervisor, made.info, made.sites, tokenizer, () => this.#models.delete(model));
-      this.#models.add(model);
+      const model = new TorchModel(supervisor, made.info, made.modules, tokenizer, () => gone(model));
       this.#devices.set(model, {
         device: String(loaded.device),
         dtype: String(loaded.dtype),
         hello,
         kernel: loaded.kernel === true,
       });
-      if (signal.aborted) {
-        await model.close();
-        throw signal.reason;
-      }
       return model;
-    } catch (error) {
-      throw this.#closing.signal.aborted ? closed : error;
-    }
+    });
   }
 
   deviceOf(model: LoadedModel): TorchDevice | undefined {
@@ -146,13 +135,12 @@ export class TorchEngine implements Engine {
     return model instanceof TorchModel ? model.processId : undefined;
   }
 
-  async close(): Promise<void> {
-    this.#closing.abort();
-    await Promise.all([...this.#models].map((model) => model.close()));
+  close(): Promise<void> {
+    return this.#models.close();
   }
 }
 
-function readLoaded(value: Header): { info: ModelInfo; sites: TorchSite[] } {
+function readLoaded(value: Header): { info: ModelInfo; modules: LoraModule[] } {
   const bad = (what: string): EngineError => new EngineError('ENGINE_FAILED', `load: ${what}`);
   const text = (key: string): string => {
     const found = value[key];
@@ -171,13 +159,13 @@ function readLoaded(value: Header): { info: ModelInfo; sites: TorchSite[] } {
     return found;
   };
   if (!Array.isArray(value.sites)) throw bad('sites');
-  const sites = value.sites.map((row): TorchSite => {
+  const modules = value.sites.map((row): LoraModule => {
     const [layer, target, inputs, outputs] = row as [number, LoraTarget, number, number];
     if (![layer, inputs, outputs].every(Number.isSafeInteger) || !LORA_TARGETS.includes(target)) throw bad('sites');
-    return { layer, target, inputs, outputs };
+    return loraModule(layer, target, inputs, outputs);
   });
   return {
-    sites,
+    modules,
     info: {
       architecture: text('architecture'),
       name: text('name'),

@@ -1,5 +1,5 @@
 /** What the tokenizer needs of a `config.json`, whatever the architecture; the rest is transformers' to judge. */
-import { jsonObject } from '../embedded/config.ts';
+import { jsonObject, tokenIds } from '../embedded/config.ts';
 import { readModelFile } from '../embedded/model.ts';
 import { EngineError } from '../engine.ts';
 
@@ -22,15 +22,7 @@ export async function readModelConfig(directory: string): Promise<ModelConfig> {
   }
   return {
     vocabulary: vocabulary as number,
-    bos: ids(config.bos_token_id ?? text.bos_token_id)[0],
-    eos: ids(config.eos_token_id ?? text.eos_token_id),
+    bos: tokenIds(config.bos_token_id ?? text.bos_token_id, 'bos_token_id')[0],
+    eos: tokenIds(config.eos_token_id ?? text.eos_token_id, 'eos_token_id'),
   };
-}
-
-function ids(value: unknown): number[] {
-  const all = value == null ? [] : Array.isArray(value) ? value : [value];
-  for (const id of all) {
-    if (!Number.isInteger(id) || id < 0) throw new EngineError('BAD_CONFIG', `token id ${String(id)}`);
-  }
-  return all;
 }

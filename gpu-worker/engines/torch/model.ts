@@ -2,9 +2,8 @@
  * One model of the torch engine. It outlives its Python process: when that dies, another takes over, knows the same adapters,
  * and calls under way are made again: generations behind the tokens they had, trainings from their last checkpoint.
  */
-import { type GradientLayout, gradientLayout, type LoraMatrix } from '../../attribution/layout.ts';
+import type { GradientLayout } from '../../attribution/layout.ts';
 import type { MatrixCovariance } from '../../attribution/precondition.ts';
-import { checkLora } from '../embedded/config.ts';
 import type { StreamingTokenizer } from '../embedded/tokenizer.ts';
 import {
   type Adapter,
@@ -21,7 +20,6 @@ import {
   type GradientOptions,
   type LoadedModel,
   type LoraSettings,
-  type LoraTarget,
   type ModelInfo,
   type ModelTokenizer,
   type TrainingHooks,
@@ -29,17 +27,11 @@ import {
   type TrainingOutcome,
 } from '../engine.ts';
 import { GenerationState } from '../generation.ts';
+import { adapterLayout, checkLora, type LoraModule } from '../lora.ts';
+import { inOrder, NumberedAdapter } from '../open-models.ts';
 import { CallCancelled, type CallResult } from './child.ts';
 import { doublesOf, examplesPart, floatsOf, jsonSettings, progressOf } from './codecs.ts';
 import type { Supervisor } from './supervisor.ts';
-
-/** A linear layer that LoRA can be put on. */
-export interface TorchSite {
-  readonly layer: number;
-  readonly target: LoraTarget;
-  readonly inputs: number;
-  readonly outputs: number;
-}
 
 /** Examples a call, and bytes of gradients that one answer carries at most. */
 const EXAMPLES_A_CALL = 32;
@@ -54,7 +46,7 @@ export class TorchModel implements LoadedModel {
   readonly tokenizer: ModelTokenizer;
   readonly #tokenizer: StreamingTokenizer;
   readonly #supervisor: Supervisor;
-  readonly #sites: readonly TorchSite[];
+  readonly #modules: readonly LoraModule[];
   readonly #gone: () => void;
   #nextAdapter = 1;
   #closing: Promise<void> | undefined;
@@ -62,13 +54,13 @@ export class TorchModel implements LoadedModel {
   constructor(
     supervisor: Supervisor,
     info: ModelInfo,
-    sites: readonly TorchSite[],
+    modules: readonly LoraModule[],
     tokenizer: StreamingTokenizer,
     gone: () => void,
   ) {
     this.#supervisor = supervisor;
     this.info = info;
-    this.#sites = sites;
+    this.#modules = modules;
     this.tokenizer = tokenizer;
     this.#tokenizer = tokenizer;
     this.#gone = gone;
@@ -88,7 +80,10 @@ export class TorchModel implements LoadedModel {
     const lora = value.lora as LoraSettings;
     checkLora(lora, 'BAD_ADAPTER');
     this.#supervisor.adapters.add(id);
-    return new TorchAdapter(this, this.#supervisor, id, lora, Number(value.bytes));
+    return new NumberedAdapter(this, { id, lora, bytes: Number(value.bytes) }, async () => {
+      this.#supervisor.adapters.delete(id);
+      if (!this.#supervisor.closed) await this.#supervisor.call('closeAdapter', { adapter: id });
+    });
   }
 
   /** What each adapter that had requests since the engine process began did. */
@@ -173,7 +168,7 @@ export class TorchModel implements LoadedModel {
     this.#expectOpen();
     const { adapter, prompt, maxTokens, temperature, topP, seed } = request;
     const state = new GenerationState(this.#tokenizer, request, this.info.maxPositions, hooks);
-    const id = adapter === undefined ? undefined : TorchAdapter.idOf(adapter, this);
+    const id = adapter === undefined ? undefined : NumberedAdapter.idOf(adapter, this);
     const ended = new AbortController();
     const signal = hooks.signal === undefined ? ended.signal : AbortSignal.any([hooks.signal, ended.signal]);
     const params = {
@@ -208,7 +203,7 @@ export class TorchModel implements LoadedModel {
 
   async losses(examples: readonly Example[], adapter?: Adapter, signal?: AbortSignal): Promise<Float64Array> {
     this.#expectOpen();
-    const id = adapter === undefined ? undefined : TorchAdapter.idOf(adapter, this);
+    const id = adapter === undefined ? undefined : NumberedAdapter.idOf(adapter, this);
     const losses = new Float64Array(examples.length);
     let at = 0;
     for await (const { parts } of this.#chunked('losses', id === undefined ? {} : { adapter: id }, examples, signal)) {
@@ -219,26 +214,8 @@ export class TorchModel implements LoadedModel {
     return losses;
   }
 
-  layout(lora: LoraSettings, options: { readonly block?: number; readonly fromLayer?: number } = {}): GradientLayout {
-    checkLora(lora, 'BAD_SETTINGS');
-    const { fromLayer = 0, block = 32 } = options;
-    if (!Number.isInteger(fromLayer) || fromLayer < 0 || fromLayer >= this.info.layers) {
-      throw new EngineError('BAD_REQUEST', `layer ${fromLayer} of ${this.info.layers}`);
-    }
-    const known = new Set(this.#sites.map(({ target }) => target));
-    for (const target of lora.targets) {
-      if (!known.has(target)) throw new EngineError('BAD_SETTINGS', `${this.info.architecture} has no ${target}`);
-    }
-    const matrices = this.#sites
-      .filter(({ layer, target }) => layer >= fromLayer && lora.targets.includes(target))
-      .flatMap((site): LoraMatrix[] => {
-        const path = `base_model.model.model.layers.${site.layer}.${/^[qkvo]_/.test(site.target) ? 'self_attn' : 'mlp'}.${site.target}`;
-        return [
-          { name: `${path}.lora_A.weight`, rank: lora.rank, hidden: site.inputs },
-          { name: `${path}.lora_B.weight`, rank: lora.rank, hidden: site.outputs },
-        ];
-      });
-    return gradientLayout(matrices, block);
+  layout(lora: LoraSettings, options?: { readonly block?: number; readonly fromLayer?: number }): GradientLayout {
+    return adapterLayout(this.info, this.#modules, lora, options);
   }
 
   async *gradients(
@@ -247,7 +224,7 @@ export class TorchModel implements LoadedModel {
     options: ExampleGradientOptions = {},
   ): AsyncGenerator<ExampleGradient> {
     this.#expectOpen();
-    const id = TorchAdapter.idOf(adapter, this);
+    const id = NumberedAdapter.idOf(adapter, this);
     const { fromLayer = 0, stride = 1, signal } = options;
     const { size } = this.layout(adapter.lora, { fromLayer });
     const count = Math.max(1, Math.min(EXAMPLES_A_CALL, Math.floor(GRADIENT_BYTES / (size * 4))));
@@ -278,7 +255,7 @@ export class TorchModel implements LoadedModel {
     this.#expectOpen();
     const { fromLayer = 0, block = 32, signal } = options;
     signal?.throwIfAborted();
-    const params = { adapter: TorchAdapter.idOf(adapter, this), fromLayer, block };
+    const params = { adapter: NumberedAdapter.idOf(adapter, this), fromLayer, block };
     const { matrices } = this.layout(adapter.lora, { fromLayer, block });
     let sums: Float64Array[] | undefined;
     for await (const { parts } of this.#chunked('covariances', params, examples, signal)) {
@@ -292,27 +269,19 @@ export class TorchModel implements LoadedModel {
   }
 
   /** Answers to `method` for the examples, a few at a time and in order; a few calls under way, none begun after an abort. */
-  async *#chunked(
+  #chunked(
     method: string,
     params: Readonly<Record<string, unknown>>,
     examples: readonly Example[],
     signal: AbortSignal | undefined,
     count = EXAMPLES_A_CALL,
   ): AsyncGenerator<CallResult> {
-    const running: Promise<CallResult>[] = [];
-    let next = 0;
-    while (running.length > 0 || next < examples.length) {
-      signal?.throwIfAborted();
-      while (next < examples.length && running.length < AHEAD) {
-        const part = examplesPart(examples.slice(next, next + count));
-        const result = this.#supervisor.call(method, params, [part], signal);
-        // Whoever leaves early does not look at those behind.
-        result.catch(() => {});
-        running.push(result);
-        next += count;
-      }
-      yield await running.shift()!;
-    }
+    const starts = Array.from({ length: Math.ceil(examples.length / count) }, (_, i) => i * count);
+    const call = (start: number): Promise<CallResult> => {
+      const part = examplesPart(examples.slice(start, start + count));
+      return this.#supervisor.call(method, params, [part], signal);
+    };
+    return inOrder(starts, AHEAD, call, signal);
   }
 
   // ---- the rest ------------------------------------------------------------------------------------------------------
@@ -338,39 +307,6 @@ export class TorchModel implements LoadedModel {
 
   #expectOpen(): void {
     if (this.#closing !== undefined) throw new EngineError('ENGINE_CLOSED', 'the model is closed');
-  }
-}
-
-class TorchAdapter implements Adapter {
-  readonly lora: LoraSettings;
-  readonly bytes: number;
-  readonly #model: TorchModel;
-  readonly #supervisor: Supervisor;
-  readonly #id: number;
-  #closed = false;
-
-  constructor(model: TorchModel, supervisor: Supervisor, id: number, lora: LoraSettings, bytes: number) {
-    this.#model = model;
-    this.#supervisor = supervisor;
-    this.#id = id;
-    this.lora = lora;
-    this.bytes = bytes;
-  }
-
-  /** Its number in the engine process. */
-  static idOf(adapter: Adapter, model: TorchModel): number {
-    if (!(adapter instanceof TorchAdapter) || adapter.#model !== model) {
-      throw new EngineError('BAD_ADAPTER', 'an adapter of another model');
-    }
-    if (adapter.#closed) throw new EngineError('ADAPTER_CLOSED', 'the adapter is closed');
-    return adapter.#id;
-  }
-
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#supervisor.adapters.delete(this.#id);
-    if (!this.#supervisor.closed) await this.#supervisor.call('closeAdapter', { adapter: this.#id });
   }
 }
 

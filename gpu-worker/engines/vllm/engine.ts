@@ -25,6 +25,7 @@ import {
   type ServingLimits,
 } from '../engine.ts';
 import { GenerationState } from '../generation.ts';
+import { checkedLimits } from '../open-models.ts';
 import { events } from './events.ts';
 
 export interface VllmOptions {
@@ -59,10 +60,11 @@ export class VllmEngine implements Engine {
     directory: string,
     options: { readonly serving?: Partial<ServingLimits>; readonly signal?: AbortSignal } = {},
   ): Promise<LoadedModel> {
+    const limits = checkedLimits({ ...LIMITS, ...options.serving });
     const server = new VllmServer(this.#options);
     const name = await server.baseModel();
     const model = await this.#options.behind.load(directory, options);
-    return vllmModel(model, server, name, { ...LIMITS, ...options.serving }, this.#options.adapters);
+    return vllmModel(model, server, name, limits, this.#options.adapters);
   }
 
   async close(): Promise<void> {
