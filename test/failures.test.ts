@@ -141,6 +141,12 @@ const FAILURES: readonly Failure[] = [
     test: AGAIN,
   },
   {
+    what: 'a worker that comes back with a receipt of an ended lease',
+    codes: ['it cannot be paid any more', 'each answer that was heard is paid once, and no other'],
+    costs: 'that answer’s pay',
+    test: 'gpu-worker/gone.test.ts',
+  },
+  {
     what: 'a voucher replayed with another prompt',
     codes: ['BAD_VOUCHER'],
     costs: 'the request',
@@ -172,6 +178,7 @@ t.test('each failure happens in a test', async (test) => {
     'gpu-worker/reconnect.test.ts',
     'gpu-worker/crash.test.ts',
     AGAIN,
+    'gpu-worker/gone.test.ts',
     'rpc/gateway.test.ts',
   ])
     test.match(

@@ -11,80 +11,19 @@ import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
 import { signVoucher } from '../../rpc/client/vouchers.ts';
 import { type GenerationRequest, generationRequest } from '../../rpc/inference-codecs.ts';
-import * as inference from '../../runtime/pallets/inference.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
-import { signedInferenceReceipt, textDigest } from '../../runtime/primitives/attribution/receipts.ts';
-import { fromHex, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
+import { signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { asAccountId } from '../../runtime/primitives/types.ts';
-import { attachWorker, hashing, OPEN, openGateway, startLedger, temporaryDirectory } from '../main-job/support.ts';
+import { hashing, OPEN, openGateway, startLedger, temporaryDirectory } from '../main-job/support.ts';
 import { until } from '../support/until.ts';
+import { type Answer, ask, bodyOf, receiptOf, saysIt, stream } from './asking.ts';
 import { balanced, order, PRICE, setLeases, world } from './ledger-world.ts';
 import { spawnWorker, startLine } from './line.ts';
 
-interface Attribution {
-  readonly receipt: string;
-  readonly worker: string;
-  readonly fee: string;
-}
-interface Answer {
-  readonly status: number;
-  readonly text: string;
-  readonly attribution?: Attribution;
-  readonly code?: string;
-}
-
-const bodyOf = (prompt: string, more: object = {}) =>
-  JSON.stringify({ model: 'things', prompt, max_tokens: 24, temperature: 0.8, ...more });
-
-async function ask(gateway: string, body: string): Promise<Answer> {
-  const response = await fetch(`${gateway}/completions`, { method: 'POST', body });
-  const { choices, attribution, error } = (await response.json()) as {
-    choices?: { text: string }[];
-    attribution?: Attribution;
-    error?: { code: string };
-  };
-  return {
-    ...{ status: response.status, text: choices?.[0]?.text ?? '' },
-    ...(attribution && { attribution }),
-    ...(error && { code: error.code }),
-  };
-}
-
-/** Streamed: `first` runs when the first words are there. */
-async function stream(gateway: string, body: string, first: () => Promise<unknown>): Promise<Answer> {
-  const response = await fetch(`${gateway}/completions`, { method: 'POST', body });
-  let [text, rest, begun] = ['', '', false];
-  let attribution: Attribution | undefined;
-  let code: string | undefined;
-  let happened: Promise<unknown> = Promise.resolve();
-  for await (const part of response.body!.pipeThrough(new TextDecoderStream())) {
-    rest += part;
-    for (let end = rest.indexOf('\n'); end >= 0; end = rest.indexOf('\n')) {
-      const line = rest.slice(0, end);
-      rest = rest.slice(end + 1);
-      if (!line.startsWith('data: {')) continue;
-      const event = JSON.parse(line.slice(6)) as {
-        choices?: { text: string }[];
-        attribution?: Attribution;
-        error?: { code: string };
-      };
-      text += event.choices?.[0]?.text ?? '';
-      attribution = event.attribution ?? attribution;
-      code = event.error?.code ?? code;
-      if (text !== '' && !begun) {
-        begun = true;
-        happened = first();
-      }
-    }
-  }
-  await happened;
-  return { status: response.status, text, ...(attribution && { attribution }), ...(code !== undefined && { code }) };
-}
-
-const receiptOf = ({ attribution }: Answer) => decode(signedInferenceReceipt, fromHex(attribution!.receipt)).payload;
-const saysIt = (answer: Answer): boolean =>
-  Buffer.from(textDigest(hashing, utf8(answer.text))).equals(receiptOf(answer).outputHash);
+/** Workers take their time to come back on a busy machine. */
+const PATIENCE_MS = 150_000;
 
 type Told = { readonly type: string; readonly code?: string; readonly reason?: string; readonly receipt?: string };
 /** A request that a test has signed itself, straight to the node: the outcome, or the code that it is refused with. */
@@ -99,7 +38,7 @@ function put(ledger: Ledger, request: GenerationRequest): Promise<Told> {
   });
 }
 
-t.test('an answer is paid once', { timeout: 170_000 }, async (test) => {
+t.test('an answer is paid once', { timeout: 220_000 }, async (test) => {
   const basePath = await temporaryDirectory(test);
   const chain = await world(test, { basePath });
   const { pair, node } = chain;
@@ -122,7 +61,7 @@ t.test('an answer is paid once', { timeout: 170_000 }, async (test) => {
   const key = payer.derive('//session');
   const session = await openSession(ledger, payer, key.publicKey, 50n * OPEN);
   const stateFile = join(await temporaryDirectory(test), 'gateway.json');
-  const open = () => openGateway(test, { node: url, key, session, stateFile });
+  const open = () => openGateway(test, { node: url, key, session, stateFile, patienceMs: PATIENCE_MS });
   let gateway = await open();
   const served = (at: Ledger) =>
     until('the adapter', async () => {
@@ -232,34 +171,6 @@ t.test('an answer is paid once', { timeout: 170_000 }, async (test) => {
   const stale = await put(ledger, signed(8n, 'The vole lives'));
   test.same([stale.code, stale.reason], ['WORKER_REFUSED', 'STALE_VOUCHER'], 'out of order behind what is settled');
 
-  // 6. A worker that is gone for good, with a receipt that nobody heard of: another one answers, and it alone is paid.
-  await worker.kill();
-  await until('its end', async () => (await ledger.rpc.call<unknown[]>('inference_models')).length === 0);
-  const cuttable = await startLine(url);
-  test.teardown(() => cuttable.close());
-  worker = start(cuttable.url, 1_000);
-  await served(ledger);
-  await warm('The mole lives');
-  await until('settlement', async () => (await sessionOf(ledger, session))!.settled === due());
-  cuttable.mute();
-  const orphan = ask(gateway.url, bodyOf('The slate lies'));
-  await until('a receipt that nobody hears of', async () => (await answersOf()) === 2);
-  await worker.kill();
-  const ferdie = pair('//Ferdie');
-  await attachWorker(test, { node: url, pair: ferdie, settleMs: 1_000 });
-  const serving = (who: string) => ledger.read('inference', 'serving', inference.serving, adapter, who);
-  await until('another worker', () => serving(ferdie.address));
-  await ledger.submit(bob, ledger.tx('inference', 'stopServing', adapter));
-  const answered = await orphan;
-  heard.push(answered);
-  test.equal(
-    answered.attribution?.worker,
-    ferdie.address,
-    'the lease of the first is over: it cannot be paid any more',
-  );
-  const revenant = start(url, 1_000);
-  await revenant.says(/serving adapter 0/);
-  await until('its settlement', async () => (await sessionOf(ledger, session))!.settled === due());
   await until('the end of all windows', async () => (await pendingBatches(ledger)).length === 0);
   test.equal(
     (await sessionOf(ledger, session))!.settled,

@@ -7,6 +7,7 @@ import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import type { Network } from '../../p2p/network.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { openSession } from '../../rpc/client/sessions.ts';
+import { generationRequest } from '../../rpc/inference-codecs.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import {
   type InferenceReceipt,
@@ -14,6 +15,7 @@ import {
   signedInferenceReceipt,
   voucher,
 } from '../../runtime/primitives/attribution/receipts.ts';
+import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { RpcClient } from '../bench/support/rpc-client.ts';
@@ -72,7 +74,7 @@ t.test('a worker at one node, an application at another', { timeout: 170_000 }, 
   });
   const answer = (await response.json()) as {
     readonly choices?: readonly { readonly text: string }[];
-    readonly attribution?: { readonly worker: string; readonly receipt: string };
+    readonly attribution?: { readonly worker: string; readonly receipt: string; readonly request: string };
   };
   test.equal(response.status, 200);
   test.ok(answer.choices![0]!.text.length > 0, 'an answer');
@@ -90,6 +92,25 @@ t.test('a worker at one node, an application at another', { timeout: 170_000 }, 
     const { result } = (await verified.json()) as { readonly result: unknown };
     test.same(result, { valid: true, fault: null }, `verified at ${name} with files that it has fetched`);
   }
+
+  // Who asks the same again under the same voucher, at whatever node, hears the same answer; nobody else's question goes under it.
+  const asked = decode(requestTerms, fromHex(answer.attribution!.request));
+  const { voucher: paid } = decode(signedInferenceReceipt, fromHex(answer.attribution!.receipt)).payload;
+  type Told = { readonly type: string; readonly receipt?: string };
+  const again = (terms: typeof asked): Promise<Told> =>
+    new Promise((resolve, reject) => {
+      const request = toHex(encode(generationRequest, { voucher: paid, ...terms }));
+      const hear = (each: Told): void => {
+        if (each.type === 'answer' || each.type === 'error') resolve(each);
+      };
+      onlooker.subscribe<Told>('inference_generate', [request], hear).catch(reject);
+    });
+  test.match(
+    await again(asked),
+    { type: 'answer', receipt: answer.attribution!.receipt },
+    'asked again at a third node',
+  );
+  test.match(await again({ ...asked, maxTokens: 9 }), { type: 'error', code: 'BAD_VOUCHER' }, 'another question');
 
   // The receipt went by gossip to everyone, and everyone has verified it.
   await until('the receipt at the third node', () => told.length > 0);
