@@ -270,12 +270,13 @@ const calls = {
     index: 2,
     args: { id: datanetId, owner: accountId },
     weight: cost(60_000_000n, 4, 4),
-    docs: 'Hand the Datanet to another account, which puts down the deposit. Owner only.',
+    docs: 'Hand the Datanet and the deposit for it to another account. Owner only.',
     run({ origin, ...env }, { id, owner }) {
       const found = known(env.host, id);
       ensure(sameAccount(found.owner, ensureSigned(origin)), errors.NotOwner);
+      // Whoever is given a Datanet has not been asked: it may not cost anything.
+      balances.transferHeld(env, DATANET_DEPOSIT, found.owner, owner, found.deposit);
       balances.hold(env, DATANET_DEPOSIT, owner, found.deposit);
-      balances.release(env, DATANET_DEPOSIT, found.owner, found.deposit);
       store.Datanets.insert(env.host, id, { ...found, owner });
       env.emit(events.OwnerChanged, { id, owner });
     },

@@ -575,6 +575,67 @@ t.test('what settlement refuses', async (test) => {
   test.ok(world.balanced());
 });
 
+t.test('what owners and workers may change, and nobody else', async (test) => {
+  const world = await ledger();
+  test.teardown(world.close);
+  const { does, fails } = world;
+  const adapter = () => models.adapterOf(world.host, 0 as AdapterId);
+  world.serve();
+
+  // Datanets: terms hold from then on; the deposit goes with the Datanet and costs nobody who was not asked.
+  const terms = { id: 0, stake: 20n * OPEN, accessPrice: 3n * OPEN };
+  test.equal(fails(payer, 'Datanets', 'set_terms', terms), 'Datanets.NotOwner');
+  does(owner, 'Datanets', 'set_terms', terms);
+  const had = [owner, second, payer].map(world.free);
+  test.equal(fails(second, 'Datanets', 'transfer_ownership', { id: 0, owner: second }), 'Datanets.NotOwner');
+  does(owner, 'Datanets', 'transfer_ownership', { id: 0, owner: second });
+  test.same([owner, second].map(world.free), had.slice(0, 2), 'what is held goes with it');
+  test.equal(fails(owner, 'Datanets', 'set_terms', terms), 'Datanets.NotOwner');
+  does(payer, 'Models', 'order_training', world.order());
+  test.equal(world.free(second) - had[1]!, 3n * OPEN, 'the new owner has the new access price');
+  test.equal(had[2]! - world.free(payer), 103n * OPEN, 'and the budget is on hold');
+
+  // Tasks: a lease that is handed back, an order that is taken back.
+  does(worker, 'Compute', 'take_lease', { order: 1 });
+  test.equal(fails(payer, 'Models', 'cancel_order', { order: 1 }), 'Compute.NotOpen', 'somebody works on it');
+  test.equal(fails(third, 'Compute', 'give_up_lease', { order: 1 }), 'Compute.NotLeased');
+  const bond = compute.workerOf(world.host, worker)!.bond;
+  does(worker, 'Compute', 'give_up_lease', { order: 1 });
+  test.equal(compute.workerOf(world.host, worker)!.bond, bond, 'who says so in time pays nothing');
+  does(third, 'Compute', 'take_lease', { order: 1 });
+  does(third, 'Compute', 'give_up_lease', { order: 1 });
+  does(payer, 'Models', 'cancel_order', { order: 1 });
+  test.equal(had[2]! - world.free(payer), 3n * OPEN, 'the budget is back');
+
+  // Bonds and deposits grow.
+  const free = world.free(worker);
+  does(worker, 'Compute', 'bond_more', { amount: 5n * OPEN });
+  test.same([compute.workerOf(world.host, worker)!.bond - bond, free - world.free(worker)], [5n * OPEN, 5n * OPEN]);
+  test.equal(fails(payer, 'Compute', 'bond_more', { amount: OPEN }), 'Compute.NotRegistered');
+  const session = () => inference.sessionOf(world.host, 0n as SessionId)!;
+  test.equal(fails(owner, 'Inference', 'top_up', { session: 0n, amount: OPEN }), 'Inference.NotOwner');
+  does(payer, 'Inference', 'top_up', { session: 0n, amount: 7n * OPEN });
+  test.equal(session().deposit, 27n * OPEN);
+  does(payer, 'Inference', 'close_session', { session: 0n });
+  test.equal(fails(payer, 'Inference', 'top_up', { session: 0n, amount: OPEN }), 'Inference.IsClosing');
+
+  // Adapters: price, owner, end.
+  const price = { input: 1n, output: 2n };
+  test.equal(fails(payer, 'Models', 'set_price', { adapter: 0, price }), 'Models.NotOwner');
+  does(owner, 'Models', 'set_price', { adapter: 0, price });
+  test.same(adapter().price, price);
+  test.equal(fails(payer, 'Models', 'transfer_adapter', { adapter: 0, owner: payer }), 'Models.NotOwner');
+  does(owner, 'Models', 'transfer_adapter', { adapter: 0, owner: payer });
+  test.equal(fails(owner, 'Models', 'retire_adapter', { adapter: 0 }), 'Models.NotOwner');
+  does(payer, 'Models', 'retire_adapter', { adapter: 0 });
+  test.equal(adapter().status.type, 'Retired');
+  test.equal(fails(payer, 'Models', 'retire_adapter', { adapter: 0 }), 'Models.NotLive');
+  test.equal(fails(second, 'Inference', 'serve', { adapter: 0 }), 'Models.NotLive');
+  test.equal(fails(second, 'Inference', 'stop_serving', { adapter: 0 }), 'Inference.NotServing');
+  does(worker, 'Inference', 'stop_serving', { adapter: 0 });
+  test.ok(world.balanced());
+});
+
 t.test('a forged score is shown on the chain: the fees go back, the worker pays', async (test) => {
   const world = await ledger();
   test.teardown(world.close);
