@@ -4,34 +4,10 @@ import { readFile, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
-import { createProgram, told } from '../../../node/cli/program.ts';
 import { OPEN, startLedger, temporaryDirectory } from '../../main-job/support.ts';
+import { type Ran, run } from '../../support/command.ts';
 
 const MAIN = fileURLToPath(new URL('../../../node/cli/main.ts', import.meta.url));
-
-interface Ran {
-  readonly code: number;
-  readonly out: string;
-  readonly error: string;
-}
-
-/** In this process, since one of its own costs a second: what is written meanwhile is the command's. */
-async function run(args: readonly string[]): Promise<Ran> {
-  const { write } = process.stdout;
-  let out = '';
-  process.stdout.write = ((chunk: string | Uint8Array) => {
-    out += String(chunk);
-    return true;
-  }) as typeof write;
-  try {
-    await createProgram().parseAsync([...args], { from: 'user' });
-    return { code: 0, out, error: '' };
-  } catch (problem) {
-    return { code: 1, out, error: told(problem) };
-  } finally {
-    process.stdout.write = write;
-  }
-}
 
 const spawned = (...args: readonly string[]): Promise<Ran> =>
   new Promise((resolve) => {
