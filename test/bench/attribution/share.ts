@@ -44,6 +44,8 @@ const { values } = parseArgs({
     answers: { type: 'string', default: '12' },
     batch: { type: 'string', default: '8' },
     threads: { type: 'string', default: '1' },
+    /** Of saturated batches, the median of which counts. */
+    rounds: { type: 'string', default: '3' },
     /** Open at a time in saturated batches: copies of the one that was trained. */
     adapters: { type: 'string', default: '2' },
     /** What the order says: how many of the last layers carry attribution (0: all), one in how many tokens bears the loss. */
@@ -56,7 +58,6 @@ const { values } = parseArgs({
   },
 });
 const TOKENS = 96;
-const ROUNDS = 3;
 const [wanted, batch] = [Number(values.answers), Number(values.batch)];
 
 const records = readWordnet()
@@ -162,7 +163,7 @@ await checkpoint.close();
 
 const saturated: Record<'with' | 'without', number[]> = { with: [], without: [] };
 const many = whole.slice(0, 4 * batch);
-for (let round = 0; round < ROUNDS; round++) {
+for (let round = 0; round < Number(values.rounds); round++) {
   for (const kind of ['without', 'with'] as const) {
     const began = processorTime();
     const by = (i: number) => copies[i % copies.length]!;
