@@ -227,6 +227,8 @@ export class ModelHost implements Host {
   // ---- turns ---------------------------------------------------------------------------------------------------------
 
   async #serve(): Promise<void> {
+    // Whoever called keeps this promise first: there may be nothing to do after all, and then it is forgotten at once.
+    await Promise.resolve();
     for (;;) {
       // Beside long work, which takes tens of milliseconds a slice, more than one step a turn.
       const until = performance.now() + (this.#jobs > 0 ? SERVING_MILLISECONDS : 0);

@@ -196,6 +196,16 @@ test('gradients are the slopes of the loss', async (t) => {
   }
 });
 
+test('a request that comes to nothing does not stop those behind it', { timeout: 60_000 }, async (t) => {
+  const engine = await embeddedEngine({ thread: false });
+  t.teardown(() => engine.close());
+  const model = await engine.load(GLOSSA);
+  const request = { prompt: [1, 5, 6], maxTokens: 4, temperature: 0, topP: 1, seed: 1n };
+  // Nothing to do on the first step: as where no memory was left for the only request.
+  t.equal((await model.generate(request, { signal: AbortSignal.abort() })).finish, 'aborted');
+  t.not((await model.generate(request)).finish, 'aborted');
+});
+
 test('training is the same on every run, thread and after every interruption', { timeout: 120_000 }, async (t) => {
   const [apart, inline] = await Promise.all([embeddedEngine(), embeddedEngine({ thread: false })]);
   t.teardown(() => Promise.all([apart.close(), inline.close()]));
