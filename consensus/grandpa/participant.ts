@@ -254,7 +254,11 @@ function takeVote(draft: Draft, from: PeerId, number: number, vote: SignedVote):
     const cast = castBy(round, vote.kind, vote.voter);
     if (cast?.length === 2 || cast?.some((each) => each.target.hash === vote.target.hash)) return IGNORE;
   }
-  if (holdsVote(waiting, { round: number, vote })) return IGNORE;
+  if (holdsVote(waiting, { round: number, vote })) {
+    // Whoever was asked for the block may be gone, and nobody else has it unless asked.
+    if (!env.chain.has(vote.target)) draft.effects.push({ type: 'wantBlock', target: vote.target, from });
+    return IGNORE;
+  }
   if (!env.verify(vote, number, voter.setId)) return reject('a vote with a wrong signature', COST.badSignature);
 
   const known = env.chain.has(vote.target);
@@ -287,11 +291,11 @@ function takeCommit(draft: Draft, from: PeerId, round: number, commit: Commit): 
   }
   const has = (block: Target): boolean => env.chain.has(block);
   if (!isKnown(commit, has)) {
+    const unknown = [commit.target, ...commit.precommits.map((each) => each.target)].find((block) => !has(block));
+    if (unknown !== undefined) draft.effects.push({ type: 'wantBlock', target: unknown, from });
     const held = holdCommit(waiting, { round, commit });
     if (held === waiting) return IGNORE;
     draft.state = { ...draft.state, waiting: held };
-    const unknown = [commit.target, ...commit.precommits.map((each) => each.target)].find((block) => !has(block));
-    if (unknown !== undefined) draft.effects.push({ type: 'wantBlock', target: unknown, from });
     return ACCEPT;
   }
   const outcome = stepVoter(draft, { type: 'commit', round, commit });

@@ -445,6 +445,9 @@ t.test('among peers', async (t) => {
       },
       sends: (): GossipMessage[] => effects.flatMap((each) => (each.type === 'send' ? [each.message] : [])),
       types: (): string[] => effects.map((each) => each.type),
+      get effects() {
+        return effects;
+      },
       get state() {
         return state;
       },
@@ -491,6 +494,25 @@ t.test('among peers', async (t) => {
     p.chain.push('E', 'new0');
     p.tell({ type: 'chain' });
     t.equal(p.state.voter.best.votes.prevote.weight, 1, 'counted when the block is there');
+  });
+
+  t.test('a block that did not come is asked of whoever names it again', async (t) => {
+    const p = setup();
+    const target: Target = { hash: 'lost' as BlockId, number: 7 };
+    const vote = signed('prevote', 1, target);
+    const wanted = () => p.effects.flatMap((each) => (each.type === 'wantBlock' ? [each.from] : []));
+    t.same(p.vote(1, vote, 'gone'), { type: 'accept' });
+    t.same(wanted(), ['gone']);
+    t.same(p.vote(1, vote, 'other'), { type: 'ignore' });
+    t.same(wanted(), ['other']);
+    const commit = { target, precommits: [1, 2, 3].map((who) => signed('precommit', who, target)) };
+    t.same(p.hear({ type: 'commit', round: 1, setId: 0, commit }, 'gone'), { type: 'accept' });
+    t.same(p.hear({ type: 'commit', round: 1, setId: 0, commit }, 'other'), { type: 'ignore' });
+    t.same(wanted(), ['other']);
+    p.chain.push('E', 'lost');
+    p.tell({ type: 'chain' });
+    t.same(p.vote(1, vote, 'other'), { type: 'ignore' });
+    t.same(wanted(), [], 'it is here');
   });
 
   t.test('commits', async (t) => {
