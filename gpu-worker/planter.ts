@@ -90,16 +90,14 @@ export class FaultPlanter {
     const settled = (await ledger.read('inference', 'settledWith', balance, session, this.#link.pair.address)) ?? 0n;
     const nonce = this.#nonces.next();
     const promise = signVoucher(hashing, payer, {
-      ...{
-        chain: ledger.genesisHash,
-        session,
-        worker: account,
-        nonce,
-        cumulative: settled + most,
-        adapter,
-        price,
-        terms,
-      },
+      chain: ledger.genesisHash,
+      session,
+      worker: account,
+      nonce,
+      cumulative: settled + most,
+      adapter,
+      price,
+      terms,
     });
     const { lease, rules } = serving;
     const made = await serving.adapter.answer({ voucher: promise, ...terms }, { worker: account, lease, rules });
