@@ -202,6 +202,8 @@ interface Node {
   env: ParticipantEnv;
 }
 
+/** Of requests for a block. */
+const LOST_REQUESTS = 0.3;
 const SLOT_MS = 3_000;
 /** Blocks and finality are expected back within this time once the network is whole. */
 const RECOVERY_MS = 30_000;
@@ -445,6 +447,8 @@ class Simulation {
         }
         case 'wantBlock': {
           const from = this.#byId.get(effect.from)!;
+          // Requests fail: whoever was asked may be gone, or too slow.
+          if (this.#random() < LOST_REQUESTS) break;
           this.#offer(from, node, from.chain.known.get(effect.target.hash) ?? from.chain.best);
           break;
         }
