@@ -1,5 +1,6 @@
 /** What a node is told when it starts. */
 import type { Clock, Log } from '../consensus/ports.ts';
+import type { NetworkSettings } from '../p2p/network.ts';
 import type { Cors, MethodPolicy } from '../rpc/access.ts';
 import type { ChainSpec } from './chain-spec/chain-spec.ts';
 import type { MetricsAddress } from './metrics/server.ts';
@@ -37,20 +38,4 @@ export interface NodeOptions {
   /** Default: the machine's. */
   readonly clock?: Clock;
   readonly log: Log;
-}
-
-export interface NetworkSettings {
-  /** Multiaddresses to listen on. */
-  readonly listen: readonly string[];
-  readonly publicAddresses: readonly string[];
-  /** Beside those of the chain spec. */
-  readonly bootNodes: readonly string[];
-  readonly reserved: readonly string[];
-  /** Undefined: kept with the chain's data. */
-  readonly keyFile: string | undefined;
-  readonly maxPeers: number;
-  readonly mdns: boolean;
-  readonly kad: boolean;
-  /** How a chain that has not begun is filled (default `full`): block by block, or from a recent final state. */
-  readonly sync?: 'full' | 'warp';
 }

@@ -35,7 +35,24 @@ import type { WarpPorts } from './sync/warp.ts';
 import { MAX_TRANSACTIONS_BYTES, type NetworkPool, Transactions } from './transactions.ts';
 import type { Wire } from './wire.ts';
 
-export interface NetworkOptions {
+/** What whoever runs a node decides of its network. */
+export interface NetworkSettings {
+  /** Multiaddresses to listen on; without any, this node only dials. */
+  readonly listen: readonly string[];
+  readonly publicAddresses: readonly string[];
+  /** A node adds those of its chain spec. */
+  readonly bootNodes: readonly string[];
+  readonly reserved: readonly string[];
+  /** Undefined: another identity at every start; a node with a base path keeps it with the chain's data. */
+  readonly keyFile: string | undefined;
+  readonly maxPeers: number;
+  readonly mdns: boolean;
+  readonly kad: boolean;
+  /** How a chain that has not begun is filled (a node's default: `full`): block by block, or from a recent final state. */
+  readonly sync?: 'full' | 'warp';
+}
+
+export interface NetworkOptions extends Required<NetworkSettings> {
   readonly blocks: Blocks;
   readonly events: ChainEvents;
   readonly chain: SyncedChain;
@@ -52,21 +69,9 @@ export interface NetworkOptions {
   readonly clock: Clock;
   readonly log: Log;
 
-  /** How a chain that has not begun is filled. */
-  readonly sync: 'full' | 'warp';
   readonly role: Role;
   readonly forkId: string | undefined;
   readonly agent: string;
-  /** Multiaddresses; without any, this node only dials. */
-  readonly listen: readonly string[];
-  readonly publicAddresses: readonly string[];
-  readonly bootNodes: readonly string[];
-  readonly reserved: readonly string[];
-  /** Undefined: another identity at every start. */
-  readonly keyFile: string | undefined;
-  readonly maxPeers: number;
-  readonly mdns: boolean;
-  readonly kad: boolean;
   /** See {@link import('./host.ts').HostOptions}. */
   readonly privateAddresses: boolean;
 }

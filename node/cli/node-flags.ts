@@ -3,12 +3,13 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { NetworkSettings } from '../../p2p/network.ts';
 import type { MethodPolicy } from '../../rpc/access.ts';
 import { loadChainSpec } from '../chain-spec/built-in.ts';
 import { parseBootNode } from '../chain-spec/chain-spec.ts';
 import { ChainSpecError } from '../chain-spec/errors.ts';
 import { createLog, type LogLevel } from '../logging.ts';
-import type { NetworkSettings, NodeOptions } from '../options.ts';
+import type { NodeOptions } from '../options.ts';
 import { ConfigError } from './config-file.ts';
 import { count, port, pruning, version, withLogFlag } from './options.ts';
 

@@ -1,6 +1,7 @@
 /** One LevelDB for all that the node keeps: columns by their first byte, synchronous reads, atomic batches. */
 import { mkdir } from 'node:fs/promises';
 import { Level } from 'level';
+import { latin1 } from '../latin1.ts';
 import { cutTable, damage, tablesIn, Watermark } from './watermark.ts';
 
 export const COLUMN = {
@@ -93,14 +94,12 @@ export class Batch {
   }
 }
 
-const nameOf = (key: Uint8Array): string => Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('latin1');
-
 /** Operations of batches that were committed ahead and are not written yet. */
 class Unwritten {
   readonly #values = new Map<string, Uint8Array | undefined>();
 
   add(operations: readonly Operation[]): void {
-    for (const each of operations) this.#values.set(nameOf(each.key), each.type === 'put' ? each.value : undefined);
+    for (const each of operations) this.#values.set(latin1(each.key), each.type === 'put' ? each.value : undefined);
   }
 
   /** Whether it says something of the key, and what. */
@@ -187,7 +186,7 @@ export class Database {
   get(column: Column, key: Uint8Array): Uint8Array | undefined {
     const wanted = keyIn(column, key);
     if (this.#waiting.ahead.size + this.#going.size > 0) {
-      const name = nameOf(wanted);
+      const name = latin1(wanted);
       const found = this.#waiting.ahead.get(name) ?? this.#going.get(name);
       if (found !== undefined) return found.value;
     }

@@ -2,6 +2,7 @@
 import type { ClearedPrefix, Storage } from '../../runtime/host.ts';
 import { compareBytes, concatBytes, startsWith } from '../../runtime/primitives/bytes.ts';
 import { Sink, Source } from '../../runtime/primitives/scale/io.ts';
+import { latin1 } from '../latin1.ts';
 import { nibblesOf, type Ref } from './node.ts';
 import type { Change, ProofRecorder, Stale, Trie } from './trie.ts';
 
@@ -15,7 +16,6 @@ interface Appended {
 /** `undefined`: deleted. */
 type Entry = { value: Uint8Array | undefined; appended: Appended | undefined };
 
-const text = (key: Uint8Array): string => Buffer.from(key.buffer, key.byteOffset, key.byteLength).toString('latin1');
 const bytes = (key: string): Uint8Array => new Uint8Array(Buffer.from(key, 'latin1'));
 
 function materialize({ base, count, ...last }: Appended): Uint8Array {
@@ -71,7 +71,7 @@ export class Overlay implements Storage {
   }
 
   get(key: Uint8Array): Uint8Array | undefined {
-    const entry = this.#entries.get(text(key));
+    const entry = this.#entries.get(latin1(key));
     return entry === undefined ? this.#below(key) : current(entry);
   }
 
@@ -88,15 +88,15 @@ export class Overlay implements Storage {
   }
 
   put(key: Uint8Array, value: Uint8Array): void {
-    this.#set(text(key), { value, appended: undefined });
+    this.#set(latin1(key), { value, appended: undefined });
   }
 
   delete(key: Uint8Array): void {
-    this.#set(text(key), { value: undefined, appended: undefined });
+    this.#set(latin1(key), { value: undefined, appended: undefined });
   }
 
   append(key: Uint8Array, item: Uint8Array): void {
-    const name = text(key);
+    const name = latin1(key);
     const entry = this.#entries.get(name);
     const before = entry?.appended;
     const { count, base } = before ?? splitCount(entry === undefined ? this.#below(key) : entry.value);
@@ -122,7 +122,7 @@ export class Overlay implements Storage {
 
   nextKey(key: Uint8Array): Uint8Array | undefined {
     const order = this.#order();
-    const name = text(key);
+    const name = latin1(key);
     let low = 0;
     let high = order.length;
     while (low < high) {
@@ -137,7 +137,7 @@ export class Overlay implements Storage {
     };
     while (low < order.length && !holds(low)) low++;
     let below = this.#trie.nextKey(this.#parent, key, this.#recorder);
-    while (below !== undefined && this.#entries.has(text(below))) {
+    while (below !== undefined && this.#entries.has(latin1(below))) {
       below = this.#trie.nextKey(this.#parent, below, this.#recorder);
     }
     if (low === order.length) return below;

@@ -3,6 +3,7 @@
  * believed that the root does not lead to by hashes, so a proof can be too small or no proof at all, but never false.
  */
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
+import { latin1 } from '../latin1.ts';
 import { decodeNode, type Hash256, type Ref, type TrieNode } from './node.ts';
 import { type Load, Trie } from './trie.ts';
 
@@ -18,9 +19,6 @@ export class ProofError extends Error {
 const HASH_LENGTH = 32;
 /** How deep a node may hang, in nibbles: keys of 2 KiB. It bounds what a made-up chain of nodes can make a reader do. */
 const MAX_DEPTH = 4_096;
-
-const latin1 = (bytes: Uint8Array): string =>
-  Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
 
 export interface ProvenTrie {
   /** Reads whatever the proof shows; throws {@link ProofError} at what it does not. */

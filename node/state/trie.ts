@@ -2,6 +2,7 @@
 import { compareBytes, concatBytes } from '../../runtime/primitives/bytes.ts';
 import { extrinsicItems } from '../../runtime/primitives/header.ts';
 import { Sink } from '../../runtime/primitives/scale/io.ts';
+import { latin1 } from '../latin1.ts';
 import {
   bytesOf,
   encodeNode,
@@ -342,7 +343,7 @@ export class ProofRecorder implements Visitor {
   nodes(): Uint8Array[] {
     const seen = new Set<string>();
     return [...this.#found.values(), ...this.#values].filter((bytes) => {
-      const key = Buffer.from(bytes).toString('latin1');
+      const key = latin1(bytes);
       return !seen.has(key) && seen.add(key);
     });
   }

@@ -1,8 +1,11 @@
 /** How paid requests fail: what an application is told, and whether another try may do better. */
 import { ApiError } from './openai.ts';
 
-/** By the hub's names: what an application is told. */
-const FAILURES: Readonly<Record<string, readonly [status: number, type: string, code: string]>> = {
+/** What an application is told, by the name of a failure. */
+type Told = Readonly<Record<string, readonly [status: number, type: string, code: string]>>;
+
+/** By the hub's names. */
+const FAILURES: Told = {
   DEPOSIT_SPENT: [402, 'insufficient_quota', 'insufficient_quota'],
   OVERLOADED: [429, 'rate_limit_error', 'overloaded'],
   NO_WORKER: [503, 'server_error', 'no_worker'],
@@ -17,7 +20,7 @@ const FAILURES: Readonly<Record<string, readonly [status: number, type: string, 
 };
 
 /** By the worker's names. */
-const REFUSALS: Readonly<Record<string, readonly [status: number, type: string, code: string]>> = {
+const REFUSALS: Told = {
   PROMPT_TOO_LONG: [400, 'invalid_request_error', 'context_length_exceeded'],
   BAD_REQUEST: [400, 'invalid_request_error', 'invalid_value'],
   BAD_TEMPLATE: [400, 'invalid_request_error', 'invalid_value'],
@@ -26,6 +29,7 @@ const REFUSALS: Readonly<Record<string, readonly [status: number, type: string, 
   OVERLOADED: [429, 'rate_limit_error', 'overloaded'],
   STOPPING: [503, 'server_error', 'worker_left'],
 };
+
 /** Outcomes that leave open what the worker said and will settle: it is asked again, under the same voucher. */
 export const DOUBTFUL = new Set([
   'TIMED_OUT',
@@ -41,6 +45,7 @@ export const PASSING = new Set(['TIMED_OUT', 'WORKER_LEFT', 'NODE_LEFT', 'NO_WOR
 export const ELSEWHERE = new Set(['NO_WORKER', 'WORKER_LEFT', 'OVERLOADED', 'NOT_SERVED', 'STOPPING', 'VOID']);
 /** By these a worker says that it has not answered and will not, under a voucher that it was asked under before. */
 export const VOID = new Set(['STALE_VOUCHER', 'VOUCHER_TOO_SMALL']);
+
 /** A failed job by the hub's name for it. */
 export class JobFailure extends Error {
   readonly code: string;

@@ -10,8 +10,8 @@ import { SHIPPED_MODEL, startWorker, type WorkerStart } from '../../gpu-worker/s
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
-import type { NetworkSettings } from '../../node/options.ts';
 import { type Node, startNode } from '../../node/service.ts';
+import type { NetworkSettings } from '../../p2p/network.ts';
 import { Ledger } from '../../rpc/client/ledger.ts';
 import { type GatewayOptions, startGateway } from '../../rpc/gateway/gateway.ts';
 

@@ -3,8 +3,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { ChainSpec } from '../../node/chain-spec/chain-spec.ts';
-import type { NetworkSettings } from '../../node/options.ts';
 import { type Node, startNode } from '../../node/service.ts';
+import type { NetworkSettings } from '../../p2p/network.ts';
 
 export interface Member {
   readonly node: Node;
