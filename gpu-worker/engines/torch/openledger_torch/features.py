@@ -11,9 +11,12 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
-from .eigenbases import Layout, Turn, divisors, expect
+from .eigenbases import Layout, Turn, batches_of, divisors, expect
 from .errors import EngineFault
 from .sketches import Sketch, project
+
+#: Bytes of gradients that are turned at a time; the turn takes four times as many.
+TURNED_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -56,9 +59,15 @@ class Features:
 
     def sketched(self, rows: Tensor) -> Tensor:
         """`sketch(a)` of gradients [n, size], a = preconditioned: [n, width] in float32."""
-        return self._sketch(self._turn(rows))
+        some = batches_of(rows, 4 * self.layout.size, TURNED_BYTES)
+        return torch.cat([self._sketch(self._turn(each)) for each in some])
 
-    def reduced(self, sketches: Tensor) -> tuple[Tensor, Tensor]:
-        """Of sketches [n, width] the coordinates along V_k [n, k], and the sketches' squared norms [n]; float32."""
+    def reduced(self, rows: Tensor) -> Tensor:
+        """Of gradients [n, size] what `along` makes of their sketches: [n, k + 1]."""
         assert self._vectors is not None, "no projection yet"
-        return project(sketches, self._vectors), sketches.square().sum(dim=1)
+        return along(self.sketched(rows), self._vectors)
+
+
+def along(sketches: Tensor, vectors: Tensor) -> Tensor:
+    """Coordinates along V_k [k, width] and, behind them, the squared norms of the sketches [n, width]: [n, k + 1], float32."""
+    return torch.cat([project(sketches, vectors), sketches.square().sum(dim=1, keepdim=True)], dim=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Any, Callable, Iterator
+from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator
 
 import numpy as np
 import torch
@@ -16,11 +16,14 @@ from .adapters import factors_of
 from .base import BaseModel, choose_device, choose_dtype, load_base
 from .crew import crew_training
 from .errors import EngineFault
-from .examples import batches, check_example, read_examples
-from .probes import Probes
+from .examples import Example, batches, check_example, read_examples
+from .feature_bases import FeatureBases
+from .features import Features
+from .fitting import Fit, FitSettings
+from .probes import Probe, Probes
 from .serving import Limits, Sequence, Server, read_request
 from .sites import SharedPlan
-from .tiers import AdapterTiers, now_ms
+from .tiers import AdapterTiers, Entry, now_ms
 from .team import accelerate_version
 from .training import Checkpoint, StepResult, Told, trainer_of
 
@@ -56,6 +59,8 @@ class Loaded:
         self.tiers = AdapterTiers(base, os.path.join(scratch, "adapters"), slots, host_bytes)
         self.server = Server(base, self.tiers, self.limits)
         self.probes = Probes(base, self.micro_tokens)
+        share = whole(params, "basisBytes", 0, free // 8)
+        self.bases = FeatureBases(base.device, os.path.join(scratch, "features"), share)
         self.eos = frozenset(params.get("eos") or base.info["eos"])
         #: Factors of adapters that gradients are taken of, on the device.
         self.devices: dict[int, Tensor] = {}
@@ -77,6 +82,11 @@ class Methods:
             "losses": self._losses,
             "gradients": self._gradients,
             "covariances": self._covariances,
+            "openFeatures": self._open_features,
+            "recoverFeatures": self._recover_features,
+            "closeFeatures": self._close_features,
+            "features": self._features,
+            "fitFeatures": self._fit_features,
             "adapterMetrics": self._adapter_metrics,
         }
 
@@ -121,6 +131,7 @@ class Methods:
         if self._loaded is not None:
             self._loaded.server.close()
             self._loaded.tiers.shut()
+            self._loaded.bases.shut()
 
     # ---- methods ---------------------------------------------------------------------------------------------------
 
@@ -254,14 +265,45 @@ class Methods:
         call.done(None, [np.array(out, dtype="<f8").tobytes()])
 
     def _gradients(self, call: "Call") -> Job:
-        """Answers with float32 gradients one after the other, and float64 losses."""
+        """Answers with float64 losses, and float32 gradients one after the other."""
         loaded = self._model()
         examples = read_examples(parts_of(call, 1)[0])
         entry = loaded.tiers.hold(whole(call.params, "adapter", 1, None))
-        scope = attribution.Scope(call.params.get("fromLayer", 0), call.params.get("stride", 1))
-        probe = None
         try:
-            probe = loaded.probes.add(examples, entry.lora, self._on_device(loaded, entry), scope)
+            probe = yield from self._probed(loaded, call, examples, entry)
+        finally:
+            loaded.tiers.release(entry)
+        rows = [memoryview(each.numpy()).cast("B") for each in probe.results]
+        call.done(None, [np.array(probe.losses, dtype="<f8").tobytes(), *rows])
+
+    def _features(self, call: "Call") -> Job:
+        """Answers with float64 losses, and of each example the float32 coordinates along V_k and the squared norm of its sketch."""
+        loaded = self._model()
+        examples = read_examples(parts_of(call, 1)[0])
+        entry = loaded.tiers.hold(whole(call.params, "adapter", 1, None))
+        try:
+            bases = loaded.bases.hold(whole(call.params, "features", 1, None))
+            try:
+                scope = scope_of(call.params)
+                attribution.check_scope(loaded.base, [], entry.lora, scope)
+                factors = factors_of(loaded.base, entry.lora, from_layer=scope.from_layer)
+                while (features := loaded.bases.take(bases, factors)) is None:
+                    time.sleep(0.0005)
+                    yield
+                probe = yield from self._probed(loaded, call, examples, entry, features)
+            finally:
+                loaded.bases.release(bases)
+        finally:
+            loaded.tiers.release(entry)
+        rows = [memoryview(each.numpy()).cast("B") for each in probe.results]
+        call.done(None, [np.array(probe.losses, dtype="<f8").tobytes(), *rows])
+
+    def _probed(
+        self, loaded: Loaded, call: "Call", examples: list[Example], entry: Entry, features: Features | None = None
+    ) -> Generator[None, None, Probe]:
+        flat = self._on_device(loaded, entry)
+        probe = loaded.probes.add(examples, entry.lora, flat, scope_of(call.params), features)
+        try:
             half = max(1, loaded.limits.batch // 2)
             while not probe.done:
                 # Where many answers are being made, others will end soon: a pass for several costs little more than for one.
@@ -269,11 +311,66 @@ class Methods:
                     loaded.probes.step(probe)
                 yield
         finally:
-            if probe is not None:
-                loaded.probes.leave(probe)
+            loaded.probes.leave(probe)
+        return probe
+
+    def _open_features(self, call: "Call") -> Job:
+        bases = self._model().bases
+        eigenbases, projection = parts_of(call, 2)
+        id = whole(call.params, "features", 1, None)
+        entry = bases.register(id, seed_of(call.params, "sketchSeed"), eigenbases, projection)
+        try:
+            while (features := bases.take(entry)) is None:
+                time.sleep(0.0005)
+                yield
+        except BaseException:
+            bases.close(id)
+            raise
+        call.done({"k": features.k, "bytes": features.nbytes})
+
+    def _recover_features(self, call: "Call") -> None:
+        bases = self._model().bases
+        for id in call.params.get("features") or []:
+            bases.recover(id)
+        call.done()
+
+    def _close_features(self, call: "Call") -> None:
+        self._model().bases.close(whole(call.params, "features", 1, None))
+        call.done()
+
+    def _fit_features(self, call: "Call") -> Job:
+        """
+        Answers with float32 arrays: rank sides and hidden sides of all matrices, Λ, V_k, the energy along its vectors; of each example
+        what `features` answers with. Goes on where a process that was killed had got to with the same number `fit`.
+        """
+        loaded = self._model()
+        examples = read_examples(parts_of(call, 2)[0])
+        sample = np.frombuffer(call.parts[1], dtype="<i4").tolist()
+        entry = loaded.tiers.hold(whole(call.params, "adapter", 1, None))
+        try:
+            settings = FitSettings(
+                k=whole(call.params, "k", 1, None),
+                sketch_width=whole(call.params, "sketchWidth", 1, None),
+                sketch_seed=seed_of(call.params, "sketchSeed"),
+                damping=float(call.params.get("damping", 0)),
+                block=whole(call.params, "block", 1, None),
+                from_layer=call.params.get("fromLayer", 0),
+                sample=sample,
+            )
+            file = os.path.join(self._scratch, "features", f"fit-{whole(call.params, 'fit', 1, None)}.pt")
+            flat = self._on_device(loaded, entry)
+            fit = Fit(loaded.base, examples, entry.lora, flat, settings, loaded.micro_tokens, file)
+            try:
+                for phase, done in fit.run():
+                    call.event("progress", phase=phase, done=done)
+                    yield
+                bases, *others = fit.result
+            finally:
+                fit.forget()
+        finally:
             loaded.tiers.release(entry)
-        gradients = [memoryview(rows.numpy()).cast("B") for rows in probe.gradients]
-        call.done(None, [np.array(probe.losses, dtype="<f8").tobytes(), *gradients])
+        arrays = [torch.cat(list(bases.rank)), torch.cat(list(bases.hidden)), bases.moments, *others]
+        call.done(None, [memoryview(each.cpu().contiguous().numpy()).cast("B") for each in arrays])
 
     def _covariances(self, call: "Call") -> Job:
         """Answers with two parts a matrix, in the order of the layout: rank side, hidden side; float64."""
@@ -298,7 +395,7 @@ class Methods:
         parts = [memoryview(side.numpy()).cast("B") for pair in sums.finish() for side in pair]
         call.done(None, parts)
 
-    def _on_device(self, loaded: Loaded, entry) -> Tensor:
+    def _on_device(self, loaded: Loaded, entry: Entry) -> Tensor:
         """The last few adapters that were asked for; queries come for the same ones again and again."""
         flat = loaded.devices.pop(entry.id, None)
         if flat is None:
@@ -322,6 +419,21 @@ def whole(values: dict[str, Any], key: str, least: int, otherwise: int | None) -
     if type(value) is not int or value < least:
         raise EngineFault("BAD_SETTINGS", f"{key}: {value}")
     return value
+
+
+def scope_of(values: dict[str, Any]) -> attribution.Scope:
+    return attribution.Scope(values.get("fromLayer", 0), values.get("stride", 1))
+
+
+def seed_of(values: dict[str, Any], key: str) -> int:
+    """u64, as text: JSON's numbers end at 2⁵³."""
+    try:
+        seed = int(values[key])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineFault("BAD_SETTINGS", f"{key}: {values.get(key)}") from error
+    if not 0 <= seed < 1 << 64:
+        raise EngineFault("BAD_SETTINGS", f"{key}: {seed}")
+    return seed
 
 
 def resident_bytes() -> int:

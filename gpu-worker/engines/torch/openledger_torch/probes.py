@@ -1,6 +1,6 @@
 """
-Gradients that several calls ask for, taken together: one pass forward and backward for examples of different adapters, as far
-as they have the same shape. Answers of a full batch end one by one, each with its query; a pass for each would leave most of
+Gradients, or features of them, that several calls ask for, taken together: one pass forward and backward for examples of
+different adapters, as far as they have the same shape; features each in the bases of its adapter. Answers of a full batch end one by one, each with its query; a pass for each would leave most of
 a GPU idle and hold up those who decode every time.
 """
 
@@ -12,15 +12,17 @@ from typing import Sequence
 
 from torch import Tensor
 
-from .adapters import Lora
+from .adapters import Lora, factors_of
 from .attribution import Scope, check_scope, gradient_rows
 from .base import BaseModel
 from .errors import is_memory
 from .examples import Example, Room
+from .features import Features
 from .tiers import now_ms
 
-#: Examples a pass.
+#: Examples a pass, and bytes of their gradients.
 MOST = 64
+ROW_BYTES = {"cpu": 1 << 30, "cuda": 4 << 30}
 #: How long a query may wait for others, in passes as long as the last one, and in milliseconds at most.
 PASSES = 2.0
 LONGEST_MS = 500.0
@@ -35,8 +37,11 @@ class Probe:
     flat: Tensor
     scope: Scope
     since: float
-    #: Results in order, on the CPU: [rows, size] each; float64 losses.
-    gradients: list[Tensor] = field(default_factory=list)
+    #: What features are made with; None where the gradients themselves are wanted.
+    features: Features | None = None
+    #: Results in order, on the CPU: gradients [rows, size], or what `Features.reduced` makes of them [rows, k + 1];
+    #: float64 losses.
+    results: list[Tensor] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
     @property
@@ -48,6 +53,12 @@ class Probe:
         return (self.lora.rank, frozenset(self.lora.targets), self.scope)
 
 
+def rows_a_pass(base: BaseModel, lora: Lora, scope: Scope) -> int:
+    """As many as memory is meant for: gradients of adapters of large models are 80 to 160 MB each."""
+    size = factors_of(base, lora, from_layer=scope.from_layer).size
+    return max(1, min(MOST, ROW_BYTES[base.device.type] // (4 * size)))
+
+
 class Probes:
     def __init__(self, base: BaseModel, micro_tokens: int) -> None:
         self._base = base
@@ -56,9 +67,16 @@ class Probes:
         self._pass_ms = 0.0
         self.passes = 0
 
-    def add(self, examples: Sequence[Example], lora: Lora, flat: Tensor, scope: Scope) -> Probe:
+    def add(
+        self,
+        examples: Sequence[Example],
+        lora: Lora,
+        flat: Tensor,
+        scope: Scope,
+        features: Features | None = None,
+    ) -> Probe:
         check_scope(self._base, examples, lora, scope)
-        probe = Probe(examples, lora, flat, scope, now_ms())
+        probe = Probe(examples, lora, flat, scope, now_ms(), features)
         if not probe.done:
             self._waiting.append(probe)
         return probe
@@ -76,7 +94,8 @@ class Probes:
     def step(self, probe: Probe) -> None:
         """A pass for the next of the probe's examples, and whatever of others fits in. What fails is the probe's fault alone."""
         try:
-            self._pass(probe, [probe, *(each for each in self._waiting if each is not probe)], MOST)
+            most = rows_a_pass(self._base, probe.lora, probe.scope)
+            self._pass(probe, [probe, *(each for each in self._waiting if each is not probe)], most)
         except Exception as error:
             if not is_memory(error):
                 raise
@@ -102,10 +121,12 @@ class Probes:
             [(each.lora, each.flat) for each, some in chosen for _ in some],
             probe.scope,
         )
-        rows, means = rows.cpu(), losses.double().tolist()
+        pieces = rows.split([len(some) for _, some in chosen])
+        made = [piece if each.features is None else each.features.reduced(piece) for (each, _), piece in zip(chosen, pieces)]
+        means = losses.double().tolist()
         at = 0
-        for each, some in chosen:
-            each.gradients.append(rows[at : at + len(some)])
+        for (each, some), result in zip(chosen, made):
+            each.results.append(result.cpu())
             each.losses += means[at : at + len(some)]
             at += len(some)
             if each.done:

@@ -5,6 +5,8 @@ with one entry a column (Dasgupta, Kumar & Sarlós 2010), then the top right sin
 
 from __future__ import annotations
 
+from typing import Generator
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,8 @@ from .errors import EngineFault
 
 #: Bytes of what lies between a gradient and its sketch, at a time: within a CPU's cache.
 WORKING_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+#: Rows of a Gram matrix that are made at a time.
+SLICE_ROWS = 128
 #: Squares of singular values below this part of the largest are rounding, not data.
 RANK_TOLERANCE = 1e-10
 
@@ -40,6 +44,11 @@ def split_mix64(seed: int, start: int, count: int, device: torch.device) -> Tens
     return z ^ _shifted(z, 31)
 
 
+def check_width(width: int) -> None:
+    if type(width) is not int or width < 1 or width > 1 << 30 or width & (width - 1):
+        raise EngineFault("BAD_REQUEST", f"a sketch of {width}, which is no power of two")
+
+
 class Sketch:
     """
     `sketch(a)` of rows a = turned gradient · divisors. Entry j goes to bucket `h(j) mod width` with the sign of h(j)'s top bit.
@@ -51,8 +60,7 @@ class Sketch:
 
     def __init__(self, seed: int, width: int, divisors: Tensor) -> None:
         """`divisors` [size], on the device. `width`: a power of two up to 2^30. Faults: BAD_REQUEST."""
-        if type(width) is not int or width < 1 or width > 1 << 30 or width & (width - 1):
-            raise EngineFault("BAD_REQUEST", f"a sketch of {width}, which is no power of two")
+        check_width(width)
         size, device = divisors.numel(), divisors.device
         if not 0 < size < 1 << 31:
             raise EngineFault("BAD_REQUEST", f"{size} entries to sketch")
@@ -98,27 +106,53 @@ def principal_directions(sketches: Tensor, k: int) -> tuple[Tensor, Tensor]:
     in float32, orthonormal rows, zero rows from the data's rank on; and the part of the energy along each [k], descending.
     From the eigen-decomposition of the Gram matrix in float64. Of a vector's weights in the rows, that of largest size is positive.
     """
+    steps = direction_steps(sketches, k)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def direction_steps(sketches: Tensor, k: int) -> Generator[None, None, tuple[Tensor, Tensor]]:
+    """`principal_directions` in slices: its work grows with the square of the rows, and others want the device as well."""
     if type(k) is not int or k < 1:
         raise EngineFault("BAD_REQUEST", f"k = {k}")
     n, width = sketches.shape
     expect(sketches, n * width, "sketches")
-    rows = sketches.double()
-    norms = rows.norm(dim=1, keepdim=True)
-    rows = torch.where(norms > 0, rows / norms, torch.zeros_like(rows))
     vectors = torch.zeros(k, width, device=sketches.device)
     energy = torch.zeros(k, device=sketches.device)
     if n == 0:
         return vectors, energy
-    values, weights = symmetric_eigen(rows @ rows.T)
+    norms = sketches.double().norm(dim=1)
+    scales = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
+
+    def rows(start: int, stop: int) -> Tensor:
+        return sketches[start:stop].double() * scales[start:stop, None]
+
+    starts = range(0, n, SLICE_ROWS)
+    gram = torch.zeros(n, n, dtype=torch.float64, device=sketches.device)
+    for i in starts:
+        some = rows(i, i + SLICE_ROWS)
+        for j in range(0, i + 1, SLICE_ROWS):
+            gram[i : i + SLICE_ROWS, j : j + SLICE_ROWS] = some @ rows(j, j + SLICE_ROWS).T
+            yield
+    values, weights = symmetric_eigen(gram)
     values, weights = values.flip(0), weights.flip(0)
-    largest = values[0]
-    count = min(k, int((values > RANK_TOLERANCE * largest).sum())) if bool(largest > 0) else 0
-    if count > 0:
-        energy[:count] = (values[:count] / values.clamp(min=0).sum()).float()
-        basis = (weights[:count] @ rows) * values[:count, None].rsqrt()
-        # What rounding took from their right angles: Gram–Schmidt by Cholesky's triangle.
-        triangle = torch.linalg.cholesky(basis @ basis.T)
-        vectors[:count] = torch.linalg.solve_triangular(triangle, basis, upper=False).float()
+    count = min(k, int((values > RANK_TOLERANCE * values[0].clamp(min=0)).sum()))
+    if count == 0:
+        return vectors, energy
+    energy[:count] = (values[:count] / values.clamp(min=0).sum()).float()
+    yield
+    weights = weights[:count] * values[:count, None].rsqrt()
+    basis = torch.zeros(count, width, dtype=torch.float64, device=sketches.device)
+    for i in starts:
+        basis += weights[:, i : i + SLICE_ROWS] @ rows(i, i + SLICE_ROWS)
+        yield
+    # What rounding took from their right angles: Gram–Schmidt by Cholesky's triangle.
+    triangle = torch.linalg.cholesky(basis @ basis.T)
+    yield
+    vectors[:count] = torch.linalg.solve_triangular(triangle, basis, upper=False).float()
     return vectors, energy
 
 
