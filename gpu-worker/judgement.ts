@@ -32,7 +32,7 @@ import { ScaleError } from '../runtime/primitives/scale/io.ts';
 import { type AccountId, type Hash, sameAccount } from '../runtime/primitives/types.ts';
 import { type AuditFault, compareFeatures, leavesOut } from './attribution/audit.ts';
 import { BasisFileError, readEigenbases, readProjection } from './attribution/basis-files.ts';
-import { featureExtractor } from './attribution/extractor.ts';
+import { openFeatures } from './attribution/features.ts';
 import type { Projection } from './attribution/projection.ts';
 import { dot, seededSample } from './attribution/seeded.ts';
 import { type Adapter, EngineError, type LoadedModel } from './engines/engine.ts';
@@ -190,23 +190,24 @@ async function judgeRows(
   if (!sameLayout) return 'BASES';
   if (projection.k !== basis.k || projection.width !== config.sketchWidth) return 'PROJECTION';
   if (!isOrthonormal(projection)) return 'PROJECTION';
-  const extractor = featureExtractor({
-    layout,
-    eigenbases: bases.eigenbases,
-    projection,
-    sketchSeed: basis.sketchSeed,
-    rotationSeed: basis.rotationSeed,
+  const { sketchSeed, rotationSeed } = basis;
+  const source = await openFeatures(model, {
+    ...{ layout, eigenbases: bases.eigenbases, projection },
+    ...{ sketchSeed, rotationSeed },
   });
   const examples = sample.map((at) =>
     cutExample(recordExample(model.tokenizer, lines[at]!).example, config.sequenceLength),
   );
   const captured: number[] = [];
-  for await (const { index, gradient } of model.gradients(examples, checkpoint, { fromLayer })) {
-    captured.push(extractor.captured(gradient));
-    const { values } = extractor.feature(gradient);
-    const claimed = rows[sample[index]!]!.values;
-    const { fault } = compareFeatures({ values: claimed, amounts: [] }, { values, amounts: [] });
-    if (fault !== undefined) return fault;
+  try {
+    for await (const { index, row, captured: part } of source.features(examples, checkpoint, { fromLayer })) {
+      captured.push(part);
+      const claimed = rows[sample[index]!]!.values;
+      const { fault } = compareFeatures({ values: claimed, amounts: [] }, { values: row.values, amounts: [] });
+      if (fault !== undefined) return fault;
+    }
+  } finally {
+    await source.close();
   }
   const owners = sample.map((at) => accountKey(rows[at]!.contributor));
   return leavesOut(captured, owners) ? 'ENERGY' : undefined;

@@ -27,7 +27,7 @@ import {
 import { utf8 } from '../runtime/primitives/bytes.ts';
 import { type AccountId, type Hash, PERBILL } from '../runtime/primitives/types.ts';
 import { readEigenbases, readProjection } from './attribution/basis-files.ts';
-import { type FeatureExtractor, featureExtractor } from './attribution/extractor.ts';
+import { type FeatureSource, openFeatures } from './attribution/features.ts';
 import { type SuffixIndex, suffixIndex } from './attribution/suffix-index.ts';
 import type { Adapter, Generation, GenerationHooks, LoadedModel, ModelTokenizer } from './engines/engine.ts';
 import { recordExample, spoken } from './examples.ts';
@@ -71,11 +71,12 @@ export class ServedAdapter {
   readonly #training: Hash;
   readonly #adapter: Adapter;
   readonly #checkpoint: Adapter;
-  readonly #extractor: FeatureExtractor;
+  readonly #features: FeatureSource;
   /** What an answer's gradient is of. */
   readonly #scope: { readonly fromLayer: number; readonly stride: number };
   readonly #index: SuffixIndex;
   readonly #attribution: AttributionModel;
+  readonly #opened: AsyncDisposableStack;
 
   private constructor(parts: {
     hashing: Blake;
@@ -83,20 +84,22 @@ export class ServedAdapter {
     training: Hash;
     adapter: Adapter;
     checkpoint: Adapter;
-    extractor: FeatureExtractor;
+    features: FeatureSource;
     scope: { readonly fromLayer: number; readonly stride: number };
     index: SuffixIndex;
     attribution: AttributionModel;
+    opened: AsyncDisposableStack;
   }) {
     this.#hashing = parts.hashing;
     this.#model = parts.model;
     this.#training = parts.training;
     this.#adapter = parts.adapter;
     this.#checkpoint = parts.checkpoint;
-    this.#extractor = parts.extractor;
+    this.#features = parts.features;
     this.#scope = parts.scope;
     this.#index = parts.index;
     this.#attribution = parts.attribution;
+    this.#opened = parts.opened;
   }
 
   /** Opens everything once. Throws CommitmentError, BasisFileError or EngineError for files that are not what they claim. */
@@ -104,25 +107,27 @@ export class ServedAdapter {
     const { training, config } = material;
     const { model: attribution } = openCommitment(hashing, training.features, material.files);
     const { layout, eigenbases } = readEigenbases(material.eigenbases);
-    const extractor = featureExtractor({
-      layout,
-      eigenbases,
-      projection: readProjection(material.projection),
-      sketchSeed: training.basis.sketchSeed,
-      rotationSeed: training.basis.rotationSeed,
-    });
+    const projection = readProjection(material.projection);
     const records = material.lines.map((line) => recordExample(model.tokenizer, line).tokens);
+    await using opened = new AsyncDisposableStack();
+    const { sketchSeed, rotationSeed } = training.basis;
+    const features = await openFeatures(model, { layout, eigenbases, projection, sketchSeed, rotationSeed });
+    opened.defer(() => features.close());
     const adapter = await model.openAdapter({ config: material.adapterConfig, weights: material.adapter });
+    opened.defer(() => adapter.close());
+    const checkpoint = await model.openAdapter({ config: material.adapterConfig, weights: material.checkpoint });
+    opened.defer(() => checkpoint.close());
     return new ServedAdapter({
       hashing,
       model,
       training: hashOf(hashing, trainingReceipt, training),
       adapter,
-      checkpoint: await model.openAdapter({ config: material.adapterConfig, weights: material.checkpoint }),
-      extractor,
+      checkpoint,
+      features,
       scope: { fromLayer: attributedLayer(config, model.info.layers), stride: config.attributionStride },
       index: suffixIndex(records, model.tokenizer.vocabulary),
       attribution,
+      opened: opened.move(),
     });
   }
 
@@ -230,18 +235,15 @@ export class ServedAdapter {
 
   /** The feature of prompt and answer; zero where there is no answer to take a gradient of. */
   async #feature(prompt: readonly number[], answer: readonly number[], signal?: AbortSignal): Promise<Int8Array> {
-    if (answer.length === 0 || prompt.length === 0) return new Int8Array(this.#extractor.k);
+    if (answer.length === 0 || prompt.length === 0) return new Int8Array(this.#features.k);
     const tokens = [...prompt, ...answer].slice(0, this.#model.info.maxPositions);
     const example = { tokens, from: Math.min(prompt.length, tokens.length - 1) };
     const options = { ...this.#scope, ...(signal !== undefined && !signal.aborted && { signal }) };
-    for await (const { gradient } of this.#model.gradients([example], this.#checkpoint, options)) {
-      return this.#extractor.feature(gradient).values;
-    }
-    return new Int8Array(this.#extractor.k);
+    for await (const { row } of this.#features.features([example], this.#checkpoint, options)) return row.values;
+    return new Int8Array(this.#features.k);
   }
 
   async close(): Promise<void> {
-    await this.#adapter.close();
-    await this.#checkpoint.close();
+    await this.#opened.disposeAsync();
   }
 }

@@ -18,11 +18,10 @@ import {
 import { utf8 } from '../runtime/primitives/bytes.ts';
 import { type AccountId, type Hash, PERBILL } from '../runtime/primitives/types.ts';
 import { writeEigenbases, writeProjection } from './attribution/basis-files.ts';
-import { buildBases, extractRows, featureExtractor } from './attribution/extractor.ts';
+import { type FittedFeatures, fitFeatures } from './attribution/features.ts';
 import { creditNovelty, type Novelty, NoveltyIndex } from './attribution/novelty.ts';
-import { VectorSpool } from './attribution/spool.ts';
 import { suffixIndex } from './attribution/suffix-index.ts';
-import type { LoadedModel, LoraSettings, TrainingProgress, TrainingSettings } from './engines/engine.ts';
+import type { FitPhase, LoadedModel, LoraSettings, TrainingProgress, TrainingSettings } from './engines/engine.ts';
 import { cutExample, recordExample } from './examples.ts';
 
 /** The order as the chain has it, with the lease and the records. */
@@ -46,7 +45,7 @@ export interface TrainingAssignment {
   readonly records: readonly { readonly line: Uint8Array; readonly contributor: AccountId }[];
 }
 
-export type TrainingPhase = 'novelty' | 'training' | 'gradients' | 'bases' | 'features';
+export type TrainingPhase = 'novelty' | 'training' | FitPhase;
 
 /** Where training can go on from: the engine's own state, the losses of the steps before, the states that are published. */
 export interface TrainingCheckpoint {
@@ -173,20 +172,8 @@ export async function trainOrder(
 
   const cut = examples.map(({ example }) => cutExample(example, config.sequenceLength));
   const checkpoint = await model.openAdapter(outcome.attribution);
-  const abort = watch.signal === undefined ? {} : { signal: watch.signal };
-  const fromLayer = attributedLayer(config, model.info.layers);
-  const layout = model.layout(loraOf(config), { block: config.block, fromLayer });
-  using gradients = new VectorSpool(layout.size);
-  const kept: { values: Int8Array; scale: number }[] = [];
-  let eigenbases: Uint8Array;
-  let projection: Uint8Array;
-  let k: number;
+  let fitted: FittedFeatures;
   try {
-    for await (const { gradient } of model.gradients(cut, checkpoint, { ...abort, fromLayer })) {
-      gradients.append(gradient);
-      watch.phase?.('gradients', gradients.length / cut.length);
-    }
-    const covariances = await model.covariances(cut, checkpoint, { ...abort, block: config.block, fromLayer });
     const settings = {
       k: Math.min(config.k, records.length),
       sketchWidth: config.sketchWidth,
@@ -195,20 +182,17 @@ export async function trainOrder(
       damping: config.damping / PERBILL,
       projectionRows: config.projectionRows,
     };
-    const bases = await buildBases(layout, gradients, covariances, settings, {
-      ...abort,
-      progress: (done) => watch.phase?.('bases', done),
+    fitted = await fitFeatures(model, cut, checkpoint, settings, {
+      ...(watch.signal !== undefined && { signal: watch.signal }),
+      fromLayer: attributedLayer(config, model.info.layers),
+      block: config.block,
+      progress: (phase, done) => watch.phase?.(phase, done),
     });
-    for await (const row of extractRows(featureExtractor(bases), gradients, watch.signal)) {
-      kept.push(row);
-      watch.phase?.('features', kept.length / records.length);
-    }
-    eigenbases = writeEigenbases(layout, bases.eigenbases);
-    projection = writeProjection(bases.projection);
-    k = bases.projection.k;
   } finally {
     await checkpoint.close();
   }
+  const { bases, rows: kept } = fitted;
+  const { k } = bases.projection;
 
   const { frequencies } = suffixIndex(
     examples.map(({ tokens }) => tokens),
@@ -228,8 +212,8 @@ export async function trainOrder(
     outcome.adapter.weights,
     outcome.adapter.config,
     outcome.attribution.weights,
-    eigenbases,
-    projection,
+    writeEigenbases(bases.layout, bases.eigenbases),
+    writeProjection(bases.projection),
     files.features,
     files.sums,
     files.frequencies,

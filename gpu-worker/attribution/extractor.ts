@@ -42,10 +42,39 @@ export interface FeatureBases {
   readonly rotationSeed: bigint;
 }
 
+/** What a projection makes of a gradient, here or on an engine's device; the seeded rotation is still to come. */
+export interface Projected {
+  /** Coordinates along the vectors of V_k. */
+  readonly along: ArrayLike<number>;
+  /** Squared norm of the sketch. */
+  readonly energy: number;
+}
+
+/** The rest of the way to a feature, wherever the first part was gone. */
+export interface Finisher {
+  /** z before quantisation. */
+  reduced(projected: Projected): Float64Array;
+  feature(projected: Projected): QuantisedRow;
+  /** Part of the sketch's energy that the projection keeps, 0 … 1. */
+  captured(projected: Projected): number;
+}
+
+export function finisher(k: number, rotationSeed: bigint): Finisher {
+  const rotate = rotator(k, rotationSeed);
+  return {
+    reduced: ({ along }) => rotate(along),
+    feature: ({ along }) => quantise(rotate(along)),
+    // The rotation keeps norms.
+    captured: ({ along, energy }) => (energy === 0 ? 1 : dot(along, along) / energy),
+  };
+}
+
 export interface FeatureExtractor {
   readonly k: number;
   /** `sketch(a)` of a gradient, a = preconditioned. */
   sketched(gradient: Float32Array): Float64Array;
+  /** Its own copy. */
+  projected(gradient: Float32Array): Projected;
   /** z before quantisation. */
   reduced(gradient: Float32Array): Float64Array;
   /** Part of the sketch's energy that the projection keeps, 0 … 1. */
@@ -63,16 +92,19 @@ export function featureExtractor({
 }: FeatureBases): FeatureExtractor {
   const kernel = featureKernel(layout, eigenbases, projection);
   const sketched = sketcher(layout, eigenbases, sketchSeed, projection.width, (gradient) => kernel.turn(gradient));
-  const rotate = rotator(projection.k, rotationSeed);
-  const reduced = (gradient: Float32Array): Float64Array => rotate(kernel.project(sketched(gradient)));
-  const captured = (gradient: Float32Array): number => {
+  const finish = finisher(projection.k, rotationSeed);
+  const projected = (gradient: Float32Array): Projected => {
     const sketch = sketched(gradient);
-    const z = rotate(kernel.project(sketch));
-    const all = dot(sketch, sketch);
-    // The rotation keeps norms.
-    return all === 0 ? 1 : dot(z, z) / all;
+    return { along: kernel.project(sketch).slice(), energy: dot(sketch, sketch) };
   };
-  return { k: projection.k, sketched, reduced, captured, feature: (gradient) => quantise(reduced(gradient)) };
+  return {
+    k: projection.k,
+    sketched,
+    projected,
+    reduced: (gradient) => finish.reduced(projected(gradient)),
+    captured: (gradient) => finish.captured(projected(gradient)),
+    feature: (gradient) => finish.feature(projected(gradient)),
+  };
 }
 
 function sketcher(

@@ -12,6 +12,7 @@
  * - `lora_B` is stored by PEFT as `[out, rank]` and laid out **transposed**, `[rank, out]`; hidden = out.
  *   Ascending names put layer 10 before layer 2; use {@link LoadedModel.layout}, never a count of your own.
  */
+import type { FeatureBases, FeatureSettings, Projected } from '../attribution/extractor.ts';
 import type { GradientLayout } from '../attribution/layout.ts';
 import type { MatrixCovariance } from '../attribution/precondition.ts';
 
@@ -286,6 +287,36 @@ export interface ExampleGradient {
   readonly tokens: number;
 }
 
+// ---- features --------------------------------------------------------------------------------------------------------
+
+/** Bases opened on an engine's device. */
+export interface FeatureReader {
+  /**
+   * Of each example, in order, what the bases make of its gradient, which stays where it is. `BAD_REQUEST` when they are of other
+   * matrices than the adapter has from `fromLayer` on.
+   */
+  projected(
+    examples: readonly Example[],
+    adapter: Adapter,
+    options?: ExampleGradientOptions,
+  ): AsyncIterable<ProjectedExample>;
+  close(): Promise<void>;
+}
+
+export interface ProjectedExample extends Projected {
+  readonly index: number;
+  readonly loss: number;
+}
+
+export type FitPhase = 'gradients' | 'bases' | 'features';
+
+export interface FitHooks extends GradientOptions {
+  /** Width of the hidden side's blocks. */
+  readonly block: number;
+  /** `done`: 0 … 1 of the phase. */
+  progress?(phase: FitPhase, done: number): void;
+}
+
 // ---- the engine ------------------------------------------------------------------------------------------------------
 
 export interface LoadedModel {
@@ -320,6 +351,18 @@ export interface LoadedModel {
     adapter: Adapter,
     options?: GradientOptions & { readonly block?: number },
   ): Promise<MatrixCovariance[]>;
+  /**
+   * Features without gradients that cross: engines in another process have it, those in this one need not. Ask through
+   * `attribution/features.ts`, which does with gradients where there is none. `BAD_REQUEST` for bases that are none.
+   */
+  openFeatures?(bases: FeatureBases): Promise<FeatureReader>;
+  /** Bases of training records, and every record's gradient in them. `BAD_REQUEST` for settings that make no sense. */
+  fitFeatures?(
+    examples: readonly Example[],
+    adapter: Adapter,
+    settings: FeatureSettings,
+    hooks: FitHooks,
+  ): Promise<{ readonly bases: FeatureBases; readonly projected: readonly Projected[] }>;
   metrics(): EngineMetrics;
   /** Adapters that had requests; engines without tiers do not tell. */
   adapterMetrics?(): Promise<AdapterMetrics[]>;

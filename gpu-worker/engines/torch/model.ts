@@ -2,8 +2,11 @@
  * One model of the torch engine. It outlives its Python process: when that dies, another takes over, knows the same adapters,
  * and calls under way are made again: generations behind the tokens they had, trainings from their last checkpoint.
  */
+import { writeEigenbases, writeProjection } from '../../attribution/basis-files.ts';
+import type { FeatureBases, FeatureSettings, Projected } from '../../attribution/extractor.ts';
 import type { GradientLayout } from '../../attribution/layout.ts';
 import type { MatrixCovariance } from '../../attribution/precondition.ts';
+import { seededSample } from '../../attribution/seeded.ts';
 import type { StreamingTokenizer } from '../embedded/tokenizer.ts';
 import {
   type Adapter,
@@ -14,6 +17,8 @@ import {
   type Example,
   type ExampleGradient,
   type ExampleGradientOptions,
+  type FeatureReader,
+  type FitHooks,
   type Generation,
   type GenerationHooks,
   type GenerationRequest,
@@ -22,6 +27,7 @@ import {
   type LoraSettings,
   type ModelInfo,
   type ModelTokenizer,
+  type ProjectedExample,
   type TrainingHooks,
   type TrainingJob,
   type TrainingOutcome,
@@ -30,7 +36,16 @@ import { GenerationState } from '../generation.ts';
 import { adapterLayout, checkLora, type LoraModule } from '../lora.ts';
 import { inOrder, NumberedAdapter } from '../open-models.ts';
 import { CallCancelled, type CallResult } from './child.ts';
-import { doublesOf, examplesPart, floatsOf, jsonSettings, progressOf } from './codecs.ts';
+import {
+  doublesOf,
+  examplesPart,
+  FitMilestone,
+  fittedOf,
+  floatsOf,
+  jsonSettings,
+  progressOf,
+  projectedOf,
+} from './codecs.ts';
 import type { Supervisor } from './supervisor.ts';
 
 /** Examples a call, and bytes of gradients that one answer carries at most. */
@@ -49,6 +64,7 @@ export class TorchModel implements LoadedModel {
   readonly #modules: readonly LoraModule[];
   readonly #gone: () => void;
   #nextAdapter = 1;
+  #nextFeatures = 1;
   #closing: Promise<void> | undefined;
 
   constructor(
@@ -268,6 +284,73 @@ export class TorchModel implements LoadedModel {
     return matrices.map((_, m) => ({ rank: sums[2 * m]!, hidden: sums[2 * m + 1]! }));
   }
 
+  // ---- features ------------------------------------------------------------------------------------------------------
+
+  async openFeatures(bases: FeatureBases): Promise<FeatureReader> {
+    this.#expectOpen();
+    const id = this.#nextFeatures++;
+    const files = [writeEigenbases(bases.layout, bases.eigenbases), writeProjection(bases.projection)];
+    await this.#supervisor.call('openFeatures', { features: id, sketchSeed: String(bases.sketchSeed) }, files);
+    this.#supervisor.features.add(id);
+    return {
+      projected: (examples, adapter, options) => this.#projected(id, bases.projection.k, examples, adapter, options),
+      close: async () => {
+        if (!this.#supervisor.features.delete(id) || this.#supervisor.closed) return;
+        await this.#supervisor.call('closeFeatures', { features: id });
+      },
+    };
+  }
+
+  async *#projected(
+    id: number,
+    k: number,
+    examples: readonly Example[],
+    adapter: Adapter,
+    { fromLayer = 0, stride = 1, signal }: ExampleGradientOptions = {},
+  ): AsyncGenerator<ProjectedExample> {
+    this.#expectOpen();
+    const params = { features: id, adapter: NumberedAdapter.idOf(adapter, this), fromLayer, stride };
+    let index = 0;
+    for await (const { parts } of this.#chunked('features', params, examples, signal)) {
+      const losses = doublesOf(parts[0], Math.min(EXAMPLES_A_CALL, examples.length - index));
+      const rows = parts.slice(1).flatMap((part) => projectedOf(part, k));
+      if (rows.length !== losses.length) throw strange('features');
+      for (const [i, row] of rows.entries()) yield { ...row, index: index++, loss: losses[i]! };
+    }
+  }
+
+  async fitFeatures(
+    examples: readonly Example[],
+    adapter: Adapter,
+    settings: FeatureSettings,
+    hooks: FitHooks,
+  ): Promise<{ readonly bases: FeatureBases; readonly projected: readonly Projected[] }> {
+    this.#expectOpen();
+    const { fromLayer = 0, block, signal } = hooks;
+    signal?.throwIfAborted();
+    const { k, sketchWidth, sketchSeed, damping } = settings;
+    const layout = this.layout(adapter.lora, { fromLayer, block });
+    const sample = seededSample(settings.rotationSeed, examples.length, settings.projectionRows);
+    const numbers = { adapter: NumberedAdapter.idOf(adapter, this), fit: this.#nextFeatures++ };
+    const params = { ...numbers, fromLayer, block, k, sketchWidth, damping, sketchSeed: String(sketchSeed) };
+    const parts = [examplesPart(examples), new Uint8Array(Int32Array.from(sample).buffer)];
+    const milestone = new FitMilestone();
+    const made = await this.#supervisor.retry((child, progressed) =>
+      child.call('fitFeatures', params, parts, {
+        ...(signal !== undefined && { signal }),
+        event({ values }) {
+          const reached = milestone.reached(values);
+          if (reached === undefined) return;
+          progressed();
+          hooks.progress?.(...reached);
+        },
+      }),
+    );
+    return fittedOf(made.parts, layout, settings, examples.length);
+  }
+
+  // ---- the rest ------------------------------------------------------------------------------------------------------
+
   /** Answers to `method` for the examples, a few at a time and in order; a few calls under way, none begun after an abort. */
   #chunked(
     method: string,
@@ -283,8 +366,6 @@ export class TorchModel implements LoadedModel {
     };
     return inOrder(starts, AHEAD, call, signal);
   }
-
-  // ---- the rest ------------------------------------------------------------------------------------------------------
 
   metrics(): EngineMetrics {
     const { active, waiting, generated, prompt, memory, tiers } = this.#supervisor.figures();

@@ -23,6 +23,8 @@ const PREFIX = 'openledger-torch-';
 export class Supervisor {
   /** Numbers of the adapters that are open: the next process is told of them. */
   readonly adapters = new Set<number>();
+  /** Numbers of the bases that features are made in, likewise. */
+  readonly features = new Set<number>();
   readonly #options: SupervisorOptions;
   readonly #load: Header;
   readonly #scratch: string;
@@ -151,8 +153,9 @@ export class Supervisor {
         const { child } = await this.#begin(this.#closing.signal);
         try {
           if (this.adapters.size > 0) await child.call('recoverAdapters', { adapters: [...this.adapters] });
+          if (this.features.size > 0) await child.call('recoverFeatures', { features: [...this.features] });
         } catch (error) {
-          child.kill('it does not know its adapters any more');
+          child.kill('it does not know its adapters or bases any more');
           throw error;
         }
         this.#restarts++;

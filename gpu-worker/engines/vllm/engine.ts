@@ -284,6 +284,19 @@ function vllmModel(
     layout: (lora, options) => behind.layout(lora, options),
     gradients: (examples, adapter, options) => behind.gradients(examples, inner(adapter), options),
     covariances: (examples, adapter, options) => behind.covariances(examples, inner(adapter), options),
+    ...(behind.openFeatures !== undefined && {
+      async openFeatures(bases) {
+        const reader = await behind.openFeatures!(bases);
+        return {
+          projected: (examples, adapter, options) => reader.projected(examples, inner(adapter), options),
+          close: () => reader.close(),
+        };
+      },
+    }),
+    ...(behind.fitFeatures !== undefined && {
+      fitFeatures: (examples, adapter, settings, hooks) =>
+        behind.fitFeatures!(examples, inner(adapter), settings, hooks),
+    }),
     metrics(): EngineMetrics {
       const { active, generated, prompt } = counts;
       return { ...behind.metrics(), active, waiting: 0, generatedTokens: generated, promptTokens: prompt };

@@ -22,6 +22,7 @@ const figures = {
   tiers: { device: 0, host: 0, disk: 0 },
 };
 const adapters = new Map();
+const features = new Map();
 let silent = false;
 
 function raw(head, tail = Buffer.alloc(0)) {
@@ -45,6 +46,7 @@ function send(header, parts = []) {
 }
 
 const doubles = (...values) => Buffer.from(Float64Array.from(values).buffer);
+const floats = (values) => Buffer.from(Float32Array.from(values).buffer);
 const running = new Map();
 
 const methods = {
@@ -151,6 +153,67 @@ const methods = {
       );
     }
     call.done({}, [doubles(...losses), ...gradients]);
+  },
+  openFeatures({ features: id, sketchSeed }, [eigenbases, projection], call) {
+    if (mode === 'no bases') return call.failed('BAD_REQUEST', 'not a file of bases');
+    // What a safetensors file's header says first: the shape of the energy, which is [k].
+    const length = Number(projection.readBigUInt64LE(0));
+    const [k] = JSON.parse(projection.subarray(8, 8 + length).toString()).energy.shape;
+    writeFileSync(join(scratch, `features-${id}`), JSON.stringify({ k, sketchSeed, bytes: eigenbases.length }));
+    features.set(id, k);
+    call.done({ k, bytes: 1 });
+  },
+  recoverFeatures({ features: ids }, _parts, call) {
+    for (const id of ids) features.set(id, JSON.parse(readFileSync(join(scratch, `features-${id}`), 'utf8')).k);
+    call.done({});
+  },
+  closeFeatures({ features: id }, _parts, call) {
+    features.delete(id);
+    unlinkSync(join(scratch, `features-${id}`));
+    call.done({});
+  },
+  features({ features: id, adapter }, [examples], call) {
+    if (mode === 'crash at a feature' && starts === 1) process.kill(process.pid, 'SIGKILL');
+    if (!features.has(id) || !adapters.has(adapter)) return call.failed('BAD_REQUEST', 'the bases are closed');
+    const k = features.get(id) + (mode === 'wide features' ? 1 : 0);
+    const numbers = new Int32Array(new Uint8Array(examples).buffer);
+    const losses = [];
+    const rows = [];
+    for (let at = 0; at < numbers.length; at += 2 + numbers[at + 1]) {
+      losses.push(numbers[at + 2]);
+      // Coordinates, and behind them the squared norm.
+      rows.push(...Array.from({ length: k }, (_, j) => numbers[at + 2] + j), 4 * (numbers[at + 2] + 1) ** 2);
+    }
+    call.done({}, [doubles(...losses), floats(rows)]);
+  },
+  async fitFeatures({ fit, k, sketchWidth, sketchSeed, block }, [examples, sample], call) {
+    const kept = join(scratch, `fit-${fit}`);
+    const from = existsSync(kept) ? Number(readFileSync(kept, 'utf8')) : 0;
+    const phases = ['gradients', 'bases', 'features'];
+    for (let at = from; at < 6; at++) {
+      if (call.cancelled) return call.gaveUp();
+      const [phase, done] = [phases[at >> 1], 0.5 * ((at & 1) + 1)];
+      send({ type: 'event', id: call.id, event: 'progress', phase: mode === 'odd phase' ? 'lunch' : phase, done });
+      while (mode === 'endless fit' && !call.cancelled) await pause(1);
+      if (mode === 'crash in a fit' && at === 1 && starts === 1) process.exit(1);
+      if (mode === 'crash in each fit' && at === 3) process.exit(1);
+      if (mode === 'crash in a fit' && at === 4 && starts === 2) {
+        // What it reached is kept now and then.
+        writeFileSync(kept, '3');
+        process.exit(1);
+      }
+      await pause(1);
+    }
+    const numbers = new Int32Array(new Uint8Array(examples).buffer);
+    let count = 0;
+    for (let at = 0; at < numbers.length; at += 2 + numbers[at + 1]) count++;
+    // Two layers of q_proj, 4 to 6: matrices of [2, 4] and [2, 6], in turns.
+    const blocks = (hidden) => Math.floor(hidden / block) * block ** 2 + (hidden % block) ** 2;
+    const arrays = [4 * 4, 2 * (blocks(4) + blocks(6)), 40, k * sketchWidth, k, count * (k + 1)];
+    if (mode === 'short fit') arrays[3]--;
+    const parts = arrays.map((length, i) => floats(Array.from({ length }, (_, j) => 100 * i + j)));
+    if (existsSync(kept)) unlinkSync(kept);
+    call.done({ sampled: sample.length / 4, sketchSeed }, parts);
   },
 };
 
