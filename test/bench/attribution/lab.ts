@@ -17,6 +17,7 @@ import type {
   Example,
   LoadedModel,
   LoraSettings,
+  ModelTokenizer,
   TrainingOutcome,
   TrainingSettings,
 } from '../../../gpu-worker/engines/engine.ts';
@@ -73,6 +74,19 @@ export const trainingSettings = (
   ...{ lora, learningRate, epochs, batch: 8, sequenceLength: 96, warmup: 0.1, seed },
 });
 
+/** Records as they are contributed and as the model reads them; novelty by the texts alone, as before training. */
+export function readRecords(
+  tokenizer: ModelTokenizer,
+  { records }: Corpus,
+  seed: bigint,
+): Pick<Material, 'lines' | 'examples' | 'novelties'> {
+  const lines = records.map(({ prompt, response }) => recordLine({ prompt, response }));
+  const examples = lines.map((line) => recordExample(tokenizer, line));
+  const texts = examples.map(({ text }) => utf8(text));
+  const index = new NoveltyIndex(Number(seed), DEDUP_THRESHOLD, (at) => texts[at]!);
+  return { lines, examples, novelties: texts.map((text) => index.add(text)) };
+}
+
 export async function prepare(
   model: LoadedModel,
   corpus: Corpus,
@@ -80,11 +94,7 @@ export async function prepare(
   seed: bigint,
 ): Promise<Material> {
   const { tokenizer } = model;
-  const lines = corpus.records.map(({ prompt, response }) => recordLine({ prompt, response }));
-  const examples = lines.map((line) => recordExample(tokenizer, line));
-  const texts = examples.map(({ text }) => utf8(text));
-  const index = new NoveltyIndex(Number(seed), DEDUP_THRESHOLD, (at) => texts[at]!);
-  const novelties = texts.map((text) => index.add(text));
+  const { lines, examples, novelties } = readRecords(tokenizer, corpus, seed);
   const outcome = await model.train({
     settings: trainingSettings(settings, seed),
     examples: examples.map(({ example }) => example),
@@ -132,6 +142,26 @@ export interface Retraining {
   readonly losses: readonly number[];
 }
 
+/** What is retrained on: random halves of the records, then random halves of the contributors. */
+export function subsetsOf(
+  { records, contributors }: Corpus,
+  { halves, coalitions }: Pick<LabSettings, 'halves' | 'coalitions'>,
+  seed: bigint,
+): Pick<Retraining, 'kind' | 'present'>[] {
+  const count = records.length;
+  return [
+    ...Array.from({ length: halves }, (_, s) => {
+      const present = new Array<number>(count).fill(0);
+      for (const i of seededSample(seed * 1000n + BigInt(s), count, count >> 1)) present[i] = 1;
+      return { kind: 'half' as const, present };
+    }),
+    ...Array.from({ length: coalitions }, (_, s) => {
+      const chosen = new Set(seededSample(seed * 1000n + 500n + BigInt(s), contributors, contributors >> 1));
+      return { kind: 'coalition' as const, present: records.map((r) => (chosen.has(r.contributor) ? 1 : 0)) };
+    }),
+  ];
+}
+
 /**
  * Retrains on parts of the records. With a `file`, each result is appended to it as it comes, and those in it that are of
  * the same protocol (records, queries, settings, model, seed: the digest in its first line) are not computed again.
@@ -143,20 +173,7 @@ export async function retrainings(
   { file, report }: { readonly file?: string; readonly report?: (done: number, total: number) => void } = {},
 ): Promise<Retraining[]> {
   const { corpus, model, examples, novelties, queries } = material;
-  const count = corpus.records.length;
-  const plan = [
-    ...Array.from({ length: settings.halves }, (_, s) => {
-      const present = new Array<number>(count).fill(0);
-      for (const i of seededSample(seed * 1000n + BigInt(s), count, count >> 1)) present[i] = 1;
-      return { kind: 'half' as const, present };
-    }),
-    ...Array.from({ length: settings.coalitions }, (_, s) => {
-      const chosen = new Set(
-        seededSample(seed * 1000n + 500n + BigInt(s), corpus.contributors, corpus.contributors >> 1),
-      );
-      return { kind: 'coalition' as const, present: corpus.records.map((r) => (chosen.has(r.contributor) ? 1 : 0)) };
-    }),
-  ];
+  const plan = subsetsOf(corpus, settings, seed);
   const head = JSON.stringify({ protocol: digest(material, settings, seed, plan) });
   const done = file === undefined ? [] : resumed(file, head);
   for (const { kind, present } of plan.slice(done.length)) {
