@@ -1,9 +1,9 @@
 /**
  * The protocol's data for a machine without Node: `gpu-worker/engines/torch/bench/lds.py` repeats it there on a larger base.
  *
- *     node test/bench/attribution/export.ts DIRECTORY [--seeds 1,2,3] [--per-contributor 12] [--retrainings 64]
+ *     node test/bench/attribution/export.ts DIRECTORY [--seeds 1,2,3] [--per-contributor 12,24] [--retrainings 64]
  *
- * Writes a file a seed (`corpus-N.json`: records and questions as token ids, what a record weighs, subsets to train again on,
+ * Writes a file a seed and number of records (`corpus-144-1.json`: records and questions as token ids, what a record weighs, subsets to train again on,
  * span matches of the true answers), and what the base model that comes along was pre-trained on, less prose that is not in the
  * repository (`train.u16`, `test.u16`: token ids, 16 bits, little-endian), with the tokenizer of both.
  */
@@ -24,18 +24,20 @@ const { values, positionals } = parseArgs({
   allowPositionals: true,
   options: {
     seeds: { type: 'string', default: '1,2,3' },
-    'per-contributor': { type: 'string', default: String(FULL.size.perContributor) },
+    'per-contributor': { type: 'string', default: '12,24' },
     retrainings: { type: 'string', default: '64' },
   },
 });
 const [directory] = positionals;
 if (directory === undefined) {
-  process.stderr.write('usage: node export.ts DIRECTORY [--seeds 1,2,3] [--per-contributor 12] [--retrainings 64]\n');
+  process.stderr.write(
+    'usage: node export.ts DIRECTORY [--seeds 1,2,3] [--per-contributor 12,24] [--retrainings 64]\n',
+  );
   process.exit(2);
 }
 
 /** `retrainings`: of either kind. */
-function exported(tokenizer: ModelTokenizer, seed: bigint, perContributor: number, retrainings: number): object {
+function exported(tokenizer: ModelTokenizer, seed: bigint, perContributor: number, retrainings: number) {
   const data = corpus(seed, { ...FULL.size, perContributor });
   const { examples, novelties } = readRecords(tokenizer, data, seed);
   const plain = ({ tokens, from }: Example) => ({ tokens: [...tokens], from });
@@ -72,8 +74,10 @@ const engine = await embeddedEngine();
 try {
   const { tokenizer } = await engine.load(MODEL);
   for (const seed of values.seeds.split(',').map(BigInt)) {
-    const data = exported(tokenizer, seed, Number(values['per-contributor']), Number(values.retrainings));
-    writeFileSync(join(directory, `corpus-${seed}.json`), `${JSON.stringify(data)}\n`);
+    for (const perContributor of values['per-contributor'].split(',').map(Number)) {
+      const data = exported(tokenizer, seed, perContributor, Number(values.retrainings));
+      writeFileSync(join(directory, `corpus-${data.records.length}-${seed}.json`), `${JSON.stringify(data)}\n`);
+    }
   }
 } finally {
   await engine.close();

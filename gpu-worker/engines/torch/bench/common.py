@@ -72,17 +72,23 @@ def zipf(count: int, draws: int, exponent: float, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).choice(count, size=draws, p=weights / weights.sum())
 
 
-def report(name: str, about: dict[str, object], rows: list[dict[str, object]]) -> None:
+def report(name: str, about: dict[str, object], rows: list[dict[str, object]], shown: bool = True) -> None:
+    """Prints it if it is to be `shown`, and writes it to bench-results/."""
+    if shown:
+        _print(name, about, rows)
+    directory = os.path.join(REPOSITORY, "bench-results")
+    os.makedirs(directory, exist_ok=True)
+    with open(os.path.join(directory, f"{name}.json"), "w", encoding="utf-8") as file:
+        json.dump({"about": about, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rows": rows}, file, indent=1)
+
+
+def _print(name: str, about: dict[str, object], rows: list[dict[str, object]]) -> None:
     print(f"\n{name}: " + ", ".join(f"{key} {value}" for key, value in about.items()))
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [[str(row.get(column, "")) for column in columns] for row in rows]
     widths = [max(len(text) for text in column) for column in zip(columns, *cells)]
     for line in (columns, ["-" * width for width in widths], *cells):
         print(" | ".join(text.ljust(width) for text, width in zip(line, widths)))
-    directory = os.path.join(REPOSITORY, "bench-results")
-    os.makedirs(directory, exist_ok=True)
-    with open(os.path.join(directory, f"{name}.json"), "w", encoding="utf-8") as file:
-        json.dump({"about": about, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "rows": rows}, file, indent=1)
 
 
 def percentile(values: list[float], part: float) -> float:

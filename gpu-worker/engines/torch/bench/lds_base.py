@@ -5,6 +5,8 @@ float32 weights with matmuls in bf16 on a GPU, warm-up and cosine over the time.
 
 from __future__ import annotations
 
+import gc
+import json
 import math
 import os
 import shutil
@@ -101,6 +103,10 @@ def pretrain(
         raise RuntimeError(f"pre-training diverged: loss {kept}")
     _save(model, data, out)
     held = held_out(model, torch.from_numpy(read_tokens(data, "test").astype(np.int32)).to(device), settings.window)
+    del model, forward, optimiser, decayed, plain, train, loss, kept
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
     return Pretrained(parameters, step * settings.batch * settings.window, step, held)
 
 
@@ -114,8 +120,6 @@ def held_out(model: nn.Module, tokens: Tensor, window: int) -> float:
 
 
 def _model(tokenizer: str, shape: Shape, device: torch.device) -> nn.Module:
-    import json
-
     from transformers import LlamaConfig, LlamaForCausalLM
 
     with open(tokenizer, encoding="utf-8") as file:
@@ -196,8 +200,6 @@ def _compiled(model: nn.Module, tokens: Tensor, settings: Pretraining, say: Call
 
 
 def _save(model: nn.Module, data: str, out: str) -> None:
-    import json
-
     from safetensors.torch import save_file
 
     os.makedirs(out, exist_ok=True)

@@ -12,6 +12,7 @@ from typing import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from openledger_torch.adapters import Lora, factors_of
 from openledger_torch.attribution import Covariances, Scope, gradients
@@ -31,6 +32,8 @@ class Method:
     bytes: int | None
     #: [query, record]
     scores: np.ndarray
+    #: Of ours: the sketch's width, k, whether in int8.
+    sketch: tuple[int, int, bool] | None = None
     #: What else there is to say: part of the energy kept, cosine kept by int8.
     more: dict[str, float] = field(default_factory=dict)
 
@@ -181,8 +184,8 @@ class Preconditioned:
         sketch = Sketch(seed * 7 + 1, width, self._divisors)
         rows, queries = sketch(self._rows), sketch(self._queries)
         vectors, energy = principal_directions(rows, max(ks))
-        kept = float(_kept(rows, vectors)), float(_kept(queries, vectors))
         along, asked = project(rows, vectors).double(), project(queries, vectors).double()
+        norms = queries.double().square().sum(dim=1).clamp(min=1e-300)
         for k in ks:
             turn = rotation(seed * 7 + 2, k).to(rows.device)
             z, u = unit(along[:, :k] @ turn), asked[:, :k] @ turn
@@ -190,19 +193,12 @@ class Preconditioned:
             _, wanted = quantised(u)
             more = {
                 "energy of rows": float(energy[:k].sum()),
-                "energy of queries": float(asked[:, :k].square().sum(dim=1).div(queries.double().square().sum(dim=1)).mean()),
-                "int8 cosine": float(torch.nn.functional.cosine_similarity(z, levels, dim=1).min()),
+                "energy of queries": float((asked[:, :k].square().sum(dim=1) / norms).mean()),
+                "least int8 cosine": float(functional.cosine_similarity(z, levels, dim=1).min()),
             }
-            if k == max(ks):
-                more |= {"energy of rows by V": kept[0], "energy of queries by V": kept[1]}
             name = f"ours, {width:,} buckets, k = {k}"
-            yield Method(f"{name}, float", 4 * k, dots(u, z), more)
-            yield Method(f"{name}, int8", k + 4, dots(wanted, levels * scales), more)
-
-
-def _kept(sketches: Tensor, vectors: Tensor) -> Tensor:
-    """Mean part of the energy that lies along the vectors."""
-    return (project(sketches, vectors).square().sum(dim=1) / sketches.square().sum(dim=1)).mean()
+            yield Method(f"{name}, float", 4 * k, dots(u, z), (width, k, False), more)
+            yield Method(f"{name}, int8", k + 4, dots(wanted, levels * scales), (width, k, True), more)
 
 
 def quantised(z: Tensor) -> tuple[Tensor, Tensor]:
