@@ -20,6 +20,7 @@ from .adapters import Lora, factors_of
 from .base import BaseModel
 from .errors import EngineFault
 from .examples import Example, Padded, batches, check_example, pad, response_losses
+from .passes import GradientPlan, rescale, scaled
 from .sites import Factors, Site
 
 #: Called with a site, its inputs x [rows, tokens, in], A x [rows, tokens, rank], δ B [rows, tokens, rank], δ [rows, tokens, out].
@@ -71,9 +72,11 @@ class ProbePlan:
         return out
 
 
-def _differentiate(base: BaseModel, batch: Padded, plan: ProbePlan, mean: bool) -> Tensor:
+def _differentiate(
+    base: BaseModel, batch: Padded, plan: ProbePlan | GradientPlan, mean: bool, from_layer: int = 0
+) -> Tensor:
     with torch.enable_grad(), base.precision.wide(), base.sites.using(plan):
-        sums = response_losses(base, batch)
+        sums = response_losses(base, batch, from_layer)
         (sums / batch.counts if mean else sums).sum().backward()
     return sums.detach()
 
@@ -111,14 +114,21 @@ def gradient_rows(
     examples' mean losses [rows, size] and these losses [rows], on the device.
     """
     lora, flat = adapters[0]
-    factors = factors_of(base, lora, from_layer=scope.from_layer)
+    whole, factors = factors_of(base, lora), factors_of(base, lora, from_layer=scope.from_layer)
     alone = all(other is flat for _, other in adapters)
+    padded = pad(batch, base.device, scope.stride)
+    out = torch.zeros(len(batch), factors.size, device=base.device)
+    scales = [each.scale for each, _ in adapters]
+    if base.lean is not None:
+        flats = scaled(base, whole, [flat] if alone else [other for _, other in adapters], scales)
+        pass_plan = GradientPlan(whole, flats[0] if alone else flats, factors, out, scope.from_layer)
+        sums = _differentiate(base, padded, pass_plan, True, scope.from_layer)
+        rescale(base, factors, out, scales)
+        return out, sums / padded.counts
     scale: float | Tensor = lora.scale
     if not alone:
         flat = torch.stack([other for _, other in adapters])
-        scale = torch.tensor([each.scale for each, _ in adapters], device=base.device)[:, None, None]
-    padded = pad(batch, base.device, scope.stride)
-    out = torch.zeros(len(batch), factors.size, device=base.device)
+        scale = torch.tensor(scales, device=base.device)[:, None, None]
 
     def visit(site: Site, x: Tensor, low: Tensor, slope: Tensor, dy: Tensor) -> None:
         a = torch.bmm(slope.transpose(1, 2), x)
@@ -126,7 +136,7 @@ def gradient_rows(
         torch.mul(a, scale, out=factors.view(out, *site.key, "A"))
         torch.mul(b, scale, out=factors.view(out, *site.key, "B"))
 
-    plan = ProbePlan(factors_of(base, lora).views(flat), scale, scope.from_layer, visit)
+    plan = ProbePlan(whole.views(flat), scale, scope.from_layer, visit)
     sums = _differentiate(base, padded, plan, True)
     return out, sums / padded.counts
 

@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import attention
 from .errors import EngineFault, is_memory
+from .lean import LeanModel, lean_model
 from .linears import packs
 from .precision import Precision
 from .sites import Head, Site, SiteHooks
@@ -36,6 +37,10 @@ class BaseModel:
     #: Attention wants masks that are added (0 or the least number) instead of true and false.
     additive: bool
     precision: Precision
+    #: The model without transformers' modules, where it is of a build that has one.
+    lean: LeanModel | None = None
+    #: Of layouts of adapters' matrices, which entries are of `lora_B`: see `passes.py`.
+    sides: dict[tuple, Tensor] = field(default_factory=dict)
 
     @property
     def vocabulary(self) -> int:
@@ -138,12 +143,14 @@ def load_base(directory: str, device: torch.device, dtype: torch.dtype) -> BaseM
         "sites": [[s.layer, s.target, s.inputs, s.outputs] for s in sites],
     }
     attention.use(model)
-    precision = Precision(model, dtype)
+    precision = Precision(model, device, dtype)
     reordered = packs(model, device, dtype)
     hooks, head = SiteHooks(sites, precision, reordered), Head(model.get_output_embeddings(), precision, reordered)
     # On the CPU a mask that is added saves turning it into one in every layer.
     additive = soft_capped(config) or device.type == "cpu"
-    return BaseModel(model, info, device, dtype, hooks, head, _windows(text), additive, precision)
+    base = BaseModel(model, info, device, dtype, hooks, head, _windows(text), additive, precision)
+    base.lean = lean_model(base)
+    return base
 
 
 def soft_capped(config: Any) -> bool:

@@ -25,6 +25,8 @@ class RaggedCache:
         self._keys: dict[int, Tensor] = {}
         self._values: dict[int, Tensor] = {}
         self.capacity = 0
+        #: Which of all allocations this is.
+        self.version = 0
         self._at: Tensor | None = None
         self._index: Tensor | None = None
         self._count = 0
@@ -39,19 +41,27 @@ class RaggedCache:
         The next forward pass reads `tokens` tokens of each of `rows`, the first at position `starts[i]`. Gives the masks,
         [rows, 1, tokens, seen] or one a kind of layer: True where a query may look (or to be added, see `BaseModel`).
         """
-        self._seen = max(starts) + tokens
-        self._grow(self._seen)
-        self._count = len(rows)
+        seen = max(starts) + tokens
+        self.reserve(seen)
         decoding = tokens == 1 and rows == list(range(len(rows)))
-        self._index = None if decoding else torch.tensor(rows, device=self._device)
-        first = torch.tensor(starts, device=self._device)
+        index = None if decoding else torch.tensor(rows, device=self._device)
+        return self.place(index, torch.tensor(starts, device=self._device), tokens, seen)
+
+    def place(self, index: Tensor | None, first: Tensor, tokens: int, seen: int) -> Tensor | dict[str, Tensor]:
+        """
+        The same with what is on the device: rows `index` (None: the first ones), positions `first` [rows] of their first tokens, of
+        which none looks at `seen` ≤ capacity or beyond.
+        """
+        self._seen = seen
+        self._count = first.shape[0]
+        self._index = index
         self._at = first[:, None] + torch.arange(tokens, device=self._device)
-        seen = torch.arange(self._seen, device=self._device)
+        columns = torch.arange(seen, device=self._device)
         masks = {}
         for kind, window in self._windows.items():
-            mask = seen <= self._at[:, :, None]
+            mask = columns <= self._at[:, :, None]
             if window is not None:
-                mask &= seen > self._at[:, :, None] - window
+                mask &= columns > self._at[:, :, None] - window
             mask = mask[:, None]
             if self._additive is not None:
                 least = torch.finfo(self._additive).min
@@ -101,7 +111,7 @@ class RaggedCache:
         """What the cache takes when its longest row has `positions`; 0 before the first pass has shown the shapes."""
         return 0 if self.capacity == 0 else self.bytes // self.capacity * _rounded(positions)
 
-    def _grow(self, positions: int) -> None:
+    def reserve(self, positions: int) -> None:
         if positions <= self.capacity:
             return
         # By half at least: growing copies everything.
@@ -112,12 +122,14 @@ class RaggedCache:
                 new[:, :, : self.capacity] = old
                 held[layer] = new
         self.capacity = capacity
+        self.version += 1
 
     def clear(self) -> None:
         """Gives the memory back."""
         self._keys.clear()
         self._values.clear()
         self.capacity = 0
+        self.version += 1
 
 
 def _rounded(positions: int) -> int:

@@ -104,9 +104,7 @@ def batches(
 class Padded:
     #: [rows, tokens]: all but each example's last token, zeros behind. Causal attention never sees what is behind.
     ids: Tensor
-    #: The last `kept` positions are all that the head may be wanted at.
-    kept: int
-    #: [n], ascending in [0, rows · kept): the positions whose prediction bears the loss. targets [n]: what they predict.
+    #: [n], ascending in [0, rows · tokens): the positions whose prediction bears the loss. targets [n]: what they predict.
     places: Tensor
     targets: Tensor
     #: Response tokens a row that bear the loss.
@@ -117,7 +115,6 @@ class Padded:
 
 def pad(batch: Sequence[Example], device: torch.device, stride: int = 1) -> Padded:
     width = max(len(example.tokens) for example in batch) - 1
-    first = min(example.start for example in batch) - 1
     ids = np.zeros((len(batch), width), dtype=np.int64)
     targets = np.full((len(batch), width), -100, dtype=np.int64)
     own = np.zeros((len(batch), width), dtype=bool)
@@ -126,17 +123,27 @@ def pad(batch: Sequence[Example], device: torch.device, stride: int = 1) -> Padd
         ids[row, :count] = example.tokens[:-1]
         targets[row, example.start - 1 : count : stride] = example.tokens[example.start :: stride]
         own[row, :count] = True
-    targets = targets[:, first:].reshape(-1)
+    targets = targets.reshape(-1)
     places = np.flatnonzero(targets >= 0)
     counts = np.array([example.bearing(stride) for example in batch], dtype=np.float32)
     move = lambda array: torch.from_numpy(array).to(device)  # noqa: E731
-    return Padded(move(ids), width - first, move(places), move(targets[places]), move(counts), move(own))
+    return Padded(move(ids), move(places), move(targets[places]), move(counts), move(own))
 
 
-def response_losses(base: BaseModel, batch: Padded) -> Tensor:
-    """[rows]: the summed loss of each example's response, in float32. The head sees no token but those with loss."""
-    with base.head.at(batch.places):
-        logits = base.model(input_ids=batch.ids, use_cache=False, logits_to_keep=batch.kept).logits
-    each = functional.cross_entropy(logits.flatten(0, 1).float(), batch.targets, reduction="none")
-    rows = batch.ids.shape[0]
-    return each.new_zeros(rows * batch.kept).index_copy(0, batch.places, each).view(rows, batch.kept).sum(dim=1)
+def token_losses(base: BaseModel, ids: Tensor, places: Tensor, targets: Tensor, from_layer: int = 0) -> Tensor:
+    """
+    [n]: losses at `places` [n] of all positions of ids [rows, tokens], in float32; differentiable from layer `from_layer` on. The
+    head sees no token but those with loss.
+    """
+    if base.lean is not None:
+        logits = base.lean.read(ids, places, from_layer)
+    else:
+        with base.head.at(places):
+            logits = base.model(input_ids=ids, use_cache=False).logits[0]
+    return functional.cross_entropy(logits.float(), targets, reduction="none")
+
+
+def response_losses(base: BaseModel, batch: Padded, from_layer: int = 0) -> Tensor:
+    """[rows]: the summed loss of each example's response."""
+    each = token_losses(base, batch.ids, batch.places, batch.targets, from_layer)
+    return each.new_zeros(batch.ids.numel()).index_copy(0, batch.places, each).view(batch.ids.shape).sum(dim=1)

@@ -47,6 +47,8 @@ class Product:
 
     def slope(self, dy: Tensor) -> Tensor:
         """`dy W`"""
+        if not self._packs or dy.numel() * self._weight.shape[1] < PACKED_WORK:
+            return self._precision.slope(dy, self._weight)
         if self._backward is None:
             self._backward = _reordered(self._weight.t().contiguous())
         return _product(dy, self._backward, None)

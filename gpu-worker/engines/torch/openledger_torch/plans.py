@@ -84,6 +84,22 @@ class MixedPlans:
         self._key: tuple[int, tuple[int, ...]] | None = None
         self._plan: MixedPlan | None = None
         self._held: Tensor | None = None
+        #: Which of all allocations kept factors lie in.
+        self.held = 0
+
+    def large(self, rows: int) -> bool:
+        """Whether so many rows' factors are read where they lie, a token each."""
+        layout, pool = self._tiers.layout, self._tiers.pool
+        assert pool is not None and layout is not None
+        return self._kernel is not None and rows * layout.size * pool.element_size() > GATHER_BYTES
+
+    def within(self, slots: Tensor, tokens: int) -> "MixedPlan | KernelPlan":
+        """Of slots on the device."""
+        layout, pool = self._tiers.layout, self._tiers.pool
+        assert pool is not None and layout is not None
+        if self._kernel is not None and tokens == 1 and self.large(slots.shape[0]):
+            return KernelPlan(self._tiers, slots, self._kernel)
+        return MixedPlan(layout, pool.index_select(0, slots))
 
     def of(self, slots: list[int], tokens: int, keep: bool):
         """`keep`: the batch is likely to come again (decoding), so that its gathered factors are worth keeping."""
@@ -92,9 +108,8 @@ class MixedPlans:
         tiers = self._tiers
         pool, layout = tiers.pool, tiers.layout
         assert pool is not None and layout is not None
-        large = len(slots) * layout.size * pool.element_size() > GATHER_BYTES
-        if self._kernel is not None and tokens == 1 and large:
-            return KernelPlan(tiers, torch.tensor(slots, device=pool.device), self._kernel)
+        if tokens == 1 and self.large(len(slots)):
+            return self.within(torch.tensor(slots, device=pool.device), tokens)
         if not keep:
             one = len(slots) == 1
             rows = pool[slots[0]][None] if one else pool.index_select(0, torch.tensor(slots, device=pool.device))
@@ -106,6 +121,7 @@ class MixedPlans:
         if self._held is None or self._held.shape[1] != layout.size or self._held.shape[0] < len(slots):
             self._held = torch.empty(len(slots), layout.size, device=pool.device, dtype=pool.dtype)
             self._key = None
+            self.held += 1
         rows = self._held[: len(slots)]
         # Rows whose adapter is another than before: one leaves or joins a step, not all.
         before = self._key[1] if self._key is not None and self._key[0] == tiers.version else ()

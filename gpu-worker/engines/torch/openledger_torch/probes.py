@@ -13,11 +13,12 @@ from typing import Sequence
 from torch import Tensor
 
 from .adapters import Lora, factors_of
-from .attribution import Scope, check_scope, gradient_rows
+from .attribution import Scope, check_scope
 from .base import BaseModel
 from .errors import is_memory
 from .examples import Example, Room
 from .features import Features
+from .graphs import GradientGraphs
 from .tiers import now_ms
 
 #: Examples a pass, and bytes of their gradients.
@@ -60,8 +61,10 @@ def rows_a_pass(base: BaseModel, lora: Lora, scope: Scope) -> int:
 
 
 class Probes:
-    def __init__(self, base: BaseModel, micro_tokens: int) -> None:
+    def __init__(self, base: BaseModel, micro_tokens: int, rehearse: bool = False) -> None:
+        """`rehearse`: as of {@link GradientGraphs}."""
         self._base = base
+        self._gradients = GradientGraphs(base, rehearse)
         self._micro_tokens = micro_tokens
         self._waiting: deque[Probe] = deque()
         self._pass_ms = 0.0
@@ -115,8 +118,7 @@ class Probes:
             if some:
                 chosen.append((each, some))
         began = now_ms()
-        rows, losses = gradient_rows(
-            self._base,
+        rows, losses = self._gradients.rows(
             [example for _, some in chosen for example in some],
             [(each.lora, each.flat) for each, some in chosen for _ in some],
             probe.scope,

@@ -16,8 +16,8 @@ import torch
 from .base import BaseModel
 from .cache import RaggedCache
 from .errors import EngineFault, fault_of
+from .graphs import ServingGraphs, can_record
 from .kernels import gather_kernel
-from .lean import lean_decoder
 from .plans import MixedPlans
 from .random import uniform53
 from .sampler import sample
@@ -74,16 +74,21 @@ class Limits:
 
 
 class Server:
-    def __init__(self, base: BaseModel, tiers: AdapterTiers, limits: Limits) -> None:
+    def __init__(self, base: BaseModel, tiers: AdapterTiers, limits: Limits, rehearse: bool = False) -> None:
+        """`rehearse`: what CUDA graphs would be recorded of is run where there are none."""
         self._base = base
         self._tiers = tiers
         self._limits = limits
-        self._cache = RaggedCache(limits.batch, base.windows, base.device, base.dtype if base.additive else None)
+        recorded = rehearse or can_record(base)
+        rows = limits.batch + 1 if recorded else limits.batch
+        self._cache = RaggedCache(rows, base.windows, base.device, base.dtype if base.additive else None)
         kernel = gather_kernel(base.device)
         self.kernel = kernel is not None
         self._plans = MixedPlans(tiers, kernel)
         self._prompt_plans = MixedPlans(tiers, None)
-        self._lean = lean_decoder(base)
+        self._graphs = (
+            ServingGraphs(base, tiers, self._cache, self._plans, limits.batch, rehearse) if recorded else None
+        )
         self._running: list[Sequence] = []
         self._waiting: OrderedDict[int, deque[Sequence]] = OrderedDict()
         #: Tokens served of each adapter with requests, counted from where the others stood when it came.
@@ -94,11 +99,6 @@ class Server:
         self.prompt = 0
         self.steps = 0
         self.rows = 0
-
-    @property
-    def lean(self) -> bool:
-        """Whether the model is served without transformers' modules."""
-        return self._lean is not None
 
     @property
     def active(self) -> int:
@@ -146,6 +146,8 @@ class Server:
     def close(self) -> None:
         for sequence in [*self._running, *(s for queue in self._waiting.values() for s in queue)]:
             self._leave(sequence, "aborted")
+        if self._graphs is not None:
+            self._graphs.clear()
         self._cache.clear()
 
     # ---- joining and leaving ---------------------------------------------------------------------------------------
@@ -224,6 +226,8 @@ class Server:
         victims = self._running[len(self._running) // 2 :] if memory else list(self._running)
         for sequence in reversed(victims):
             self._leave(sequence, fault)
+        if memory and self._graphs is not None:
+            self._graphs.clear()
         if memory and self._base.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -278,14 +282,19 @@ class Server:
 
     def _forward(self, rows, ids, starts, plans: MixedPlans, keep: bool, lasts: list[int]) -> torch.Tensor:
         """Logits [rows, vocabulary] at position `lasts[i]` of row i."""
+        if self._graphs is not None:
+            numbers = ([s.row for s in rows], starts, [s.slot for s in rows], lasts)
+            logits = self._graphs.forward(ids, *numbers)
+            if logits is not None:
+                return logits
         device = self._base.device
         tokens = len(ids[0])
         masks = self._cache.begin([s.row for s in rows], starts, tokens)
         read = torch.tensor(ids, device=device)
         at = None if tokens == 1 else torch.tensor(lasts, device=device)
         with self._base.sites.using(plans.of([s.slot for s in rows], tokens, keep)):
-            if self._lean is not None:
-                return self._lean(read, self._cache, masks, at)
+            if self._base.lean is not None:
+                return self._base.lean.decode(read, self._cache, masks, at)
             columns = sorted(set(lasts))
             out = self._base.model(
                 input_ids=read,

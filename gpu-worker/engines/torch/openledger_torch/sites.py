@@ -47,12 +47,19 @@ class GroupPlan(Protocol):
         """Adds to the outputs `ys` of the group's sites in place: for passes that nobody differentiates."""
 
 
+class WholePlan(Protocol):
+    """A plan that computes the outputs of layers with the same input itself; only models without transformers' modules take it."""
+
+    def whole(self, group: "Group", x: Tensor) -> Tensor:
+        """x [rows, tokens, in]; all outputs beside each other."""
+
+
 class Group:
     """Sites with the same input: one product for all of them, when the first is called. The others take what is theirs."""
 
     def __init__(self, sites: Sequence[Site], product: Product, hooks: "SiteHooks") -> None:
         self.sites = list(sites)
-        self._product = product
+        self.product = product
         self._hooks = hooks
         self._sizes = [site.outputs for site in sites]
         self._x: Tensor | None = None
@@ -72,7 +79,7 @@ class Group:
 
     def _outputs(self, x: Tensor) -> Sequence[Tensor]:
         plan = self._hooks.plan
-        y = self._product(x)
+        y = self.product(x)
         ys = self._split(y)
         if plan is None:
             return ys
@@ -82,12 +89,18 @@ class Group:
         return [plan.apply(site, x, each) for site, each in zip(self.sites, ys)]
 
     def whole(self, x: Tensor) -> Tensor:
-        """All outputs beside each other, with what the plan adds in place."""
+        """All outputs beside each other, with what the plan adds."""
         plan = self._hooks.plan
-        y = self._product(x)
-        if plan is not None:
+        if hasattr(plan, "whole"):
+            return plan.whole(self, x)
+        y = self.product(x)
+        if plan is None:
+            return y
+        if self._hooks.grouped:
             plan.add_all(self, x, self._split(y))
-        return y
+            return y
+        ys = [plan.apply(site, x, each) for site, each in zip(self.sites, self._split(y))]
+        return ys[0] if len(ys) == 1 else torch.cat(ys, dim=-1)
 
     def _split(self, y: Tensor) -> Sequence[Tensor]:
         return (y,) if len(self._sizes) == 1 else y.split(self._sizes, dim=-1)
@@ -113,7 +126,7 @@ class SiteHooks:
         return [site for site in self.all if site.layer >= from_layer and site.target in wanted]
 
     @contextmanager
-    def using(self, plan: "Plan | GroupPlan | None") -> Iterator[None]:
+    def using(self, plan: "Plan | GroupPlan | WholePlan | None") -> Iterator[None]:
         before = self.plan, self.grouped
         self.plan, self.grouped = plan, hasattr(plan, "add_all")
         try:

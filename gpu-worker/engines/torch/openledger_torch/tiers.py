@@ -21,6 +21,7 @@ from torch import Tensor
 from .adapters import Lora, factors_of, parse_config, read_adapter
 from .base import TARGETS, BaseModel
 from .errors import EngineFault
+from .passes import multipliers
 from .sites import Factors
 
 
@@ -243,9 +244,8 @@ class AdapterTiers:
         values = source.to(self._base.device, non_blocking=True)
         if self.layout.rank == own.rank and len(self.layout.names) == len(own.names):
             pieces = dict(zip(own.names, values.split(own.lengths())))
-            row.copy_(torch.cat([pieces[name] for name in self.layout.names]))
-            for site in own.sites:
-                self.layout.view(row, *site.key, "B").mul_(entry.lora.scale)
+            whole = torch.cat([pieces[name] for name in self.layout.names])
+            torch.mul(whole, multipliers(self._base, self.layout, entry.lora.scale), out=row)
             return
         row.zero_()
         for site in own.sites:

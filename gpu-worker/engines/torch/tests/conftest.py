@@ -34,6 +34,8 @@ from openledger_torch.serving import Limits, Sequence, Server, read_request
 from openledger_torch.tiers import AdapterTiers, now_ms
 
 torch.set_num_threads(1)
+#: `OPENLEDGER_TEST_DEVICE=cuda` runs on a GPU what the tests do with models.
+DEVICE = torch.device(os.environ.get("OPENLEDGER_TEST_DEVICE", "cpu"))
 VOCABULARY = 97
 COMMON = dict(
     vocab_size=VOCABULARY,
@@ -96,17 +98,17 @@ def base(directory):
 
     def load(family: str, dtype: torch.dtype = torch.float32) -> BaseModel:
         if (family, dtype) not in loaded:
-            loaded[family, dtype] = load_base(directory(family), torch.device("cpu"), dtype)
+            loaded[family, dtype] = load_base(directory(family), DEVICE, dtype)
         return loaded[family, dtype]
 
     return load
 
 
 def some_adapter(base: BaseModel, lora: Lora, seed: int, size: float = 0.2) -> tuple[bytes, bytes, torch.Tensor]:
-    """Both files, and the flat factors."""
+    """Both files, and the flat factors on the device."""
     factors = factors_of(base, lora)
     flat = torch.randn(factors.size, generator=torch.Generator().manual_seed(seed)) * size
-    return write_config(lora, "x"), write_weights(factors, flat), flat
+    return write_config(lora, "x"), write_weights(factors, flat), flat.to(base.device)
 
 
 def some_examples(count: int, seed: int = 3) -> list[Example]:
@@ -127,10 +129,11 @@ class Outcome:
 class Serving:
     """A server, driven by hand."""
 
-    def __init__(self, base: BaseModel, directory: str, slots: int = 8, host_bytes: int = 1 << 30, **limits: int):
+    def __init__(self, base: BaseModel, directory: str, slots: int = 8, host_bytes: int = 1 << 30, rehearse: bool = False, **limits: int):
         self.base = base
         self.tiers = AdapterTiers(base, directory, slots, host_bytes)
-        self.server = Server(base, self.tiers, Limits(**{**dict(batch=4, queue=64, prompt_tokens=24, cache_bytes=1 << 30), **limits}))
+        options = {**dict(batch=4, queue=64, prompt_tokens=24, cache_bytes=1 << 30), **limits}
+        self.server = Server(base, self.tiers, Limits(**options), rehearse)
 
     def add(self, entry=None, eos=frozenset(), **request) -> tuple[Outcome, Sequence]:
         value = {**dict(prompt=[5, 6, 7], maxTokens=8, temperature=0, topP=1, seed="0"), **request}

@@ -1,4 +1,4 @@
-"""The Triton kernel, in Triton's interpreter where there is one; and the plan that uses it, with plain products for the kernel."""
+"""The Triton kernel, on a GPU or in Triton's interpreter where there is one; and the plan that uses it, with plain products for the kernel."""
 
 import importlib.util
 import os
@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import torch
-from conftest import some_adapter
+from conftest import DEVICE, some_adapter
 
 from openledger_torch import plans
 from openledger_torch.adapters import Lora
@@ -14,14 +14,15 @@ from openledger_torch.base import TARGETS
 from openledger_torch.kernels import gather_kernel
 
 CHECK = """
+import sys
 import torch
 from openledger_torch.kernels import GatherKernel
 for rank in (1, 5, 16):
     for width, outputs in ((300, 200), (64, 512), (1000, 7)):
         generator = torch.Generator().manual_seed(rank)
-        draw = lambda *shape: torch.randn(*shape, generator=generator)
+        draw = lambda *shape: torch.randn(*shape, generator=generator).to(sys.argv[1])
         pool = draw(4, 7 + rank * (width + outputs))
-        x, y, slots = draw(3, width), draw(3, outputs), torch.tensor([3, 0, 2])
+        x, y, slots = draw(3, width), draw(3, outputs), torch.tensor([3, 0, 2], device=sys.argv[1])
         a = pool[slots, 7 : 7 + rank * width].view(3, rank, width)
         b = pool[slots, 7 + rank * width :].view(3, rank, outputs)
         plain = torch.baddbmm(y[:, None], torch.bmm(x[:, None], a.transpose(1, 2)), b)[:, 0]
@@ -34,8 +35,9 @@ def test_the_kernel_is_a_gathered_product():
     if importlib.util.find_spec("triton") is None:
         assert gather_kernel(torch.device("cpu")) is None, "without Triton the plain way is taken"
         return
-    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", CHECK], env=environment, check=True, timeout=300)
+    interpreted = {} if DEVICE.type == "cuda" else {"TRITON_INTERPRET": "1"}
+    environment = {**os.environ, **interpreted, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", CHECK, str(DEVICE)], env=environment, check=True, timeout=300)
 
 
 class PlainKernel:

@@ -81,7 +81,7 @@ def test_it_is_pefts_with_adamw(family, base, directory):
         assert abs(losses[step] - total / counted) < 1e-4 * losses[step]
     for name, p in named.items():
         layer, target, side = factors.of_name[name]
-        mine = factors.view(run.flat.detach(), layer, target, side)
+        mine = factors.view(run.flat.detach().cpu(), layer, target, side)
         want = p.detach() if side == "A" else p.detach().t()
         assert (mine - want).norm() <= 1e-3 * want.norm(), name
 

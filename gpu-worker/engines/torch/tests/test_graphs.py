@@ -1,0 +1,85 @@
+"""What CUDA graphs are recorded of, run without them where there are none: the same results as the plain way gives."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import DEVICE, some_adapter, some_examples
+
+from openledger_torch import graphs, plans
+from openledger_torch.adapters import Lora
+from openledger_torch.attribution import Scope, gradient_rows
+from openledger_torch.base import TARGETS
+from openledger_torch.graphs import GradientGraphs
+from openledger_torch.kernels import gather_kernel
+
+REHEARSE = DEVICE.type != "cuda"
+LORAS = (Lora(4, 8.0, TARGETS), Lora(4, 6.0, TARGETS), Lora(2, 2.0, ("q_proj", "v_proj")))
+
+
+def served(run, loras=LORAS):
+    """Tokens of requests of several lengths, by several adapters and none, that join and leave one another."""
+    entries = []
+    for at, lora in enumerate(loras):
+        config, weights, _ = some_adapter(run.base, lora, seed=at, size=0.2)
+        entries.append(run.tiers.register(at + 1, config, weights))
+    draw = np.random.default_rng(4)
+    outcomes = []
+    for at in range(14):
+        entry = (None, *entries)[int(draw.integers(len(loras) + 1))]
+        prompt = draw.integers(2, 97, draw.integers(1, 60)).tolist()
+        outcomes.append(run.add(entry, prompt=prompt, maxTokens=int(draw.integers(1, 60)))[0])
+        run.server.step()
+    run.run()
+    assert all(outcome.how == "length" for outcome in outcomes)
+    return [outcome.tokens for outcome in outcomes]
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3"])
+def test_serving_gives_the_same_tokens(family, serving, monkeypatch):
+    want = serving(family, batch=5)
+    want.server._graphs = None
+    expected = served(want)
+    run = serving(family, batch=5, rehearse=REHEARSE)
+    recorded = run.server._graphs._graphs
+    assert served(run) == expected
+    assert len(recorded) > 5
+    # Without gathering: adapters are read where they lie.
+    if gather_kernel(DEVICE) is not None:
+        monkeypatch.setattr(plans, "GATHER_BYTES", 0)
+        assert served(serving(family, batch=5, rehearse=REHEARSE)) == expected
+    # Few of them kept.
+    monkeypatch.setattr(graphs, "STEPS", 2)
+    run = serving(family, batch=5, rehearse=REHEARSE)
+    assert served(run) == expected
+    assert len(run.server._graphs._graphs) == 2
+
+
+def test_memory_that_is_too_short_for_recording_is_done_without(serving, monkeypatch):
+    expected = served(serving("llama", batch=5))
+
+    def short(*_given):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(graphs, "_Graph", short)
+    run = serving("llama", batch=5, rehearse=REHEARSE)
+    assert served(run) == expected
+    assert not run.server._graphs._graphs.on
+
+
+@pytest.mark.parametrize("scope", [Scope(), Scope(from_layer=2, stride=3)])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "llama in bf16"])
+def test_gradients_are_those_of_plain_passes(family, scope, base):
+    own = base(family, torch.bfloat16) if "bf16" in family else base(family)
+    recorded = GradientGraphs(own, rehearse=REHEARSE)
+    adapters = [(lora, some_adapter(own, lora, seed=at)[2]) for at, lora in enumerate(LORAS)]
+    examples = some_examples(8)
+    for turn in range(3):
+        for example in examples:
+            for adapter in adapters:
+                rows, losses = recorded.rows([example], [adapter], scope)
+                want, loss = gradient_rows(own, [example], [adapter], scope)
+                assert (rows - want).norm() <= 1e-4 * want.norm()
+                assert abs(losses.item() - loss.item()) <= 1e-4 * loss.item()
+    assert recorded._graphs is not None and 1 < len(recorded._graphs) < len(examples) * len(adapters)
+    many, _ = recorded.rows(examples[:2], [adapters[0]] * 2, scope)
+    assert many.shape[0] == 2
