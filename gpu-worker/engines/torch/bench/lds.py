@@ -55,8 +55,8 @@ SEQUENCE = 96
 RESERVE_SECONDS = 5.0
 #: Retrainings of either kind below which a seed says nothing.
 LEAST = 4
-#: What a seed takes at least, with few retrainings.
-LEAST_SECONDS = 8.0
+#: What a seed takes at least, a record, before one was timed.
+SECONDS_A_RECORD = 0.05
 
 
 def say(text: str) -> None:
@@ -246,8 +246,9 @@ def main() -> None:
     if made is not None:
         about |= {"pre-training tokens": made.tokens, "held-out loss": round(made.held_out, 4)}
     counts, seeds = options.records.split(","), options.seeds.split(",")
+    pace = SECONDS_A_RECORD
     for at, count in enumerate(counts):
-        Study(base, lora, options, count, about).run(seeds, len(seeds) * (len(counts) - at))
+        pace = Study(base, lora, options, count, about).run(seeds, len(seeds) * (len(counts) - at), pace)
     say("end")
 
 
@@ -265,20 +266,26 @@ class Study:
         self._judgements: list[list[Row]] = []
         self._retrainings: list[int] = []
 
-    def run(self, seeds: list[str], still: int) -> None:
-        """`still` seeds, of this study and of those to come, share what is left of the budget."""
+    def run(self, seeds: list[str], still: int, pace: float) -> float:
+        """
+        `still` seeds, of this study and of those to come, share what is left of the budget. `pace`: seconds a record that the
+        last seed took up to its first retrainings; gives the same.
+        """
         for at, seed in enumerate(seeds):
-            left = BEGAN + self._options.budget - RESERVE_SECONDS - time.monotonic()
-            if left < LEAST_SECONDS:
+            began = time.monotonic()
+            left = BEGAN + self._options.budget - RESERVE_SECONDS - began
+            if left < pace * int(self._count):
                 say(f"no time for seed {seed} of {self._count} records")
                 break
             try:
-                self._seed(seed, time.monotonic() + left / (still - at))
+                pace = self._seed(seed, began + left / (still - at))
             except Exception:
                 print(f"seed {seed} of {self._count} records failed:\n{traceback.format_exc()}", flush=True)
         self._tell(True)
+        return pace
 
-    def _seed(self, seed: str, until: float) -> None:
+    def _seed(self, seed: str, until: float) -> float:
+        began = time.monotonic()
         base, lora, options = self._base, self._lora, self._options
         corpus = read_corpus(os.path.join(options.data, f"corpus-{self._count}-{seed}.json"))
         if self._rate is None:
@@ -286,11 +293,14 @@ class Study:
         material = prepare(base, lora, corpus, settings_of(options, lora, corpus.seed, self._rate), options.micro)
         say(f"seed {seed}: trained on {len(corpus.records)} records, loss {material.loss:.3f}")
         methods = scored(base, material, options)
+        prepared = time.monotonic()
         truth = retrained(base, material, options, until)
+        groups = -(-truth.count // options.group)
+        pace = (prepared - began + (time.monotonic() - prepared) / groups) / len(corpus.records)
         save(f"{self._name}-seed-{seed}", methods, truth)
         if truth.count < 2 * LEAST:
             say(f"seed {seed}: {truth.count} retrainings say nothing")
-            return
+            return pace
         self._judgements.append(judged(corpus, methods, truth))
         self._retrainings.append(truth.count)
         self._about |= {"rate": self._rate, "records": len(corpus.records), "adapter": material.checkpoint.numel()}
@@ -298,6 +308,7 @@ class Study:
         if base.device.type == "cuda":
             self._about["GiB"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
         self._tell(False)
+        return pace
 
     def _tell(self, shown: bool) -> None:
         if self._judgements:
