@@ -6,7 +6,8 @@
  *
  * One request at a time: generation is the time from the request to the last token; attribution is all that comes after it
  * (gradient, feature, influence, spans, shares) up to the unsigned receipt, and its parts. Saturated: the processor time of
- * four batches of answers by several adapters, with attribution and without it; other programs do not count in it.
+ * four batches of answers by several adapters, with attribution and without it; other programs do not count in it. On a GPU
+ * (`--device cuda --base DIR`) it is the time by the clock.
  * `--width 768 --depth 12` takes a base of that size with random weights: its arithmetic and memory are to each other more
  * like on a GPU than those of a model that fits into a cache.
  */
@@ -51,6 +52,9 @@ const { values } = parseArgs({
     /** What the order says: how many of the last layers carry attribution (0: all), one in how many tokens bears the loss. */
     layers: { type: 'string', default: '0' },
     stride: { type: 'string', default: '1' },
+    /** A base model's directory, whose tokenizer is glossa's. */
+    base: { type: 'string' },
+    device: { type: 'string' },
     width: { type: 'string' },
     depth: { type: 'string', default: '12' },
     /** Default: what an order gets that names none. */
@@ -67,11 +71,12 @@ const records = readWordnet()
     line: recordLine({ prompt: `What is ${words[0]}?`, response: definition }),
     contributor: account(`Contributor ${i % 12}`),
   }));
-const { engine } = await chooseEngine(values.engine as EngineChoice, { threads: Number(values.threads) });
+const device = values.device === undefined ? {} : { device: values.device };
+const { engine } = await chooseEngine(values.engine as EngineChoice, { threads: Number(values.threads), ...device });
 const scratch = mkdtempSync(join(tmpdir(), 'share-'));
 process.once('exit', () => rmSync(scratch, { recursive: true, force: true }));
 if (values.width !== undefined) writeRandomBase(scratch, Number(values.width), Number(values.depth));
-const model = await engine.load(values.width === undefined ? GLOSSA : scratch, {
+const model = await engine.load(values.base ?? (values.width === undefined ? GLOSSA : scratch), {
   serving: { batch, queue: 8 * batch },
 });
 const child = engine instanceof TorchEngine ? engine.processOf(model) : undefined;
@@ -91,8 +96,10 @@ const material = { ...materialOf(trained, config), lines: records.map(({ line })
 const copies = await Promise.all(Array.from({ length: Number(values.adapters) }, () => open(model, material)));
 const [served] = copies as [(typeof copies)[number]];
 
-/** Of this process and the engine's, in ms. */
-function processorTime(): number {
+/** What batches take, in ms: of both processors' time on the CPU; by the clock where a GPU works and processors wait for it. */
+const unit = values.device === undefined || values.device === 'cpu' ? 'CPU ms' : 'ms';
+function timeTaken(): number {
+  if (unit === 'ms') return performance.now();
   const { user, system } = process.cpuUsage();
   const own = (user + system) / 1_000;
   if (child === undefined) return own;
@@ -165,10 +172,10 @@ const saturated: Record<'with' | 'without', number[]> = { with: [], without: [] 
 const many = whole.slice(0, 4 * batch);
 for (let round = 0; round < Number(values.rounds); round++) {
   for (const kind of ['without', 'with'] as const) {
-    const began = processorTime();
+    const began = timeTaken();
     const by = (i: number) => copies[i % copies.length]!;
     await Promise.all(many.map((n, i) => (kind === 'with' ? answer(by(i), asked(n)) : by(i).generate(asked(n)))));
-    saturated[kind].push((processorTime() - began) / many.length);
+    saturated[kind].push((timeTaken() - began) / many.length);
   }
 }
 for (const each of copies) await each.close();
@@ -194,8 +201,8 @@ await report(
       unit: '%',
       bar: ['<=', values.engine === 'torch' ? 5 : 10],
     },
-    { what: `answer in batches of ${batch}, attribution left out`, value: median(saturated.without), unit: 'CPU ms' },
-    { what: `answer in batches of ${batch}`, value: median(saturated.with), unit: 'CPU ms' },
+    { what: `answer in batches of ${batch}, attribution left out`, value: median(saturated.without), unit },
+    { what: `answer in batches of ${batch}`, value: median(saturated.with), unit },
     { what: `training and features of ${records.length} records`, value: trainedMs / 1_000, unit: 's' },
     { what: 'attribution’s part of saturated batches', value: busy, unit: '%', bar: ['<=', 15] },
   ],

@@ -6,6 +6,7 @@ answer takes what the GPU takes. On devices without graphs the same code can run
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from typing import Callable, Hashable
 
@@ -24,7 +25,7 @@ from .tiers import AdapterTiers
 
 #: Sequences a step, tokens of a prompt: what is in between is padded.
 ROWS = (1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128)
-TOKENS = (8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+TOKENS = (8, 16, 32, 48, *range(64, 256, 32), *range(256, 512, 64), *range(512, 1024, 128), *range(1024, 2049, 256))
 #: Positions that are looked back at are rounded up to this.
 SEEN = 128
 #: Above this many tokens a GPU is busy anyway.
@@ -69,16 +70,18 @@ class _Graphs:
     def __init__(self, device: torch.device, most: int, rehearse: bool) -> None:
         self._most = most
         self._kept: OrderedDict[Hashable, tuple[_Graph, object]] = OrderedDict()
-        self._pool = None if rehearse else torch.cuda.graph_pool_handle()
+        self._rehearse = rehearse
+        self._pool: tuple[int, int] | None = None
         self.on = True
+        self.clear()
 
     def __len__(self) -> int:
         return len(self._kept)
 
     def run(self, key: Hashable, write: Callable[[object], None], make: Callable[[], object], body) -> Tensor | None:
         """
-        The result for inputs that `write` puts into what `make` made for the key; `body` computes with these. None when memory for
-        recording is short: then, and from then on, do without.
+        The result for inputs that `write` puts into what `make` made for the key; `body` computes with these. None when recording
+        fails, for memory that is short or a driver that cannot: then, and from then on, do without.
         """
         if not self.on:
             return None
@@ -93,8 +96,9 @@ class _Graphs:
                     self._kept.popitem(last=False)
                 return graph.result
         except Exception as error:
-            if not is_memory(error):
+            if self._rehearse and not is_memory(error):
                 raise
+            print(f"no CUDA graphs from now on: {error}", file=sys.stderr, flush=True)
             self.clear()
             self.on = False
             return None
@@ -106,6 +110,8 @@ class _Graphs:
 
     def clear(self) -> None:
         self._kept.clear()
+        # A pool goes with the last of its graphs.
+        self._pool = None if self._rehearse else torch.cuda.graph_pool_handle()
 
 
 def can_record(base: BaseModel) -> bool:

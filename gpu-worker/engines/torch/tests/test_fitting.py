@@ -37,10 +37,16 @@ def fitted(*given, **named):
     return fit.result, told
 
 
+def on_the_cpu(result):
+    bases, *others = result
+    sides = ([each.cpu() for each in side] for side in (bases.rank, bases.hidden))
+    return Eigenbases(bases.layout, *sides, bases.moments.cpu(), bases.damping), *(each.cpu() for each in others)
+
+
 def by_hand(base, examples, sample):
     """All gradients in memory, one call of each step."""
     flat = some_adapter(base, LORA, seed=2)[2]
-    rows = torch.cat([some for some, _ in attribution.gradients(base, examples, LORA, flat, Scope(1), 120)])
+    rows = torch.cat([some for some, _ in attribution.gradients(base, examples, LORA, flat, Scope(1), 120)]).cpu()
     sums = Covariances(base, LORA, flat, 1, 5)
     sums.add(examples)
     layout = the_fit(base, examples).layout
@@ -58,7 +64,7 @@ def cosines(a, b):
 
 
 def check_result(result, base, examples, sample):
-    bases, vectors, energy, reduced = result
+    bases, vectors, energy, reduced = on_the_cpu(result)
     own, own_vectors, own_energy, sketches = by_hand(base, examples, sample)
     assert torch.allclose(bases.moments.double().sum(), own.moments.double().sum(), rtol=1e-4)
     assert torch.allclose(energy, own_energy, rtol=1e-3, atol=1e-6)
@@ -174,7 +180,7 @@ def tensor_file(metadata, tensors) -> bytes:
 
 
 def files_of(base, result) -> tuple[bytes, bytes]:
-    bases, vectors, energy, _ = result
+    bases, vectors, energy, _ = on_the_cpu(result)
     names = factors_of(base, LORA, from_layer=1).names
     tensors = {}
     for m, moments in enumerate(bases.moments.split(bases.layout.lengths)):
