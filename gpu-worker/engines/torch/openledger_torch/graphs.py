@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict
-from typing import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,10 +18,10 @@ from .adapters import Lora, factors_of
 from .attribution import Scope, gradient_rows
 from .base import BaseModel
 from .cache import RaggedCache
-from .errors import is_memory
-from .examples import Example, pad, token_losses
+from .examples import Example, pad, response_losses, token_losses
 from .passes import GradientPlan, rescale, scaled
 from .plans import MixedPlans
+from .sites import SharedPlan
 from .tiers import AdapterTiers
 
 #: Sequences a step, tokens of a prompt: what is in between is padded.
@@ -30,38 +31,43 @@ TOKENS = (8, 16, 32, 48, *range(64, 256, 32), *range(256, 512, 64), *range(512, 
 SEEN = 128
 #: Above this many tokens a GPU is busy anyway.
 MOST_TOKENS = 2048
-#: Graphs of serving, and of gradients, that are kept.
+#: Graphs of serving, of gradients, of a training that are kept.
 STEPS = 128
 GRADIENTS = 24
+TRAININGS = 24
 
 
 class _Graph:
-    def __init__(self, body: Callable[[], Tensor], pool: tuple[int, int] | None) -> None:
-        """Runs `body` once, and records it. What it reads and writes stays where it is; its result is valid until the next
-        graph of the same pool is run."""
+    """A computation whose inputs and results stay where they are. A result is valid until another of the same pool is run."""
+
+    def __init__(self, body: Callable[[], Tensor]) -> None:
         self._body = body
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self.result: Tensor
-        if pool is None:
-            self.result = body()
-            return
+        self._recorded: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
+
+    def plain(self, aside: bool) -> Tensor:
+        """`aside`: as recording wants it to have been run before."""
+        if not aside:
+            return self._body()
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            first = body().clone()
+            result = self._body().clone()
         torch.cuda.current_stream().wait_stream(side)
-        self._graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate meanwhile.
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self._out = body()
-        self.result = first
+        return result
 
-    def run(self) -> None:
-        if self._graph is None:
-            self.result = self._body()
-            return
-        self._graph.replay()
-        self.result = self._out
+    def record(self, pool: tuple[int, int]) -> None:
+        graph = torch.cuda.CUDAGraph()
+        # Other threads may allocate meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            result = self._body()
+        self._recorded = graph, result
+
+    def run(self) -> Tensor:
+        if self._recorded is None:
+            return self._body()
+        graph, result = self._recorded
+        graph.replay()
+        return result
 
 
 class _Graphs:
@@ -72,41 +78,42 @@ class _Graphs:
         self._kept: OrderedDict[Hashable, tuple[_Graph, object]] = OrderedDict()
         self._rehearse = rehearse
         self._pool: tuple[int, int] | None = None
+        #: False once recording failed, for memory that is short or a driver that cannot: from then on do without.
         self.on = True
         self.clear()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def run(self, key: Hashable, write: Callable[[object], None], make: Callable[[], object], body) -> Tensor | None:
-        """
-        The result for inputs that `write` puts into what `make` made for the key; `body` computes with these. None when recording
-        fails, for memory that is short or a driver that cannot: then, and from then on, do without.
-        """
-        if not self.on:
-            return None
+    def run(self, key: Hashable, write: Callable[[Any], None], make: Callable[[], Any], body: Callable[[Any], Tensor]) -> Tensor:
+        """The result of `body` for inputs that `write` puts into what `make` made for the key."""
         found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+            graph, inputs = found
+            write(inputs)
+            return graph.run()
         try:
-            if found is None:
-                inputs = make()
-                write(inputs)
-                graph = _Graph(lambda: body(inputs), self._pool)
-                self._kept[key] = (graph, inputs)
-                while len(self._kept) > self._most:
-                    self._kept.popitem(last=False)
-                return graph.result
+            inputs = make()
+            write(inputs)
+            graph = _Graph(lambda: body(inputs))
+            result = graph.plain(self._pool is not None)
+        except Exception:
+            # What was recorded may be what takes the memory.
+            self.clear()
+            raise
+        try:
+            if self._pool is not None:
+                graph.record(self._pool)
         except Exception as error:
-            if self._rehearse and not is_memory(error):
-                raise
             print(f"no CUDA graphs from now on: {error}", file=sys.stderr, flush=True)
             self.clear()
             self.on = False
-            return None
-        graph, inputs = found
-        self._kept.move_to_end(key)
-        write(inputs)
-        graph.run()
-        return graph.result
+            return result
+        self._kept[key] = (graph, inputs)
+        while len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+        return result
 
     def clear(self) -> None:
         self._kept.clear()
@@ -128,7 +135,7 @@ class ServingGraphs:
     def __init__(
         self, base: BaseModel, tiers: AdapterTiers, cache: RaggedCache, plans: MixedPlans, batch: int, rehearse: bool = False
     ) -> None:
-        """`cache` has a row more than `batch`: for the padding of prompts."""
+        """`cache` has a row more than `batch`: for the padding of prompts. `rehearse`: bodies are run, not recorded."""
         self._base = base
         self._tiers = tiers
         self._cache = cache
@@ -146,7 +153,7 @@ class ServingGraphs:
         step = tokens == 1 and rows == list(range(count))
         padded = _rounded(count, ROWS) if count <= self._batch else None
         width = 1 if step else _rounded(tokens, TOKENS)
-        if padded is None or width is None or padded * width > MOST_TOKENS:
+        if not self._graphs.on or padded is None or width is None or padded * width > MOST_TOKENS:
             return None
         padded = min(padded, self._batch)
         seen = -(-(max(starts) + width) // SEEN) * SEEN
@@ -187,11 +194,43 @@ class ServingGraphs:
             with self._base.sites.using(used):
                 return self._base.lean.decode(read.view(padded, width), cache, masks, None if step else last)
 
-        logits = self._graphs.run(key, write, make, body)
-        return None if logits is None else logits[:count]
+        return self._graphs.run(key, write, make, body)[:count]
 
     def clear(self) -> None:
         self._graphs.clear()
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """Examples padded to a shape that is recorded: ids, places and targets behind one another; the part of each place in the objective."""
+
+    rows: int
+    width: int
+    places: int
+    numbers: Tensor
+    weights: Tensor
+
+    def split(self, numbers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """ids [rows, width], places [n], targets [n] out of numbers that lie as these."""
+        ids, places, targets = numbers.split([self.rows * self.width, self.places, self.places])
+        return ids.view(self.rows, self.width), places, targets
+
+
+def _packed(batch: Sequence[Example], parts: Sequence[float], stride: int = 1) -> _Packed | None:
+    """`parts` [rows]: what each of an example's losses counts. None for shapes that are not worth recording."""
+    padded = pad(batch, torch.device("cpu"), stride)
+    (rows, tokens), bearing = padded.ids.shape, padded.places.numel()
+    width, places = _rounded(tokens, TOKENS), _rounded(bearing, TOKENS)
+    if width is None or places is None or rows * width > MOST_TOKENS:
+        return None
+    numbers = torch.zeros(rows * width + 2 * places, dtype=torch.int64)
+    numbers[: rows * width].view(rows, width)[:, :tokens] = padded.ids
+    row = padded.places // tokens
+    numbers[rows * width :][:bearing] = padded.places + row * (width - tokens)
+    numbers[rows * width + places :][:bearing] = padded.targets
+    weights = torch.zeros(places)
+    weights[:bearing] = torch.tensor(parts, dtype=torch.float32)[row]
+    return _Packed(rows, width, places, numbers, weights)
 
 
 class GradientGraphs:
@@ -206,18 +245,21 @@ class GradientGraphs:
 
     def rows(self, batch: list[Example], adapters: list[tuple[Lora, Tensor]], scope: Scope) -> tuple[Tensor, Tensor]:
         """What {@link gradient_rows} gives; valid until the next call."""
-        made = self._recorded(batch[0], *adapters[0], scope) if self._graphs is not None and len(batch) == 1 else None
-        return gradient_rows(self._base, batch, adapters, scope) if made is None else made
+        if self._graphs is not None and self._graphs.on and len(batch) == 1:
+            made = self._recorded(self._graphs, batch[0], *adapters[0], scope)
+            if made is not None:
+                return made
+        return gradient_rows(self._base, batch, adapters, scope)
 
-    def _recorded(self, example: Example, lora: Lora, flat: Tensor, scope: Scope) -> tuple[Tensor, Tensor] | None:
+    def _recorded(
+        self, graphs: _Graphs, example: Example, lora: Lora, flat: Tensor, scope: Scope
+    ) -> tuple[Tensor, Tensor] | None:
         base = self._base
-        padded = pad([example], torch.device("cpu"), scope.stride)
-        bearing = padded.places.numel()
-        width, places = _rounded(padded.ids.shape[1], TOKENS), _rounded(bearing, TOKENS)
-        if width is None or places is None:
+        packed = _packed([example], [1 / example.bearing(scope.stride)], scope.stride)
+        if packed is None:
             return None
         shape = (lora.rank, frozenset(lora.targets), scope)
-        key = (*shape, width, places)
+        key = (*shape, packed.width, packed.places)
         if key not in self._seen:
             # A shape that comes once is not worth recording.
             self._seen[key] = None
@@ -225,39 +267,73 @@ class GradientGraphs:
                 self._seen.popitem(last=False)
             return None
         whole, own = factors_of(base, lora), factors_of(base, lora, from_layer=scope.from_layer)
-        numbers = torch.zeros(width + 2 * places, dtype=torch.int64)
-        numbers[: padded.ids.shape[1]] = padded.ids[0]
-        numbers[width : width + bearing] = padded.places
-        numbers[width + places : width + places + bearing] = padded.targets
-        # The part of each place in the mean loss, and the adapter's scale.
-        reals = torch.zeros(places + 1)
-        reals[:bearing] = 1 / bearing
-        reals[places] = lora.scale
+        # The adapter's scale goes with the weights.
+        reals = torch.cat([packed.weights, torch.tensor([lora.scale])])
 
         def make() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            new = lambda count, dtype=torch.float32: torch.zeros(count, dtype=dtype, device=base.device)  # noqa: E731
+            new = lambda count: torch.zeros(count, device=base.device)  # noqa: E731
             large = self._large.pop(shape, None) or (new(whole.size), new(own.size)[None])
             self._large[shape] = large
             while len(self._large) > 4:
                 self._large.popitem(last=False)
-            return new(width + 2 * places, torch.int64), new(places + 1), *large
+            return torch.zeros_like(packed.numbers, device=base.device), new(reals.numel()), *large
 
         def write(inputs: tuple[Tensor, Tensor, Tensor, Tensor]) -> None:
-            for mine, given in zip(inputs, (numbers, reals, flat)):
+            for mine, given in zip(inputs, (packed.numbers, reals, flat)):
                 mine.copy_(given)
 
         def body(inputs: tuple[Tensor, Tensor, Tensor, Tensor]) -> Tensor:
-            given, weights, factors, out = inputs
-            ids, at, targets = given.split([width, places, places])
-            scale = weights[places]
+            numbers, given, factors, out = inputs
+            weights, scale = given[:-1], given[-1]
             plan = GradientPlan(whole, scaled(base, whole, [factors], [scale])[0], own, out, scope.from_layer)
             with torch.enable_grad(), base.precision.wide(), base.sites.using(plan):
-                loss = (token_losses(base, ids[None], at, targets, scope.from_layer) * weights[:places]).sum()
+                loss = (token_losses(base, *packed.split(numbers), scope.from_layer) * weights).sum()
                 loss.backward()
             rescale(base, own, out, [scale])
             # The loss behind the gradient.
             return torch.cat([out, loss.detach()[None, None]], dim=1)
 
-        assert self._graphs is not None
-        made = self._graphs.run(key, write, make, body)
-        return None if made is None else (made[:, :-1], made[:, -1])
+        made = graphs.run(key, write, make, body)
+        return made[:, :-1], made[:, -1]
+
+
+class TrainingPasses:
+    """Forward and backward of a training's micro-batches; slopes gather where the plan's factors have them."""
+
+    def __init__(self, base: BaseModel, plan: SharedPlan, rehearse: bool = False) -> None:
+        self._base = base
+        self._plan = plan
+        self._graphs = _Graphs(base.device, TRAININGS, rehearse) if rehearse or can_record(base) else None
+
+    def backward(self, batch: Sequence[Example], weights: Sequence[float]) -> Tensor:
+        """The objective is Σ weight · mean loss. Gives the summed loss of all tokens, on the device."""
+        parts = [weight / example.responses for weight, example in zip(weights, batch)]
+        if self._graphs is not None and self._graphs.on:
+            packed = _packed(batch, parts)
+            if packed is not None:
+                return self._recorded(self._graphs, packed)
+        padded = pad(batch, self._base.device)
+        of_rows = torch.tensor(parts, device=self._base.device)
+        with self._base.sites.using(self._plan):
+            sums = response_losses(self._base, padded)
+        (sums * of_rows).sum().backward()
+        return sums.detach().sum()
+
+    def _recorded(self, graphs: _Graphs, packed: _Packed) -> Tensor:
+        base = self._base
+
+        def make() -> tuple[Tensor, Tensor]:
+            return torch.zeros_like(packed.numbers, device=base.device), torch.zeros_like(packed.weights, device=base.device)
+
+        def write(inputs: tuple[Tensor, Tensor]) -> None:
+            for mine, given in zip(inputs, (packed.numbers, packed.weights)):
+                mine.copy_(given)
+
+        def body(inputs: tuple[Tensor, Tensor]) -> Tensor:
+            numbers, weights = inputs
+            with base.sites.using(self._plan):
+                each = token_losses(base, *packed.split(numbers))
+            (each * weights).sum().backward()
+            return (each.detach() * (weights > 0)).sum()
+
+        return graphs.run((packed.rows, packed.width, packed.places), write, make, body)

@@ -75,7 +75,7 @@ class Limits:
 
 class Server:
     def __init__(self, base: BaseModel, tiers: AdapterTiers, limits: Limits, rehearse: bool = False) -> None:
-        """`rehearse`: what CUDA graphs would be recorded of is run where there are none."""
+        """`rehearse`: what CUDA graphs would be recorded of is run, where there are none."""
         self._base = base
         self._tiers = tiers
         self._limits = limits

@@ -20,7 +20,8 @@ from torch import Tensor
 from .adapters import Lora, check_lora, factors_of, write_config, write_weights
 from .base import BaseModel
 from .errors import EngineFault, is_memory
-from .examples import Example, batches, check_example, pad, read_examples, response_losses
+from .examples import Example, batches, check_example, read_examples
+from .graphs import TrainingPasses
 from .random import Random, shuffled
 from .sites import SharedPlan
 from .team import Alone, Team
@@ -131,7 +132,9 @@ class Trainer:
         resume: bytes | None,
         micro_tokens: int,
         team: Team | None = None,
+        rehearse: bool = False,
     ) -> None:
+        """`rehearse`: as of {@link ServingGraphs}."""
         self._base = base
         self._settings = settings
         self._team = Alone() if team is None else team
@@ -168,7 +171,7 @@ class Trainer:
                 leaf.requires_grad_(True)
                 leaf.grad = slope
             self._leaves[key] = pair
-        self._plan = SharedPlan(self._leaves, settings.lora.scale)
+        self._passes = TrainingPasses(base, SharedPlan(self._leaves, settings.lora.scale), rehearse)
         self.flat.grad = self._slopes
         self._optimiser = torch.optim.AdamW(
             [self.flat], lr=0.0, betas=settings.betas, eps=1e-8, weight_decay=settings.weight_decay, fused=True
@@ -224,12 +227,7 @@ class Trainer:
         ordered = sorted(chosen, key=lambda index: -len(self._examples[index].tokens))[team.rank :: team.size]
         weights = iter([self._weights[index] for index in ordered])
         for batch in batches(self._base, [self._examples[i] for i in ordered], self.micro_tokens, settings.batch):
-            padded = pad(batch, self._base.device)
-            factor = torch.tensor([next(weights) for _ in batch], device=self._base.device)
-            with self._base.sites.using(self._plan):
-                sums = response_losses(self._base, padded)
-            (sums * factor / padded.counts / len(chosen)).sum().backward()
-            loss += sums.detach().sum()
+            loss += self._passes.backward(batch, [next(weights) / len(chosen) for _ in batch])
             counted += sum(example.responses for example in batch)
             read += sum(len(example.tokens) for example in batch)
             yield None

@@ -11,6 +11,7 @@ from openledger_torch.attribution import Scope, gradient_rows
 from openledger_torch.base import TARGETS
 from openledger_torch.graphs import GradientGraphs
 from openledger_torch.kernels import gather_kernel
+from openledger_torch.training import StepResult, Trainer, read_settings
 
 REHEARSE = DEVICE.type != "cuda"
 LORAS = (Lora(4, 8.0, TARGETS), Lora(4, 6.0, TARGETS), Lora(2, 2.0, ("q_proj", "v_proj")))
@@ -60,8 +61,13 @@ def test_memory_that_is_too_short_for_recording_is_done_without(serving, monkeyp
     def short(*_given):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(graphs, "_Graph", short)
+    monkeypatch.setattr(graphs._Graph, "record", short)
     run = serving("llama", batch=5, rehearse=REHEARSE)
+    # As if there were a place to record to.
+    monkeypatch.setattr(graphs._Graph, "plain", lambda self, _aside: self._body())
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    run.server._graphs._graphs._rehearse = False
+    run.server._graphs._graphs.clear()
     assert served(run) == expected
     assert not run.server._graphs._graphs.on
 
@@ -84,3 +90,21 @@ def test_gradients_are_those_of_plain_passes(family, scope, base):
     assert 1 < len(recorded._graphs) < len(examples) * len(adapters)
     many, _ = recorded.rows(examples[:2], [adapters[0]] * 2, scope)
     assert many.shape[0] == 2
+
+
+def test_training_is_that_of_plain_passes(base):
+    own = base("llama")
+    settings = read_settings(
+        dict(lora=dict(rank=4, alpha=8, targets=list(TARGETS)), learningRate=0.01, epochs=4, batch=3, sequenceLength=32,
+             warmup=0.25, seed="11", clip=0.5)
+    )
+    weights = [1.0, 0.5, 0.25, 1.0, 0.0, 1.0, 0.75, 1.0]
+    # Micro-batches of one and two.
+    ways = [Trainer(own, settings, some_examples(8), weights, None, 60, rehearse=each) for each in (False, REHEARSE)]
+    ways[0]._passes._graphs = None
+    losses = [[step.loss for step in run.run("x") if isinstance(step, StepResult)] for run in ways]
+    assert np.allclose(*losses, rtol=1e-5)
+    plain, recorded = (run.flat.detach() for run in ways)
+    assert (recorded - plain).norm() <= 1e-3 * plain.norm()
+    graphs_of = ways[1]._passes._graphs
+    assert graphs_of is not None and graphs_of.on and len(graphs_of) > 1
