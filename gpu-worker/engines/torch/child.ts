@@ -248,6 +248,8 @@ export class Child {
   }
 
   kill(why: string): void {
+    // Whoever waits for its end lives to see it.
+    this.#process.ref();
     this.#verdict ??= why;
     this.#process.kill('SIGKILL');
   }

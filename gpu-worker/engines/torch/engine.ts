@@ -2,6 +2,7 @@
  * The torch engine: models that transformers loads, on CUDA or the CPU, in a Python process a model (`openledger_torch`). Results are
  * equal to other engines' within tolerances, not to the bit.
  */
+import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readTokenizer } from '../embedded/tokenizer-files.ts';
 import {
@@ -95,7 +96,8 @@ export class TorchEngine implements Engine {
       const serving = options.serving && checkedLimits(options.serving);
       const tokenizer = await readTokenizer(directory, await readModelConfig(directory));
       const load: Header = {
-        directory,
+        // The process works in a directory of its own.
+        directory: resolve(directory),
         eos: tokenizer.eos,
         ...defined({ device, dtype, threads, slots, hostBytes, microTokens, trainProcesses, serving }),
       };
