@@ -17,6 +17,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { readEigenbases, readProjection } from '../../../gpu-worker/attribution/basis-files.ts';
 import { featureExtractor } from '../../../gpu-worker/attribution/extractor.ts';
+import { openFeatures } from '../../../gpu-worker/attribution/features.ts';
 import type { EngineChoice } from '../../../gpu-worker/engines/choice.ts';
 import { chooseEngine } from '../../../gpu-worker/engines/choose.ts';
 import { TorchEngine } from '../../../gpu-worker/engines/torch/engine.ts';
@@ -135,10 +136,12 @@ for (const n of whole.slice(0, wanted)) {
 // The parts, for the last answer's length: all layers, and the last quarter of them.
 const { layout, eigenbases } = readEigenbases(material.eigenbases);
 const { basis } = trained.receipt;
-const extractor = featureExtractor({
+const bases = {
   ...{ layout, eigenbases, projection: readProjection(material.projection) },
   ...{ sketchSeed: basis.sketchSeed, rotationSeed: basis.rotationSeed },
-});
+};
+const extractor = featureExtractor(bases);
+const source = await openFeatures(model, bases);
 const checkpoint = await model.openAdapter({ config: material.adapterConfig, weights: material.checkpoint });
 const tokens = model.tokenizer.encode(question(whole[0]!));
 const made = await served.generate(asked(whole[0]!));
@@ -147,8 +150,8 @@ const example = { tokens: [...tokens, ...made.tokens], from: tokens.length };
 const quarter = { fromLayer: model.info.layers - Math.ceil(model.info.layers / 4) };
 const ordered = { fromLayer: attributedLayer(config, model.info.layers), stride: config.attributionStride };
 const SCOPES = { gradient: ordered, whole: {}, quarter, thin: { ...quarter, stride: 4 } } as const;
-const parts: Record<keyof typeof SCOPES | 'feature', number[]> = {
-  ...{ gradient: [], whole: [], quarter: [], thin: [], feature: [] },
+const parts: Record<keyof typeof SCOPES | 'feature' | 'both', number[]> = {
+  ...{ gradient: [], whole: [], quarter: [], thin: [], feature: [], both: [] },
 };
 const timed = async (into: number[], body: () => Promise<void> | void): Promise<void> => {
   const began = performance.now();
@@ -165,7 +168,11 @@ for (let i = 0; i <= wanted; i++) {
     });
   }
   await timed(parts.feature, () => void extractor.feature(gradient));
+  await timed(parts.both, async () => {
+    for await (const _ of source.features([example], checkpoint, ordered));
+  });
 }
+await source.close();
 await checkpoint.close();
 
 const saturated: Record<'with' | 'without', number[]> = { with: [], without: [] };
@@ -190,8 +197,9 @@ await report(
   [
     { what: `generation of ${TOKENS} tokens`, value: median(measured.map((each) => each.generationMs)), unit: 'ms' },
     { what: 'attribution of the answer', value: median(measured.map((each) => each.attributionMs)), unit: 'ms' },
-    { what: '  of which the gradient', value: median(parts.gradient.slice(1)), unit: 'ms' },
-    { what: '  of which the feature', value: median(parts.feature.slice(1)), unit: 'ms' },
+    { what: '  of which gradient and feature', value: median(parts.both.slice(1)), unit: 'ms' },
+    { what: '  the gradient by itself, as it crosses', value: median(parts.gradient.slice(1)), unit: 'ms' },
+    { what: '  the feature made of it here', value: median(parts.feature.slice(1)), unit: 'ms' },
     { what: '  the gradient of all layers', value: median(parts.whole.slice(1)), unit: 'ms' },
     { what: '  that of the last quarter of them', value: median(parts.quarter.slice(1)), unit: 'ms' },
     { what: '  that of the quarter by one token in four', value: median(parts.thin.slice(1)), unit: 'ms' },

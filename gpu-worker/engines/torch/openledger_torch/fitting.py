@@ -153,7 +153,7 @@ class Fit:
         assert reached.moments is not None
         turn = Turn(self.layout, reached.rank, reached.hidden, self._base.device)
         for places, rows in self._gradients(range(reached.at, len(self._examples))):
-            for some in batches_of(rows, 4 * self.layout.size, TURNED_BYTES):
+            for some in batches_of(rows, 4 * self.layout.size, TURNED_BYTES[rows.device.type]):
                 reached.moments += turn(some).square_().sum(dim=0, dtype=torch.float64)
             reached.at = places[-1] + 1
             yield from self._told()

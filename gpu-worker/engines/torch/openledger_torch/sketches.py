@@ -5,7 +5,7 @@ with one entry a column (Dasgupta, Kumar & Sarlós 2010), then the top right sin
 
 from __future__ import annotations
 
-from typing import Generator
+from typing import Generator, Iterator
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ from .errors import EngineFault
 
 #: Bytes of what lies between a gradient and its sketch, at a time: within a CPU's cache.
 WORKING_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
-#: Rows of a Gram matrix that are made at a time.
-SLICE_ROWS = 128
+#: Bytes of sketches in float64 at a time, where directions are made of them.
+GRAM_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
 #: Squares of singular values below this part of the largest are rounding, not data.
 RANK_TOLERANCE = 1e-10
 
@@ -127,16 +127,17 @@ def direction_steps(sketches: Tensor, k: int) -> Generator[None, None, tuple[Ten
     norms = sketches.double().norm(dim=1)
     scales = torch.where(norms > 0, 1 / norms, torch.zeros_like(norms))
 
-    def rows(start: int, stop: int) -> Tensor:
-        return sketches[start:stop].double() * scales[start:stop, None]
+    step = max(1, GRAM_BYTES[sketches.device.type] // (8 * n))
 
-    starts = range(0, n, SLICE_ROWS)
+    def columns() -> Iterator[Tensor]:
+        """Of all rows, in float64, some columns at a time."""
+        for start in range(0, width, step):
+            yield sketches[:, start : start + step].to(torch.float64, copy=True).mul_(scales[:, None])
+
     gram = torch.zeros(n, n, dtype=torch.float64, device=sketches.device)
-    for i in starts:
-        some = rows(i, i + SLICE_ROWS)
-        for j in range(0, i + 1, SLICE_ROWS):
-            gram[i : i + SLICE_ROWS, j : j + SLICE_ROWS] = some @ rows(j, j + SLICE_ROWS).T
-            yield
+    for some in columns():
+        gram.addmm_(some, some.T)
+        yield
     values, weights = symmetric_eigen(gram)
     values, weights = values.flip(0), weights.flip(0)
     count = min(k, int((values > RANK_TOLERANCE * values[0].clamp(min=0)).sum()))
@@ -144,15 +145,17 @@ def direction_steps(sketches: Tensor, k: int) -> Generator[None, None, tuple[Ten
         return vectors, energy
     energy[:count] = (values[:count] / values.clamp(min=0).sum()).float()
     yield
+    # Rounding in the Gram matrix takes from their right angles: Gram–Schmidt by Cholesky's triangle.
     weights = weights[:count] * values[:count, None].rsqrt()
-    basis = torch.zeros(count, width, dtype=torch.float64, device=sketches.device)
-    for i in starts:
-        basis += weights[:, i : i + SLICE_ROWS] @ rows(i, i + SLICE_ROWS)
+    overlaps = torch.zeros(count, count, dtype=torch.float64, device=sketches.device)
+    for some in columns():
+        basis = weights @ some
+        overlaps.addmm_(basis, basis.T)
         yield
-    # What rounding took from their right angles: Gram–Schmidt by Cholesky's triangle.
-    triangle = torch.linalg.cholesky(basis @ basis.T)
-    yield
-    vectors[:count] = torch.linalg.solve_triangular(triangle, basis, upper=False).float()
+    weights = torch.linalg.solve_triangular(torch.linalg.cholesky(overlaps), weights, upper=False)
+    for i, some in enumerate(columns()):
+        vectors[:count, i * step : (i + 1) * step] = weights @ some
+        yield
     return vectors, energy
 
 
