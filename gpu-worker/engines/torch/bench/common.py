@@ -30,7 +30,13 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, help="of the CPU's matrix products")
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--targets", default="q_proj,v_proj")
+    parser.add_argument("--wait-for", metavar="FILE", help="measure when FILE is there: benches can be prepared side by side")
     return parser
+
+
+def ready(options: argparse.Namespace) -> None:
+    while options.wait_for is not None and not os.path.exists(options.wait_for):
+        time.sleep(0.2)
 
 
 def load(options: argparse.Namespace) -> tuple[BaseModel, Lora]:

@@ -13,8 +13,12 @@ from .kernels import GatherKernel
 from .sites import Factors, Group
 from .tiers import AdapterTiers
 
-#: Gathered factors of a batch may take this much memory; above it the kernel reads the slots where they are.
-GATHER_BYTES = 256 << 20
+#: Of a GPU's memory, what gathered factors of a batch may take; above it the kernel reads the slots where they are.
+GATHER_PART = 32
+
+
+def gather_bytes(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).total_memory // GATHER_PART if device.type == "cuda" else 256 << 20
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class MixedPlans:
         """Whether so many rows' factors are read where they lie, a token each."""
         layout, pool = self._tiers.layout, self._tiers.pool
         assert pool is not None and layout is not None
-        return self._kernel is not None and rows * layout.size * pool.element_size() > GATHER_BYTES
+        return self._kernel is not None and rows * layout.size * pool.element_size() > gather_bytes(pool.device)
 
     def within(self, slots: Tensor, tokens: int) -> "MixedPlan | KernelPlan":
         """Of slots on the device."""

@@ -205,7 +205,7 @@ def test_features_of_several_adapters_in_one_pass_each_in_its_own_bases(base, tm
     own, examples = base("llama"), some_examples(12)
     result, _ = fitted(own, examples)
     others, _ = fitted(own, examples[:6], sample=range(6), sketch_seed=9, flat=some_adapter(own, LORA, seed=3)[2])
-    opened = FeatureBases(CPU, str(tmp_path), 1 << 30)
+    opened = FeatureBases(own.device, str(tmp_path), 1 << 30)
     entries = [
         opened.register(1, SETTINGS["sketch_seed"], *files_of(own, result)),
         opened.register(2, 9, *files_of(own, others)),
@@ -220,7 +220,7 @@ def test_features_of_several_adapters_in_one_pass_each_in_its_own_bases(base, tm
     all_probes.step(first)
     assert all_probes.passes == 1 and first.done and second.done and plain.done
     assert torch.cat(plain.results).shape == (2, factors.size)
-    for probe, reduced in ((first, result[3]), (second, others[3])):
+    for probe, reduced in ((first, result[3].cpu()), (second, others[3].cpu())):
         got = torch.cat(probe.results)
         assert got.shape == (6, 6)
         assert bool((cosines(got[:, :5], reduced[:6, :5]) > 1 - 1e-5).all())

@@ -46,7 +46,7 @@ def test_serving_gives_the_same_tokens(family, serving, monkeypatch):
     assert recorded.on and len(recorded) > 5
     # Without gathering: adapters are read where they lie.
     if gather_kernel(DEVICE) is not None:
-        monkeypatch.setattr(plans, "GATHER_BYTES", 0)
+        monkeypatch.setattr(plans, "gather_bytes", lambda _device: 0)
         assert served(serving(family, batch=5, rehearse=REHEARSE)) == expected
     # Few of them kept.
     monkeypatch.setattr(graphs, "STEPS", 2)

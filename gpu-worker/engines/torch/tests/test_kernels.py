@@ -61,7 +61,7 @@ def test_the_plan_hands_it_the_right_places(serving, monkeypatch):
     expected = [run.add(entry, prompt=[9, 8, at + 3])[0] for at, entry in enumerate(asked)]
     run.run()
     kernel = PlainKernel()
-    monkeypatch.setattr(plans, "GATHER_BYTES", 0)
+    monkeypatch.setattr(plans, "gather_bytes", lambda _device: 0)
     monkeypatch.setattr(run.server._plans, "_kernel", kernel)
     again = [run.add(entry, prompt=[9, 8, at + 3])[0] for at, entry in enumerate(asked)]
     run.run()
