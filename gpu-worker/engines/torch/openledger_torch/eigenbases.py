@@ -59,6 +59,13 @@ class Layout:
             found[shape].append(at)
         return [Group(*shape, tuple(members)) for shape, members in found.items()]
 
+    @cached_property
+    def period(self) -> int:
+        """Matrices after which the shapes begin again: those of one layer, where all are alike."""
+        count = len(self.shapes)
+        fits = (p for p in range(1, count) if count % p == 0 and self.shapes[p:] == self.shapes[: count - p])
+        return next(fits, count)
+
     def rank_entries(self, matrix: int) -> int:
         return self.shapes[matrix][0] ** 2
 
@@ -117,35 +124,44 @@ def symmetric_eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:
 def expect(values: Tensor, length: int, name: str) -> None:
     if values.numel() != length:
         raise EngineFault("BAD_REQUEST", f"{name}: {values.numel()} entries where {length} belong")
-    if not bool(torch.isfinite(values).all()):
+    # The least and the largest are NaN where any is.
+    if length > 0 and not bool(torch.isfinite(torch.stack(values.aminmax())).all()):
         raise EngineFault("BAD_REQUEST", f"{name}: entries that are not finite")
 
 
 class Turn:
-    """The turn into the eigenbases, without division: `Q_Sᵀ G Q_A` of every matrix."""
+    """
+    The turn into the eigenbases, without division: `Q_Sᵀ G Q_A` of every matrix. Layers that are alike are taken apart by one view of
+    a row, since hundreds of views would take longer to make than the products.
+    """
 
     def __init__(self, layout: Layout, rank: Sequence[Tensor], hidden: Sequence[Tensor], device: torch.device) -> None:
         """`rank`, `hidden`: as `eigenbases_of` gives them. Faults: BAD_REQUEST."""
         self.layout = layout
-        if len(rank) != len(layout.shapes) or len(hidden) != len(layout.shapes):
-            raise EngineFault("BAD_REQUEST", f"bases of {len(rank)} matrices for {len(layout.shapes)}")
-        for at in range(len(layout.shapes)):
+        count = len(layout.shapes)
+        if len(rank) != count or len(hidden) != count:
+            raise EngineFault("BAD_REQUEST", f"bases of {len(rank)} matrices for {count}")
+        for at in range(count):
             expect(rank[at], layout.rank_entries(at), f"rank basis {at}")
             expect(hidden[at], layout.hidden_entries(at), f"hidden basis {at}")
-        self._bases = [self._of(group, rank, hidden, device) for group in layout.groups]
-        # Where each of the layout's matrices is among those of all groups.
-        order = [m for group in layout.groups for m in group.members]
+        self._period = layout.period
+        self._groups = Layout(layout.shapes[: self._period], layout.block).groups
+        self._bases = [self._of(group, rank, hidden, device) for group in self._groups]
+        # Where each of a period's matrices is among those of all groups.
+        order = [m for group in self._groups for m in group.members]
         self._places = sorted(range(len(order)), key=order.__getitem__)
 
     def _of(self, group: Group, rank: Sequence[Tensor], hidden: Sequence[Tensor], device: torch.device):
         block = self.layout.block
         whole, rest = divmod(group.hidden, block)
         cut = whole * block * block
-        sides = torch.stack([hidden[m].to(device, torch.float32) for m in group.members])
+        # Of each matrix of a period those of all periods.
+        members = [at for m in group.members for at in range(m, len(self.layout.shapes), self._period)]
+        sides = torch.stack([hidden[m].to(device, torch.float32) for m in members])
         return (
-            torch.stack([rank[m].to(device, torch.float32) for m in group.members]).view(-1, group.rank, group.rank),
-            sides[:, :cut].reshape(len(group.members) * whole, block, block),
-            sides[:, cut:].reshape(len(group.members), rest, rest),
+            torch.stack([rank[m].to(device, torch.float32) for m in members]).view(-1, group.rank, group.rank),
+            sides[:, :cut].reshape(len(members) * whole, block, block),
+            sides[:, cut:].reshape(len(members), rest, rest),
         )
 
     @property
@@ -157,21 +173,24 @@ class Turn:
         n = rows.shape[0]
         if rows.dim() != 2 or rows.shape[1] != self.layout.size:
             raise EngineFault("BAD_REQUEST", f"rows of {list(rows.shape)} where {self.layout.size} entries belong")
-        pieces = rows.split(self.layout.lengths, dim=1)
+        layers = len(self.layout.shapes) // self._period
+        pieces = rows.reshape(n, layers, self.layout.size // layers).split(self.layout.lengths[: self._period], dim=2)
         out: list[Tensor] = []
         with full_float32():
-            for group, bases in zip(self.layout.groups, self._bases):
-                stacked = torch.stack([pieces[m].view(n, group.rank, group.hidden) for m in group.members])
-                out += self._turned(group, bases, stacked).reshape(len(group.members), n, group.rank * group.hidden).unbind()
-        return torch.cat([out[place] for place in self._places], dim=1)
+            for group, bases in zip(self._groups, self._bases):
+                m, r, h = len(group.members), group.rank, group.hidden
+                stacked = torch.stack([pieces[at] for at in group.members]).view(m, n, layers, r, h)
+                turned = self._turned(bases, stacked.permute(0, 2, 3, 1, 4).reshape(m * layers, r, n, h))
+                out += turned.view(m, layers, r, n, h).permute(0, 3, 1, 2, 4).reshape(m, n, layers, r * h).unbind()
+        return torch.cat([out[place] for place in self._places], dim=2).view(n, self.layout.size)
 
-    def _turned(self, group: Group, bases: tuple[Tensor, Tensor, Tensor], stacked: Tensor) -> Tensor:
-        """[m, n, rank, hidden] to the same."""
+    def _turned(self, bases: tuple[Tensor, Tensor, Tensor], gradients: Tensor) -> Tensor:
+        """[m, rank, n, hidden] to the same."""
         ranks, wholes, rests = bases
-        m, n, r, h = stacked.shape
+        m, r, n, h = gradients.shape
         block = self.layout.block
         whole, rest = divmod(h, block)
-        half = torch.bmm(ranks, stacked.transpose(1, 2).reshape(m, r, n * h)).view(m, r * n, h)
+        half = torch.bmm(ranks, gradients.reshape(m, r, n * h)).view(m, r * n, h)
         parts = []
         if whole > 0:
             cut = half[:, :, : whole * block].reshape(m, r * n, whole, block).transpose(1, 2)
@@ -179,8 +198,7 @@ class Turn:
             parts.append(turned.view(m, whole, r * n, block).transpose(1, 2).reshape(m, r * n, whole * block))
         if rest > 0:
             parts.append(torch.bmm(half[:, :, whole * block :], rests.mT))
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
-        return joined.view(m, r, n, h).transpose(1, 2)
+        return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)).view(m, r, n, h)
 
 
 def divisors(layout: Layout, moments: Tensor, damping: float) -> Tensor:
@@ -191,13 +209,14 @@ def divisors(layout: Layout, moments: Tensor, damping: float) -> Tensor:
     expect(moments, layout.size, "Λ")
     if not damping > 0:
         raise EngineFault("BAD_REQUEST", f"damping {damping}")
-    if bool((moments < 0).any()):
+    if bool(moments.min() < 0):
         raise EngineFault("BAD_REQUEST", "negative entries in Λ")
-    wide = moments.double()
-    lengths = torch.tensor(layout.lengths, device=wide.device)
-    means = torch.stack([piece.mean() for piece in wide.split(layout.lengths)])
-    floors = torch.repeat_interleave(means * damping, lengths, output_size=layout.size)
-    return torch.where(floors > 0, (wide + floors).rsqrt(), torch.zeros_like(wide))
+    out = torch.empty(layout.size, dtype=torch.float64, device=moments.device)
+    for each, some in zip(moments.split(layout.lengths), out.split(layout.lengths)):
+        wide = each.double()
+        floor = damping * wide.mean()
+        some.copy_(torch.where(floor > 0, wide.add_(floor).rsqrt_(), 0.0))
+    return out
 
 
 class full_float32:  # noqa: N801 - a context, like torch's own

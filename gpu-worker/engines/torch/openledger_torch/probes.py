@@ -1,7 +1,7 @@
 """
 Gradients, or features of them, that several calls ask for, taken together: one pass forward and backward for examples of
-different adapters, as far as they have the same shape; features each in the bases of its adapter. Answers of a full batch end one by one, each with its query; a pass for each would leave most of
-a GPU idle and hold up those who decode every time.
+different adapters, as far as they have the same shape; features each in the bases of its adapter. Answers of a full batch end
+one by one, each with its query; a pass for each would leave most of a GPU idle and hold up those who decode every time.
 """
 
 from __future__ import annotations

@@ -15,6 +15,8 @@ from .errors import EngineFault
 
 #: Bytes of what lies between a gradient and its sketch, at a time: within a CPU's cache.
 WORKING_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+#: Places that are drawn at a time.
+MIXED = {"cpu": 1 << 18, "cuda": 1 << 24}
 #: Bytes of sketches in float64 at a time, where directions are made of them.
 GRAM_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}
 #: Squares of singular values below this part of the largest are rounding, not data.
@@ -68,8 +70,9 @@ class Sketch:
         self.size = size
         bucket = torch.empty(size, dtype=torch.int32, device=device)
         signed = divisors.to(torch.float32, copy=True)
-        for start in range(0, size, 1 << 24):
-            h = split_mix64(seed, start, min(1 << 24, size - start), device)
+        step = MIXED[device.type]
+        for start in range(0, size, step):
+            h = split_mix64(seed, start, min(step, size - start), device)
             bucket[start : start + h.numel()] = (h & (width - 1)).int()
             signed[start : start + h.numel()] *= 1 - 2 * _shifted(h, 63).float()
         order = torch.sort(bucket, stable=True).indices

@@ -114,17 +114,23 @@ def test_eigenbases_of_what_says_nothing_or_lies():
         assert caught.value.code == "BAD_REQUEST"
 
 
+#: Three layers, all alike.
+LAYERS = Layout(LAYOUT.shapes * 3, 5)
+
+
+@pytest.mark.parametrize("layout", [LAYOUT, LAYERS, Layout(((2, 9),) * 4, 3)])
 @pytest.mark.parametrize("n", [1, 4])
-def test_rows_are_turned_matrix_by_matrix(n):
-    rank, hidden = eigenbases_of(LAYOUT, some_covariances(LAYOUT)[0])
-    turn = Turn(LAYOUT, rank, hidden, CPU)
-    rows = drawn(n, LAYOUT.size).float()
+def test_rows_are_turned_matrix_by_matrix(n, layout):
+    assert len(layout.shapes) // layout.period == {LAYOUT: 1, LAYERS: 3}.get(layout, 4)
+    rank, hidden = eigenbases_of(layout, some_covariances(layout)[0])
+    turn = Turn(layout, rank, hidden, CPU)
+    rows = drawn(n, layout.size).float()
     got = turn(rows)
-    want = torch.stack([turned_plainly(LAYOUT, rank, hidden, row) for row in rows])
+    want = torch.stack([turned_plainly(layout, rank, hidden, row) for row in rows])
     assert got.shape == rows.shape and got.dtype == torch.float32
     assert apart(got, want) < 1e-6
     assert apart(got.norm(dim=1), rows.norm(dim=1)) < 1e-6, "a turn keeps lengths"
-    assert turn(rows[:0]).shape == (0, LAYOUT.size)
+    assert turn(rows[:0]).shape == (0, layout.size)
     with pytest.raises(EngineFault, match="entries belong"):
         turn(rows[:, 1:])
 
