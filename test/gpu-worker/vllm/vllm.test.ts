@@ -5,10 +5,20 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
+import type { FeatureBases } from '../../../gpu-worker/attribution/extractor.ts';
+import { fitFeatures, openFeatures } from '../../../gpu-worker/attribution/features.ts';
 import { embeddedEngine } from '../../../gpu-worker/engines/embedded/engine.ts';
-import type { AdapterFiles, GenerationRequest } from '../../../gpu-worker/engines/engine.ts';
+import type {
+  Adapter,
+  AdapterFiles,
+  Engine,
+  Example,
+  GenerationRequest,
+  LoadedModel,
+} from '../../../gpu-worker/engines/engine.ts';
 import { VllmEngine } from '../../../gpu-worker/engines/vllm/engine.ts';
 import { until } from '../../support/until.ts';
+import { forwarding } from '../order.ts';
 
 const WIDE = fileURLToPath(new URL('../../vectors/embedded/wide', import.meta.url));
 const FILES: AdapterFiles = {
@@ -26,6 +36,40 @@ const bodyOf = async (request: IncomingMessage): Promise<string> => {
   for await (const chunk of request) text += chunk;
   return text;
 };
+
+/** Like `engine`, but for features that its models make themselves: of each example its loss. */
+function withFeatures(engine: Engine): Engine {
+  async function* projected(model: LoadedModel, examples: readonly Example[], adapter: Adapter) {
+    for await (const { index, loss } of model.gradients(examples, adapter))
+      yield { index, loss, along: [loss], energy: 2 };
+  }
+  return {
+    kind: 'torch',
+    exact: false,
+    close: () => engine.close(),
+    async load(directory) {
+      const model = await engine.load(directory);
+      return {
+        ...forwarding(model),
+        openFeatures: async () => ({
+          projected: (examples, adapter) => projected(model, examples, adapter),
+          close: async () => {},
+        }),
+        fitFeatures: async (examples, adapter, settings, { block }) => ({
+          bases: basesOf(model, adapter, settings.k, block),
+          projected: await Array.fromAsync(projected(model, examples, adapter)),
+        }),
+      };
+    },
+  };
+}
+
+const basesOf = (model: LoadedModel, adapter: Adapter, k: number, block: number): FeatureBases => ({
+  layout: model.layout(adapter.lora, { block }),
+  eigenbases: { rank: [], hidden: [], lambda: new Float32Array(), damping: 1 },
+  projection: { k, width: 1, vectors: new Float32Array(1), energy: new Float32Array(1) },
+  ...{ sketchSeed: 1n, rotationSeed: 2n },
+});
 
 test('answers come from the server, gradients from the engine behind', { timeout: 90_000 }, async (t) => {
   const scratch = mkdtempSync(join(tmpdir(), 'vllm-'));
@@ -174,6 +218,25 @@ test('answers come from the server, gradients from the engine behind', { timeout
     t.ok(gradient.some((value) => value !== 0));
   }
   t.equal((await model.losses([example], adapter)).length, 1);
+  // Features as the engine behind makes them, where it does.
+  const settings = { k: 1, sketchWidth: 1, sketchSeed: 1n, rotationSeed: 2n, damping: 1, projectionRows: 1 };
+  const device = new VllmEngine({ url, behind: withFeatures(behind), adapters: scratch, apiKey: 'secret' });
+  const able = await device.load(WIDE);
+  const other = await able.openAdapter(FILES);
+  const { bases, rows } = await fitFeatures(able, [example], other, settings, { block: 8 });
+  t.equal(bases.layout.block, 8);
+  t.same(rows[0]!.values, Int8Array.of(127));
+  const source = await openFeatures(able, bases);
+  const [loss] = await able.losses([example], other);
+  for await (const { row, captured } of source.features([example], other)) {
+    t.same(row, rows[0]);
+    t.ok(Math.abs(captured - loss! ** 2 / 2) < 1e-3);
+  }
+  await source.close();
+  await able.close();
+  const here = await fitFeatures(model, [example], adapter, settings, { block: 8 });
+  t.equal((await openFeatures(model, here.bases)).k, 1, 'else here, of gradients');
+
   const plain = await behind.load(WIDE);
   t.equal(await code(model.generate({ ...request, adapter: await plain.openAdapter(FILES) })), 'BAD_ADAPTER');
   await adapter.close();

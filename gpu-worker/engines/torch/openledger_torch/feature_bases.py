@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .eigenbases import Layout
-from .errors import EngineFault
+from .errors import EngineFault, is_memory
 from .features import Eigenbases, Features
 from .sites import Factors
 
@@ -89,7 +89,9 @@ class FeatureBases:
 
     def close(self, id: int) -> None:
         entry = self._open.get(id)
-        if entry is None or entry.closed:
+        if entry is None:
+            # A process before this one may have been told, and not have lived to do it.
+            self._unlink(id)
             return
         entry.closed = True
         if entry.users == 0:
@@ -119,12 +121,27 @@ class FeatureBases:
         self._reader.shutdown(wait=False, cancel_futures=True)
 
     def _build(self, entry: OpenBases, files: BasisFiles) -> tuple[list[str], Features]:
-        features = Features(files.bases, entry.sketch_seed, files.vectors.shape[1], files.vectors, self._device)
+        try:
+            features = self._features(entry, files)
+        except Exception as error:
+            if not is_memory(error) or not self._ready:
+                raise
+            features = None
+        if features is None:
+            # Whatever is on the device makes room.
+            for id in list(self._ready):
+                self._drop(id)
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            features = self._features(entry, files)
         self._ready[entry.id] = files.names, features
         self._used += features.nbytes
         while self._used > self._device_bytes and len(self._ready) > 1:
             self._drop(next(iter(self._ready)))
         return files.names, features
+
+    def _features(self, entry: OpenBases, files: BasisFiles) -> Features:
+        return Features(files.bases, entry.sketch_seed, files.vectors.shape[1], files.vectors, self._device)
 
     def _drop(self, id: int) -> None:
         found = self._ready.pop(id, None)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import some_adapter, some_examples
 
-from openledger_torch import attribution, fitting, probes
+from openledger_torch import attribution, feature_bases, fitting, probes
 from openledger_torch.adapters import Lora, factors_of
 from openledger_torch.attribution import Covariances, Scope
 from openledger_torch.eigenbases import Turn, eigenbases_of
@@ -257,6 +257,35 @@ def test_bases_go_from_the_device_to_the_disk_and_back(base, tmp_path):
     with pytest.raises(EngineFault, match="open already"):
         again.register(1, 1, *files)
     for each in (opened, again):
+        each.shut()
+
+
+def test_memory_that_runs_out_for_bases_takes_it_from_others(base, tmp_path, monkeypatch):
+    own, examples = base("llama"), some_examples(12)
+    files = files_of(own, fitted(own, examples)[0])
+    opened = FeatureBases(CPU, str(tmp_path), 1 << 30)
+    first = opened.register(1, 1, *files)
+    real, refused = feature_bases.Features, []
+
+    def scarce(*given):
+        if opened._ready:
+            refused.append(1)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*given)
+
+    monkeypatch.setattr(feature_bases, "Features", scarce)
+    taken(opened, first)
+    assert taken(opened, opened.register(2, 2, *files)).k == 5
+    assert refused == [1] and taken(opened, first).k == 5
+    monkeypatch.setattr(feature_bases, "Features", lambda *given: scarce(*given) if opened._ready else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        taken(opened, opened.register(3, 3, *files))
+    opened.close(1)
+    # What a process was told to close that died of it.
+    other = FeatureBases(CPU, str(tmp_path), 1 << 30)
+    other.close(2)
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("2.")]
+    for each in (opened, other):
         each.shut()
 
 
