@@ -18,7 +18,7 @@ from .base import BaseModel
 from .errors import is_memory
 from .examples import Example, Room
 from .features import Features
-from .graphs import GradientGraphs
+from .pass_graphs import GradientGraphs
 from .tiers import now_ms
 
 #: Examples a pass, and bytes of their gradients.

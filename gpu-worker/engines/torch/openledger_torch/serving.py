@@ -16,11 +16,12 @@ import torch
 from .base import BaseModel
 from .cache import RaggedCache
 from .errors import EngineFault, fault_of
-from .graphs import ServingGraphs, can_record
+from .graphs import can_record
 from .kernels import gather_kernel
 from .plans import MixedPlans
 from .random import uniform53
 from .sampler import sample
+from .serving_graphs import ServingGraphs
 from .tiers import AdapterTiers, Entry, now_ms
 
 

@@ -21,7 +21,7 @@ from .adapters import Lora, check_lora, factors_of, write_config, write_weights
 from .base import BaseModel
 from .errors import EngineFault, is_memory
 from .examples import Example, batches, check_example, read_examples
-from .graphs import TrainingPasses
+from .pass_graphs import TrainingPasses
 from .random import Random, shuffled
 from .sites import SharedPlan
 from .team import Alone, Team

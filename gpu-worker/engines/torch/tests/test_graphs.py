@@ -5,12 +5,12 @@ import pytest
 import torch
 from conftest import DEVICE, some_adapter, some_examples
 
-from openledger_torch import graphs, plans
+from openledger_torch import graphs, plans, serving_graphs
 from openledger_torch.adapters import Lora
 from openledger_torch.attribution import Scope, gradient_rows
 from openledger_torch.base import TARGETS
-from openledger_torch.graphs import GradientGraphs
 from openledger_torch.kernels import gather_kernel
+from openledger_torch.pass_graphs import GradientGraphs
 from openledger_torch.training import StepResult, Trainer, read_settings
 
 REHEARSE = DEVICE.type != "cuda"
@@ -49,7 +49,7 @@ def test_serving_gives_the_same_tokens(family, serving, monkeypatch):
         monkeypatch.setattr(plans, "gather_bytes", lambda _device: 0)
         assert served(serving(family, batch=5, rehearse=REHEARSE)) == expected
     # Few of them kept.
-    monkeypatch.setattr(graphs, "STEPS", 2)
+    monkeypatch.setattr(serving_graphs, "MOST", 2)
     run = serving(family, batch=5, rehearse=REHEARSE)
     assert served(run) == expected
     assert len(run.server._graphs._graphs) == 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import some_adapter, some_examples
 
-from openledger_torch import attribution, graphs, probes
+from openledger_torch import attribution, pass_graphs, probes
 from openledger_torch.adapters import Lora
 from openledger_torch.attribution import Scope
 from openledger_torch.errors import EngineFault
@@ -64,7 +64,7 @@ def test_waiting_for_others_ends(base, monkeypatch):
     all_probes = Probes(own, 10_000)
     first = all_probes.add(some_examples(1), lora, flat, Scope())
     assert all_probes.ripe(4), "no pass so far says how long one takes"
-    monkeypatch.setattr(graphs, "gradient_rows", lambda *given: (now.__setitem__(0, 30.0), attribution.gradient_rows(*given))[1])
+    monkeypatch.setattr(pass_graphs, "gradient_rows", lambda *given: (now.__setitem__(0, 30.0), attribution.gradient_rows(*given))[1])
     all_probes.step(first)
     second = all_probes.add(some_examples(1), lora, flat, Scope())
     assert not all_probes.ripe(4), "two passes of 30 ms"
@@ -89,7 +89,7 @@ def test_memory_that_runs_out_in_company_does_not_cost_the_call(base, monkeypatc
             raise torch.OutOfMemoryError("CUDA out of memory")
         return attribution.gradient_rows(base, batch, adapters, scope)
 
-    monkeypatch.setattr(graphs, "gradient_rows", scarce)
+    monkeypatch.setattr(pass_graphs, "gradient_rows", scarce)
     all_probes = Probes(own, 10_000)
     probe = all_probes.add(some_examples(2), lora, flat, Scope())
     while not probe.done:
