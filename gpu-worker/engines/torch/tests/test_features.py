@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from conftest import DEVICE
 
 from openledger_torch.eigenbases import Layout, Turn, divisors, eigenbases_of, symmetric_eigen
 from openledger_torch.errors import EngineFault
 from openledger_torch.features import Eigenbases, Features
 from openledger_torch.sketches import Sketch, principal_directions, project, split_mix64
 
-CPU = torch.device("cpu")
 MASK = (1 << 64) - 1
 #: Shapes of which some come again, hidden sides that blocks of 5 fit and do not fit, one narrower than a block.
 LAYOUT = Layout(((2, 10), (3, 7), (2, 10), (3, 4), (2, 7), (3, 7)), 5)
@@ -68,12 +68,19 @@ def sketched_plainly(seed, width, values):
 
 
 def apart(a, b):
-    return float((a.double() - b.double()).norm() / b.double().norm())
+    a, b = a.cpu().double(), b.cpu().double()
+    return float((a - b).norm() / b.norm())
+
+
+def bases_of(layout):
+    """Made on the device, then on the CPU."""
+    flat = some_covariances(layout)[0]
+    return tuple([each.cpu() for each in side] for side in eigenbases_of(layout, [(a.to(DEVICE), b.to(DEVICE)) for a, b in flat]))
 
 
 def test_eigenbases_are_those_of_each_block():
-    flat, whole = some_covariances(LAYOUT)
-    rank, hidden = eigenbases_of(LAYOUT, flat)
+    _, whole = some_covariances(LAYOUT)
+    rank, hidden = bases_of(LAYOUT)
     for m, (r, h) in enumerate(LAYOUT.shapes):
         ranks, pieces = whole[m]
         sides = [(rank[m].view(r, r), ranks)]
@@ -122,23 +129,23 @@ LAYERS = Layout(LAYOUT.shapes * 3, 5)
 @pytest.mark.parametrize("n", [1, 4])
 def test_rows_are_turned_matrix_by_matrix(n, layout):
     assert len(layout.shapes) // layout.period == {LAYOUT: 1, LAYERS: 3}.get(layout, 4)
-    rank, hidden = eigenbases_of(layout, some_covariances(layout)[0])
-    turn = Turn(layout, rank, hidden, CPU)
+    rank, hidden = bases_of(layout)
+    turn = Turn(layout, rank, hidden, DEVICE)
     rows = drawn(n, layout.size).float()
-    got = turn(rows)
+    got = turn(rows.to(DEVICE))
     want = torch.stack([turned_plainly(layout, rank, hidden, row) for row in rows])
     assert got.shape == rows.shape and got.dtype == torch.float32
     assert apart(got, want) < 1e-6
     assert apart(got.norm(dim=1), rows.norm(dim=1)) < 1e-6, "a turn keeps lengths"
-    assert turn(rows[:0]).shape == (0, layout.size)
+    assert turn(rows[:0].to(DEVICE)).shape == (0, layout.size)
     with pytest.raises(EngineFault, match="entries belong"):
-        turn(rows[:, 1:])
+        turn(rows[:, 1:].to(DEVICE))
 
 
 def test_divisors_have_a_floor_of_each_matrix():
     layout = Layout(((1, 3), (2, 2), (1, 2)), 2)
     moments = torch.tensor([4.0, 0, 2, 0, 0, 0, 0, 1e-12, 3e-12])
-    got = divisors(layout, moments, 0.5)
+    got = divisors(layout, moments.to(DEVICE), 0.5).cpu()
     want = [5**-0.5, 1, 3**-0.5, 0, 0, 0, 0, (1e-12 + 1e-12) ** -0.5, (3e-12 + 1e-12) ** -0.5]
     assert got.dtype == torch.float64
     assert torch.allclose(got, torch.tensor(want, dtype=torch.float64), rtol=1e-6)
@@ -150,7 +157,7 @@ def test_divisors_have_a_floor_of_each_matrix():
 def test_places_are_split_mix_64():
     for seed in (0, 5, 2**63 + 11, 2**64 - 1):
         for start in (0, 7, 2**31 - 2):
-            got = split_mix64(seed, start, 40, CPU).tolist()
+            got = split_mix64(seed, start, 40, DEVICE).tolist()
             assert [each & MASK for each in got] == [mixed(seed, start + i) for i in range(40)]
 
 
@@ -158,12 +165,13 @@ def test_places_are_split_mix_64():
 def test_sketches_sum_signed_entries_up(size, width):
     factors = drawn(size, seed=2).abs()
     rows = drawn(5, size, seed=3).float()
-    sketch = Sketch(2**64 - 9, width, factors)
-    got = sketch(rows)
+    sketch = Sketch(2**64 - 9, width, factors.to(DEVICE))
+    moved = rows.to(DEVICE)
+    got = sketch(moved)
     want = torch.stack([sketched_plainly(2**64 - 9, width, row.double() * factors) for row in rows])
     assert apart(got, want) < 1e-6
-    assert torch.equal(sketch(rows[2:3]), got[2:3]), "the same bits in whatever company"
-    assert sketch(rows[:0]).shape == (0, width)
+    assert torch.equal(sketch(moved[2:3]), got[2:3]), "the same bits in whatever company"
+    assert sketch(moved[:0]).shape == (0, width)
 
 
 def test_sketches_of_other_widths_are_refused():
@@ -180,7 +188,7 @@ def test_directions_are_the_right_singular_vectors():
     rows = rows * torch.logspace(-3, 3, 9, dtype=torch.float64)[:, None]
     rows[3] = 0
     rows[7] = rows[2]
-    vectors, energy = principal_directions(rows.float(), 8)
+    vectors, energy = (each.cpu() for each in principal_directions(rows.float().to(DEVICE), 8))
     unit = rows / rows.norm(dim=1, keepdim=True)
     unit[3] = 0
     values, right = np.linalg.svd(unit.numpy())[1:]
@@ -200,14 +208,15 @@ def test_directions_are_the_right_singular_vectors():
 
 def test_directions_of_rows_nearly_alike_stand_at_right_angles():
     rows = torch.ones(12, 256, dtype=torch.float64) + 1e-4 * drawn(12, 256, seed=6)
-    vectors, _ = principal_directions(rows, 12)
-    vectors = vectors.double()
+    vectors, _ = principal_directions(rows.to(DEVICE), 12)
+    vectors = vectors.cpu().double()
     assert (vectors @ vectors.T - torch.eye(12)).abs().max() < 1e-6
 
 
 def test_features_are_all_of_it():
-    rank, hidden = eigenbases_of(LAYOUT, some_covariances(LAYOUT)[0])
+    rank, hidden = bases_of(LAYOUT)
     rows = drawn(20, LAYOUT.size, seed=8).float()
+    moved = rows.to(DEVICE)
     plain = torch.stack([turned_plainly(LAYOUT, rank, hidden, row) for row in rows])
     moments = plain.square().mean(0).float()
     bases = Eigenbases(LAYOUT, rank, hidden, moments, 0.01)
@@ -216,13 +225,13 @@ def test_features_are_all_of_it():
     )
     divided = plain / (moments.double() + 0.01 * floors).sqrt()
     sketches = torch.stack([sketched_plainly(77, 32, row) for row in divided])
-    open_only = Features(bases, 77, 32, None, CPU)
-    assert apart(open_only.sketched(rows), sketches) < 1e-5 and open_only.k == 0
-    vectors, _ = principal_directions(open_only.sketched(rows), 6)
-    features = Features(bases, 77, 32, vectors, CPU)
-    reduced = features.reduced(rows)
+    open_only = Features(bases, 77, 32, None, DEVICE)
+    assert apart(open_only.sketched(moved), sketches) < 1e-5 and open_only.k == 0
+    vectors, _ = principal_directions(open_only.sketched(moved), 6)
+    features = Features(bases, 77, 32, vectors, DEVICE)
+    reduced = features.reduced(moved)
     assert features.k == 6 and features.nbytes > 0
-    assert apart(reduced[:, :6], sketches @ vectors.double().T) < 1e-5
+    assert apart(reduced[:, :6], sketches @ vectors.cpu().double().T) < 1e-5
     assert apart(reduced[:, 6], sketches.square().sum(1)) < 1e-5
     with pytest.raises(EngineFault, match="projection"):
-        Features(bases, 77, 64, vectors, CPU)
+        Features(bases, 77, 64, vectors, DEVICE)
