@@ -9,14 +9,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { AUDIT_TOLERANCE, type AuditResult, compareFeatures } from '../../gpu-worker/attribution/audit.ts';
-import {
-  buildBases,
-  extractRows,
-  type FeatureExtractor,
-  featureExtractor,
-} from '../../gpu-worker/attribution/extractor.ts';
+import type { FeatureBases } from '../../gpu-worker/attribution/extractor.ts';
+import { fitFeatures, openFeatures } from '../../gpu-worker/attribution/features.ts';
 import type { QuantisedRow } from '../../gpu-worker/attribution/quantise.ts';
-import { VectorSpool } from '../../gpu-worker/attribution/spool.ts';
 import { embeddedEngine } from '../../gpu-worker/engines/embedded/engine.ts';
 import { readTensors, writeTensors } from '../../gpu-worker/engines/embedded/safetensors.ts';
 import type { AdapterFiles, Example, LoadedModel, LoraSettings } from '../../gpu-worker/engines/engine.ts';
@@ -85,13 +80,15 @@ function fourBit(from: string): string {
 
 async function featuresOf(
   model: LoadedModel,
-  extractor: FeatureExtractor,
+  bases: FeatureBases,
   files: AdapterFiles,
   examples: readonly Example[],
 ): Promise<QuantisedRow[]> {
   const adapter = await model.openAdapter(files);
+  const source = await openFeatures(model, bases);
   const out: QuantisedRow[] = [];
-  for await (const { gradient } of model.gradients(examples, adapter)) out.push(extractor.feature(gradient));
+  for await (const { row } of source.features(examples, adapter)) out.push(row);
+  await source.close();
   await adapter.close();
   return out;
 }
@@ -131,15 +128,10 @@ try {
   const trained = await reference.train({ settings, examples });
   const { attribution, adapter: final } = trained;
   const opened = await reference.openAdapter(attribution);
-  const layout = reference.layout(lora);
-  using spool = new VectorSpool(layout.size);
-  for await (const { gradient } of reference.gradients(examples, opened)) spool.append(gradient);
-  const bases = await buildBases(layout, spool, await reference.covariances(examples, opened), {
+  const method = {
     ...{ k: 64, sketchWidth: 16_384, sketchSeed: 1n, rotationSeed: 2n, damping: 0.01, projectionRows: 512 },
-  });
-  const extractor = featureExtractor(bases);
-  const rows: QuantisedRow[] = [];
-  for await (const row of extractRows(extractor, spool)) rows.push(row);
+  };
+  const { bases, rows } = await fitFeatures(reference, examples, opened, method, { block: 32 });
 
   /** Influence of each contributor, as the receipt has it but for spans, which would only bring shares nearer. */
   const amounts = (feature: Int8Array): bigint[] => {
@@ -164,10 +156,10 @@ try {
   const bf16Engine = torch('bf16');
   const bf16 = await bf16Engine.load(base);
   const quantised = await torch('fp32').load(fourBit(base));
-  const truth = await featuresOf(reference, extractor, attribution, queries);
+  const truth = await featuresOf(reference, bases, attribution, queries);
   const honest = {
-    'torch fp32': await featuresOf(fp32, extractor, attribution, queries),
-    'torch bf16': await featuresOf(bf16, extractor, attribution, queries),
+    'torch fp32': await featuresOf(fp32, bases, attribution, queries),
+    'torch bf16': await featuresOf(bf16, bases, attribution, queries),
   };
   const tampered = truth.map(({ scale, values: feature }, i) => {
     // A tenth of the direction of one contributor's record is added.
@@ -180,10 +172,10 @@ try {
     };
   });
   const cheating = {
-    'base in 4 bits': await featuresOf(quantised, extractor, attribution, queries),
-    'another adapter (final for mid-run)': await featuresOf(fp32, extractor, final, queries),
-    'half the answer': await featuresOf(fp32, extractor, attribution, shortened),
-    'one token in 8 changed': await featuresOf(fp32, extractor, attribution, altered),
+    'base in 4 bits': await featuresOf(quantised, bases, attribution, queries),
+    'another adapter (final for mid-run)': await featuresOf(fp32, bases, final, queries),
+    'half the answer': await featuresOf(fp32, bases, attribution, shortened),
+    'one token in 8 changed': await featuresOf(fp32, bases, attribution, altered),
     'a tenth of a favoured record added': tampered,
   };
   const audited = (claims: readonly QuantisedRow[], by: readonly QuantisedRow[]): AuditResult[] =>
@@ -230,8 +222,9 @@ try {
   // What attribution adds to an answer at batch 1; hot, so that answers are 96 tokens long and do not end by themselves.
   const serving = await fp32.openAdapter(final);
   const checkpoint = await fp32.openAdapter(attribution);
+  const source = await openFeatures(fp32, bases);
   let generated = 0;
-  const times = { generation: 0, gradient: 0, feature: 0 };
+  const times = { generation: 0, feature: 0 };
   const asked = queries.slice(0, 20);
   for (const { tokens, from } of asked) {
     const prompt = tokens.slice(0, from);
@@ -240,20 +233,15 @@ try {
     times.generation += performance.now() - began;
     generated += made.tokens.length;
     began = performance.now();
-    for await (const { gradient } of fp32.gradients([{ tokens: [...prompt, ...made.tokens], from }], checkpoint)) {
-      times.gradient += performance.now() - began;
-      began = performance.now();
-      extractor.feature(gradient);
-      times.feature += performance.now() - began;
-    }
+    for await (const _ of source.features([{ tokens: [...prompt, ...made.tokens], from }], checkpoint));
+    times.feature += performance.now() - began;
   }
-  const part = (times.gradient + times.feature) / (times.generation + times.gradient + times.feature);
+  const part = times.feature / (times.generation + times.feature);
   figures.push(
     { what: 'attribution of an answer’s time, batch 1', value: 100 * part, unit: '%', bar: ['<=', 5] },
     { what: 'generation', value: times.generation / asked.length, unit: 'ms an answer' },
     { what: 'tokens', value: generated / asked.length, unit: 'an answer' },
-    { what: 'gradient, through the process', value: times.gradient / asked.length, unit: 'ms an answer' },
-    { what: 'feature from the gradient', value: times.feature / asked.length, unit: 'ms an answer' },
+    { what: 'gradient and feature', value: times.feature / asked.length, unit: 'ms an answer' },
   );
   await report('torch-audit', figures, { device, table });
 } finally {

@@ -292,8 +292,10 @@ export class TorchModel implements LoadedModel {
     const files = [writeEigenbases(bases.layout, bases.eigenbases), writeProjection(bases.projection)];
     await this.#supervisor.call('openFeatures', { features: id, sketchSeed: String(bases.sketchSeed) }, files);
     this.#supervisor.features.add(id);
+    // What follows must not keep the bases themselves in memory.
+    const { k } = bases.projection;
     return {
-      projected: (examples, adapter, options) => this.#projected(id, bases.projection.k, examples, adapter, options),
+      projected: (examples, adapter, options) => this.#projected(id, k, examples, adapter, options),
       close: async () => {
         if (!this.#supervisor.features.delete(id) || this.#supervisor.closed) return;
         await this.#supervisor.call('closeFeatures', { features: id });
