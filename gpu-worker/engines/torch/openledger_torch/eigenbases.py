@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Iterator, Sequence
+from typing import Generator, Iterator, Sequence, TypeVar
 
 import torch
 from torch import Tensor
 
 from .errors import EngineFault
 
-#: Bytes of matrices that one call of an eigen-decomposition gets.
-EIGEN_BYTES = 256 << 20
+#: Bytes of matrices that are decomposed at a time.
+EIGEN_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 
 
 @dataclass(frozen=True)
@@ -75,39 +75,67 @@ class Layout:
         return whole * self.block**2 + rest**2
 
 
-def eigenbases_of(layout: Layout, covariances: Sequence[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+#: Of all matrices the rank sides and the hidden sides, flat.
+Sides = tuple[list[Tensor], list[Tensor]]
+
+
+def eigenbases_of(layout: Layout, covariances: Sequence[tuple[Tensor, Tensor]]) -> Sides:
     """
     Of each matrix the eigenvectors of its two sides, as rows, in ascending order of their values: rank side [rank²] and hidden
     side [`hidden_entries`], float32, flat, on the device of `covariances` (rank side and hidden side of each matrix, flat;
     lower triangles are read). Of each vector the entry of largest size is positive. Faults: BAD_REQUEST.
     """
+    return drained(eigenbasis_steps(layout, covariances))
+
+
+def eigenbasis_steps(
+    layout: Layout, covariances: Sequence[tuple[Tensor, Tensor]]
+) -> Generator[None, None, Sides]:
+    """`eigenbases_of` in slices: a large model has some eighty thousand blocks."""
     if len(covariances) != len(layout.shapes):
         raise EngineFault("BAD_REQUEST", f"{len(covariances)} covariances, {len(layout.shapes)} matrices")
     rank: list[Tensor] = [torch.empty(0)] * len(covariances)
     hidden: list[Tensor] = list(rank)
-    block = layout.block
     for at, (one, other) in enumerate(covariances):
         expect(one, layout.rank_entries(at), f"rank side {at}")
         expect(other, layout.hidden_entries(at), f"hidden side {at}")
+    block = layout.block
     for group in layout.groups:
         whole, rest = divmod(group.hidden, block)
-        ranks = _eigenvectors(torch.stack([covariances[m][0] for m in group.members]), group.rank)
-        hiddens = torch.stack([covariances[m][1] for m in group.members])
         cut = whole * block * block
-        sides = [_eigenvectors(hiddens[:, :cut], block), _eigenvectors(hiddens[:, cut:], rest)]
+        ranks = yield from _eigenvectors(torch.stack([covariances[m][0] for m in group.members]), group.rank)
+        hiddens = torch.stack([covariances[m][1] for m in group.members])
+        wholes = yield from _eigenvectors(hiddens[:, :cut], block)
+        rests = yield from _eigenvectors(hiddens[:, cut:], rest)
         for i, m in enumerate(group.members):
             rank[m] = ranks[i]
-            hidden[m] = torch.cat([side[i] for side in sides])
+            hidden[m] = torch.cat([wholes[i], rests[i]])
     return rank, hidden
 
 
-def _eigenvectors(flat: Tensor, width: int) -> Tensor:
+def _eigenvectors(flat: Tensor, width: int) -> Generator[None, None, Tensor]:
     """Of all [width, width] that `flat` [m, ..] consists of; float32, in the same form."""
+    out = torch.empty(flat.shape, device=flat.device)
     if flat.numel() == 0:
-        return flat.float()
-    matrices = flat.double().reshape(-1, width, width)
-    step = max(1, EIGEN_BYTES // (8 * width * width))
-    return torch.cat([symmetric_eigen(some)[1].float() for some in matrices.split(step)]).view(flat.shape)
+        return out
+    step = max(1, EIGEN_BYTES[flat.device.type] // (8 * width * width))
+    matrices = flat.reshape(-1, width, width)
+    for some, to in zip(matrices.split(step), out.view(-1, width, width).split(step)):
+        to.copy_(symmetric_eigen(some.double())[1])
+        yield
+    return out
+
+
+T = TypeVar("T")
+
+
+def drained(steps: Generator[None, None, T]) -> T:
+    """What slices come to, all at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def symmetric_eigen(matrices: Tensor) -> tuple[Tensor, Tensor]:

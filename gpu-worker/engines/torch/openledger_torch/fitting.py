@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Generator, Iterator, Sequence, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from .adapters import Lora, factors_of
 from .attribution import Covariances, Scope, check_scope, gradient_rows
 from .base import BaseModel
-from .eigenbases import Layout, Turn, batches_of, eigenbases_of
+from .eigenbases import Layout, Turn, batches_of, eigenbasis_steps
 from .errors import EngineFault, is_memory
 from .examples import Example, batches
 from .feature_bases import shapes_of
@@ -36,6 +36,7 @@ KEPT_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30}
 
 #: A phase, and how much of it is done, 0 … 1.
 Progress = tuple[str, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,8 @@ class Fit:
         reached.sums = together(before, sums.finish())
         device = self._base.device
         pairs = [(reached.sums[i].to(device), reached.sums[i + 1].to(device)) for i in range(0, len(reached.sums), 2)]
+        reached.rank, reached.hidden = yield from as_progress(eigenbasis_steps(self.layout, pairs), self._progress())
         reached.sums = []
-        reached.rank, reached.hidden = eigenbases_of(self.layout, pairs)
         reached.moments = torch.zeros(self.layout.size, dtype=torch.float64, device=device)
         yield from self._begin("moments")
 
@@ -283,7 +284,7 @@ TOLD = {
 }
 
 
-def as_progress(steps: Iterator[None], progress: Progress) -> Iterator[Progress]:
+def as_progress(steps: Generator[None, None, T], progress: Progress) -> Generator[Progress, None, T]:
     """Returns what the steps return."""
     while True:
         try:

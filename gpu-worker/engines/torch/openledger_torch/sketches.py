@@ -10,7 +10,7 @@ from typing import Generator, Iterator
 import torch
 from torch import Tensor
 
-from .eigenbases import batches_of, expect, full_float32, symmetric_eigen
+from .eigenbases import batches_of, drained, expect, full_float32, symmetric_eigen
 from .errors import EngineFault
 
 #: Bytes of what lies between a gradient and its sketch, at a time: within a CPU's cache.
@@ -109,12 +109,7 @@ def principal_directions(sketches: Tensor, k: int) -> tuple[Tensor, Tensor]:
     in float32, orthonormal rows, zero rows from the data's rank on; and the part of the energy along each [k], descending.
     From the eigen-decomposition of the Gram matrix in float64. Of a vector's weights in the rows, that of largest size is positive.
     """
-    steps = direction_steps(sketches, k)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
+    return drained(direction_steps(sketches, k))
 
 
 def direction_steps(sketches: Tensor, k: int) -> Generator[None, None, tuple[Tensor, Tensor]]:
