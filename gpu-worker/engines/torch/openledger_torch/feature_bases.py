@@ -1,7 +1,7 @@
 """
 Bases that features are made in, as they are published: `eigenbases.safetensors` and `projection.safetensors`
 (`attribution/basis-files.ts`). On disk lie all that are open; the device holds those used last, as many as its part of memory
-takes. Those of an 8B model are some 700 MB, so that host memory holds none but what the system caches of the files.
+takes. Those of an 8B model are 600 to 800 MB, so that host memory holds none but what the system caches of the files.
 """
 
 from __future__ import annotations
