@@ -174,6 +174,11 @@ export class AuraWorker implements Service {
     this.#lastSlot = slot;
     const header = withSeal(proposal.header, signature);
     const result = await importer.import({ header, extrinsics: [...proposal.extrinsics] }, { origin: 'own' });
+    if (result.type === 'abandoned') {
+      // Built on what this node knew, after some time away, while others had gone on.
+      log('info', 'our own block came too late: finality has left its fork', { slot, number: header.number });
+      return skip('tooLate');
+    }
     if (result.type !== 'imported') {
       log('error', 'our own block was not imported', { slot, number: header.number, result });
       return skip('notImported');

@@ -17,6 +17,7 @@ import {
 import { verifySeal } from '../../consensus/aura/verify.ts';
 import { type AuraPorts, AuraWorker, type ProposalRequest } from '../../consensus/aura/worker.ts';
 import { bestHead, overtakes, routeBetween } from '../../consensus/fork-choice.ts';
+import type { ImportResult } from '../../node/client.ts';
 import type { Block, DigestItem, Header } from '../../runtime/primitives/header.ts';
 import { header as headerCodec, headerHash } from '../../runtime/primitives/header.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
@@ -151,6 +152,8 @@ interface Bench {
   readonly requests: ProposalRequest[];
   readonly blocks: Block[];
   syncing: boolean;
+  /** On each block that is made. */
+  verdict: ImportResult;
   buildMs: number;
 }
 
@@ -177,8 +180,8 @@ function bench(journal = new MemoryJournal(), clock = new ManualClock(3_000_000 
     importer: {
       async import(block, { origin }) {
         log.push(`imported ${origin}`);
-        blocks.push(block);
-        return { type: 'imported', isNewBest: true };
+        if (self.verdict.type === 'imported') blocks.push(block);
+        return self.verdict;
       },
     },
     isMajorSyncing: () => self.syncing,
@@ -189,7 +192,7 @@ function bench(journal = new MemoryJournal(), clock = new ManualClock(3_000_000 
     hashing,
     journal,
     clock,
-    log: (_, message) => log.push(message),
+    log: (level, message) => log.push(`${level} ${message}`),
   };
   const self: Bench = {
     worker: new AuraWorker(ports, { slotMs: SLOT_MS }),
@@ -199,6 +202,7 @@ function bench(journal = new MemoryJournal(), clock = new ManualClock(3_000_000 
     requests,
     blocks,
     syncing: false,
+    verdict: { type: 'imported', isNewBest: true },
     buildMs: 0,
   };
   return self;
@@ -255,6 +259,23 @@ t.test('worker: after a crash, no slot twice', async (t) => {
   await b.clock.advance(3 * SLOT_MS);
   t.equal((await run(again, slot + 3)).type, 'authored');
   t.match(await run(again, slot + 3), { type: 'skipped', reason: 'slotTaken' });
+});
+
+t.test('worker: a block that nobody wants any more', async (t) => {
+  const b = bench();
+  const { signal } = new AbortController();
+  const claim = async (slot: number) => {
+    await b.clock.advance(slotStart(slot, SLOT_MS) - b.clock.now());
+    const result = b.worker.claim(slot, signal);
+    await b.clock.advance(1);
+    return await result;
+  };
+  b.verdict = { type: 'abandoned' };
+  t.match(await claim(3_000_003), { type: 'skipped', reason: 'tooLate' });
+  t.match(b.log.at(-1), /^info our own block came too late/);
+  b.verdict = { type: 'invalid', reason: 'EXTRINSICS_ROOT' };
+  t.match(await claim(3_000_006), { type: 'skipped', reason: 'notImported' });
+  t.match(b.log.at(-1), /^error our own block was not imported/);
 });
 
 t.test('worker: slow building, and a journal that fails', async (t) => {

@@ -103,8 +103,9 @@ t.test('whoever makes two blocks or votes twice is slashed and out of duty', { t
   })();
   test.equal(result?.type, 'imported', 'a valid block, on a fork');
   await slashed('//Dave', once);
-  test.ok(witness.warnings.includes('an author made two blocks in one slot'));
-  test.ok(witness.warnings.includes('a voter voted twice'));
+  const heard = (message: string) => witness.warnings.some((each) => each.startsWith(message));
+  test.ok(heard('an author made two blocks in one slot'));
+  test.ok(heard('a voter voted twice'));
 
   // One of four may be out of duty at a time: Charlie was first. Finality goes on, without his blocks.
   const disabled = (await api.query.session!.disabledValidators!()) as unknown as { length: number };

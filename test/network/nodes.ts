@@ -9,7 +9,7 @@ import type { NetworkSettings } from '../../p2p/network.ts';
 export interface Member {
   readonly node: Node;
   readonly address: string;
-  /** What was logged as a warning or error. */
+  /** What was logged as a warning or error, with its fields. */
   readonly warnings: readonly string[];
   stop(): Promise<void>;
 }
@@ -64,7 +64,7 @@ export async function startMember(options: MemberOptions): Promise<Member> {
       rpc: { host: '127.0.0.1', port: 0, methods: 'auto' },
       network: loopback(bootNodes, sync),
       log: (level, message, fields) => {
-        if (level === 'warn' || level === 'error') warnings.push(message);
+        if (level === 'warn' || level === 'error') warnings.push(`${message} ${JSON.stringify(fields ?? {})}`);
         if (verbose) process.stderr.write(`${name} ${level} ${message} ${JSON.stringify(fields ?? {})}\n`);
       },
     },
