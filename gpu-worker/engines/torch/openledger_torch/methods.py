@@ -56,7 +56,8 @@ class Loaded:
             raise EngineFault("BAD_SETTINGS", "training in several processes needs accelerate, which Python does not have")
         if on_gpu and self.processes > torch.cuda.device_count():
             raise EngineFault("BAD_SETTINGS", f"{self.processes} training processes, {torch.cuda.device_count()} GPUs")
-        self.tiers = AdapterTiers(base, os.path.join(scratch, "adapters"), slots, host_bytes)
+        slot_bytes = free // 4 if on_gpu else None
+        self.tiers = AdapterTiers(base, os.path.join(scratch, "adapters"), slots, host_bytes, slot_bytes)
         self.server = Server(base, self.tiers, self.limits)
         self.probes = Probes(base, self.micro_tokens)
         share = whole(params, "basisBytes", 0, free // 8)

@@ -56,7 +56,10 @@ class Entry:
 
 
 class AdapterTiers:
-    def __init__(self, base: BaseModel, directory: str, slots: int, host_bytes: int) -> None:
+    def __init__(
+        self, base: BaseModel, directory: str, slots: int, host_bytes: int, slot_bytes: int | None = None
+    ) -> None:
+        """`slots`: at most, as many as `slot_bytes` hold; one always."""
         self._base = base
         self._directory = directory
         os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -70,6 +73,7 @@ class AdapterTiers:
         # Disk is read beside the model's steps, not between them.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="adapters")
         self._slots = slots
+        self._slot_bytes = slot_bytes
         self._slot_of: OrderedDict[int, int] = OrderedDict()
         self._pins: dict[int, int] = {}
         self._free = list(range(slots, 0, -1))
@@ -208,10 +212,15 @@ class AdapterTiers:
         """The adapter's slot, kept until `unpin`; None while all slots are in use by others."""
         slot = self._slot_of.get(entry.id)
         if slot is None:
+            self._make_room(entry.lora)
             slot = self._take_slot()
             if slot is None:
                 return None
-            self._fill(slot, entry)
+            try:
+                self._fill(slot, entry)
+            except BaseException:
+                self._free.append(slot)
+                raise
             self._slot_of[entry.id] = slot
         self._slot_of.move_to_end(entry.id)
         self._pins[entry.id] = self._pins.get(entry.id, 0) + 1
@@ -235,7 +244,6 @@ class AdapterTiers:
 
     def _fill(self, slot: int, entry: Entry) -> None:
         source = self.factors(entry)
-        self._make_room(entry.lora)
         self._fillings += 1
         self.stamps[slot] = self._fillings
         assert self.pool is not None and self.layout is not None
@@ -254,18 +262,26 @@ class AdapterTiers:
                 place[: own.rank].copy_(own.view(values, *site.key, side)).mul_(scale)
 
     def _make_room(self, lora: Lora) -> None:
-        """Slots become as large as this adapter needs; those that are filled are filled again."""
+        """Slots become as large as this adapter needs, what they hold stays; and fewer, if there is no memory for so many of them."""
         rank = lora.rank if self.layout is None else max(self.layout.rank, lora.rank)
         targets = tuple(target for target in TARGETS if target in self._targets or target in lora.targets)
         if self.layout is not None and self.layout.rank == rank and targets == self._targets:
             return
-        before, old = self.layout, self.pool
-        self._targets = targets
-        self.layout = Factors(self._base.sites.of(targets), rank, grouped=True)
-        self.pool = torch.zeros(self._slots + 1, self.layout.size, device=self._base.device, dtype=self._base.dtype)
-        if before is not None and old is not None:
-            for key in before.places:
-                self.layout.view(self.pool, *key)[:, : before.rank].copy_(before.view(old, *key))
+        layout = Factors(self._base.sites.of(targets), rank, grouped=True)
+        slots = self._slots
+        if self._slot_bytes is not None:
+            affordable = max(1, self._slot_bytes // (layout.size * self._base.dtype.itemsize))
+            # Those in use stay where they are.
+            slots = min(slots, max(affordable, *(self._slot_of[id] for id in self._pins), 0))
+        pool = torch.zeros(slots + 1, layout.size, device=self._base.device, dtype=self._base.dtype)
+        if self.layout is not None and self.pool is not None:
+            for key in self.layout.places:
+                old = self.layout.view(self.pool[: slots + 1], *key)
+                layout.view(pool, *key)[:, : self.layout.rank].copy_(old)
+        self._targets, self.layout, self.pool, self._slots = targets, layout, pool, slots
+        self._free = [slot for slot in self._free if slot <= slots]
+        for id in [id for id, slot in self._slot_of.items() if slot > slots]:
+            del self._slot_of[id]
         self.version += 1
 
     # ---- figures ---------------------------------------------------------------------------------------------------

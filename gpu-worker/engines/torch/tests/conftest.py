@@ -129,9 +129,10 @@ class Outcome:
 class Serving:
     """A server, driven by hand."""
 
-    def __init__(self, base: BaseModel, directory: str, slots: int = 8, host_bytes: int = 1 << 30, rehearse: bool = False, **limits: int):
+    def __init__(self, base: BaseModel, directory: str, slots: int = 8, host_bytes: int = 1 << 30, rehearse: bool = False,
+                 slot_bytes: int | None = None, **limits: int):
         self.base = base
-        self.tiers = AdapterTiers(base, directory, slots, host_bytes)
+        self.tiers = AdapterTiers(base, directory, slots, host_bytes, slot_bytes)
         options = {**dict(batch=4, queue=64, prompt_tokens=24, cache_bytes=1 << 30), **limits}
         self.server = Server(base, self.tiers, Limits(**options), rehearse)
 

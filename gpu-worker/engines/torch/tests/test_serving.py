@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import some_adapter
 
-from openledger_torch.adapters import Lora
+from openledger_torch.adapters import Lora, factors_of
 from openledger_torch.base import TARGETS
 from openledger_torch.errors import EngineFault
 from openledger_torch.sampler import sample
@@ -53,6 +53,50 @@ def test_slots_grow_with_rank_and_targets(serving):
     run.run()
     assert outcomes[0].tokens == outcomes[5].tokens == before
     assert outcomes[1].tokens == outcomes[4].tokens == own
+
+
+def test_slots_are_as_many_as_memory_holds(serving, monkeypatch):
+    plenty, wide_lora = serving(batch=4), Lora(16, 3.0, TARGETS)
+    small = register(plenty, 6)
+    config, weights, _ = some_adapter(plenty.base, wide_lora, seed=9, size=0.3)
+    wide = plenty.tiers.register(50, config, weights)
+    expected = [alone(plenty, entry) for entry in (*small, wide)]
+
+    wide_slot = factors_of(plenty.base, wide_lora).size * 4
+    run = serving(batch=4, slot_bytes=2 * wide_slot + 1)
+    small = register(run, 6)
+    # Small ones have more room than there are slots; of the wide ones two would fit, and three are in use when the first comes.
+    first = [run.add(entry, maxTokens=20)[0] for entry in small[:3]]
+    run.server.step()
+    assert run.tiers.pool.shape[0] == 9
+    wide = run.tiers.register(50, config, weights)
+    assert alone(run, wide) == expected[6]
+    assert run.tiers.pool.shape[0] == 4
+    assert [outcome.tokens[:8] for outcome in first] == expected[:3]
+    outcomes = [run.add(entry)[0] for entry in (*small, wide)]
+    run.run()
+    assert [outcome.tokens for outcome in outcomes] == expected
+    assert run.tiers.tiers()["device"] <= 3
+
+    # Memory that runs out where slots are made costs those who asked, and nothing of what there was.
+    other = serving(batch=4)
+    register(other, 2)
+    assert alone(other, other.tiers.entry(1)) == expected[0]
+    made = torch.zeros
+
+    def scarce(*shape, **options):
+        if shape[0] == 9:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return made(*shape, **options)
+
+    late = other.tiers.register(50, config, weights)
+    monkeypatch.setattr(torch, "zeros", scarce)
+    outcome, _ = other.add(late)
+    other.run()
+    assert outcome.how.code == "OUT_OF_MEMORY"
+    assert alone(other, other.tiers.entry(2)) == expected[1]
+    monkeypatch.undo()
+    assert alone(other, late) == expected[6]
 
 
 def test_a_flood_does_not_keep_others_out(serving):
