@@ -126,6 +126,11 @@ class TrainingPasses:
         self._plan = plan
         self._graphs = Graphs(base.device, MOST, rehearse) if rehearse or can_record(base) else None
 
+    def clear(self) -> None:
+        """Gives the memory back."""
+        if self._graphs is not None:
+            self._graphs.clear()
+
     def backward(self, batch: Sequence[Example], weights: Sequence[float]) -> Tensor:
         """The objective is Σ weight · mean loss. Gives the summed loss of all tokens, on the device."""
         parts = [weight / example.responses for weight, example in zip(weights, batch)]

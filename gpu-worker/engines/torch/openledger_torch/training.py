@@ -195,6 +195,12 @@ class Trainer:
 
     def run(self, base_name: str) -> Iterator[Told]:
         """To the end, a slice at a time. A checkpoint counts as stored when more is asked for."""
+        try:
+            yield from self._steps(base_name)
+        finally:
+            self._passes.clear()
+
+    def _steps(self, base_name: str) -> Iterator[Told]:
         every = self._settings.checkpoint_every
         while self.step < self.total:
             result: StepResult | None = None
@@ -207,6 +213,7 @@ class Trainer:
                 if self._team.size > 1 or not is_memory(error) or self.micro_tokens <= LEAST_TOKENS:
                     raise
                 self.micro_tokens //= 2
+                self._passes.clear()
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
                 continue
