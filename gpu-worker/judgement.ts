@@ -192,8 +192,8 @@ async function judgeRows(
   if (!isOrthonormal(projection)) return 'PROJECTION';
   const { sketchSeed, rotationSeed } = basis;
   const source = await openFeatures(model, {
-    ...{ layout, eigenbases: bases.eigenbases, projection },
-    ...{ sketchSeed, rotationSeed },
+    ...{ layout, eigenbases: bases.eigenbases, projection, sketchSeed, rotationSeed },
+    files: { eigenbases: eigenbaseFile, projection: projectionFile },
   });
   const examples = sample.map((at) =>
     cutExample(recordExample(model.tokenizer, lines[at]!).example, config.sequenceLength),

@@ -111,7 +111,10 @@ export class ServedAdapter {
     const records = material.lines.map((line) => recordExample(model.tokenizer, line).tokens);
     await using opened = new AsyncDisposableStack();
     const { sketchSeed, rotationSeed } = training.basis;
-    const features = await openFeatures(model, { layout, eigenbases, projection, sketchSeed, rotationSeed });
+    const features = await openFeatures(model, {
+      ...{ layout, eigenbases, projection, sketchSeed, rotationSeed },
+      files: { eigenbases: material.eigenbases, projection: material.projection },
+    });
     opened.defer(() => features.close());
     const adapter = await model.openAdapter({ config: material.adapterConfig, weights: material.adapter });
     opened.defer(() => adapter.close());

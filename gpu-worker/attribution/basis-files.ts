@@ -1,7 +1,8 @@
 /**
  * Bases as files, so that another worker can recompute any feature: `eigenbases.safetensors` and `projection.safetensors`
  * (F32 tensors; the header's keys in a fixed order, so that equal bases are equal files), named by the blake2b-256 of
- * their bytes like every blob.
+ * their bytes like every blob. Those of an 8B model are some 400 MB: floats are moved as memory, not one by one, on machines that keep
+ * them as the format does (least byte first, as all do that Node.js has builds of its own for).
  */
 import { fromUtf8, utf8 } from '../../runtime/primitives/bytes.ts';
 import { blockEntries, type GradientLayout, gradientLayout } from './layout.ts';
@@ -35,11 +36,13 @@ export function writeTensors({ metadata, tensors }: Tensors): Uint8Array {
   out.set(json, 8);
   let at = 8 + padded;
   for (const { data } of tensors.values()) {
-    for (let i = 0; i < data.length; i++, at += 4) view.setFloat32(at, data[i]!, true);
+    out.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), at);
+    at += data.byteLength;
   }
   return out;
 }
 
+/** Tensors are views of `bytes` where they lie at whole words in them. */
 export function readTensors(bytes: Uint8Array): Tensors {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const length = bytes.length < 8 ? 0 : Number(view.getBigUint64(0, true));
@@ -68,14 +71,18 @@ export function readTensors(bytes: Uint8Array): Tensors {
     if (start > end || 8 + length + end > bytes.length || end - start !== count * 4) {
       throw new BasisFileError(`${name}: its bytes lie outside of the file or do not fit its shape`);
     }
-    const data = new Float32Array(count);
+    const data = floatsOf(bytes.subarray(8 + length + start, 8 + length + end));
     for (let i = 0; i < count; i++) {
-      data[i] = view.getFloat32(8 + length + start + 4 * i, true);
       if (!Number.isFinite(data[i]!)) throw new BasisFileError(`${name}: entry ${i} is not finite`);
     }
     tensors.set(name, { shape, data });
   }
   return { metadata, tensors };
+}
+
+function floatsOf(bytes: Uint8Array): Float32Array {
+  const whole = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
+  return new Float32Array(whole.buffer, whole.byteOffset, whole.byteLength / 4);
 }
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
@@ -129,7 +136,7 @@ export function readEigenbases(bytes: Uint8Array): {
     hidden.push(take(`hidden.${matrix.name}`, blockEntries(matrix.hidden, block)));
     lambda.set(take(`lambda.${matrix.name}`, matrix.rank * matrix.hidden), matrix.offset);
   }
-  if (lambda.some((value) => value < 0)) throw new BasisFileError('negative entries in Λ');
+  for (const value of lambda) if (value < 0) throw new BasisFileError('negative entries in Λ');
   return { layout, eigenbases: { rank, hidden, lambda, damping } };
 }
 

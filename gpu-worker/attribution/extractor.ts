@@ -40,6 +40,8 @@ export interface FeatureBases {
   readonly projection: Projection;
   readonly sketchSeed: bigint;
   readonly rotationSeed: bigint;
+  /** Where they were read from files: what `writeEigenbases` and `writeProjection` would make of them again. */
+  readonly files?: { readonly eigenbases: Uint8Array; readonly projection: Uint8Array };
 }
 
 /** What a projection makes of a gradient, here or on an engine's device; the seeded rotation is still to come. */

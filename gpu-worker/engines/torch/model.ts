@@ -289,7 +289,11 @@ export class TorchModel implements LoadedModel {
   async openFeatures(bases: FeatureBases): Promise<FeatureReader> {
     this.#expectOpen();
     const id = this.#nextFeatures++;
-    const files = [writeEigenbases(bases.layout, bases.eigenbases), writeProjection(bases.projection)];
+    const { eigenbases, projection } = bases.files ?? {
+      eigenbases: writeEigenbases(bases.layout, bases.eigenbases),
+      projection: writeProjection(bases.projection),
+    };
+    const files = [eigenbases, projection];
     await this.#supervisor.call('openFeatures', { features: id, sketchSeed: String(bases.sketchSeed) }, files);
     this.#supervisor.features.add(id);
     // What follows must not keep the bases themselves in memory.

@@ -253,6 +253,15 @@ test('bases and rows', async (t) => {
     t.same(again.feature(spool.at(i)), rows[i], 'another worker recomputes a row from the files, to the bit');
   }
   const file = writeProjection(bases.projection);
+  // At any place in memory; and without numbers that are none.
+  for (const shift of [1, 4]) {
+    const moved = new Uint8Array(file.length + shift);
+    moved.set(file, shift);
+    t.same(readProjection(moved.subarray(shift)), readProjection(file));
+  }
+  const odd = file.slice();
+  new DataView(odd.buffer).setUint32(odd.length - 4, 0x7fc00000, true);
+  t.throws(() => readProjection(odd), { code: 'BAD_BASIS_FILE' });
   t.throws(() => readProjection(file.subarray(0, file.length - 4)), { code: 'BAD_BASIS_FILE' });
   t.throws(() => readProjection(writeEigenbases(layout, bases.eigenbases)), { code: 'BAD_BASIS_FILE' });
   t.throws(() => readEigenbases(Uint8Array.of(1, 2, 3)), { code: 'BAD_BASIS_FILE' });
