@@ -71,7 +71,7 @@ export function readTensors(bytes: Uint8Array): Tensors {
     if (start > end || 8 + length + end > bytes.length || end - start !== count * 4) {
       throw new BasisFileError(`${name}: its bytes lie outside of the file or do not fit its shape`);
     }
-    const data = floatsOf(bytes.subarray(8 + length + start, 8 + length + end));
+    const data = asFloats(bytes.subarray(8 + length + start, 8 + length + end));
     for (let i = 0; i < count; i++) {
       if (!Number.isFinite(data[i]!)) throw new BasisFileError(`${name}: entry ${i} is not finite`);
     }
@@ -80,7 +80,8 @@ export function readTensors(bytes: Uint8Array): Tensors {
   return { metadata, tensors };
 }
 
-function floatsOf(bytes: Uint8Array): Float32Array {
+/** A view of a multiple of 4 bytes where they lie at whole words, else a copy of them. */
+export function asFloats(bytes: Uint8Array): Float32Array {
   const whole = bytes.byteOffset % 4 === 0 ? bytes : new Uint8Array(bytes);
   return new Float32Array(whole.buffer, whole.byteOffset, whole.byteLength / 4);
 }

@@ -1,4 +1,5 @@
 /** Examples, settings and arrays as the protocol carries them. */
+import { asFloats } from '../../attribution/basis-files.ts';
 import type { FeatureBases, FeatureSettings, Projected } from '../../attribution/extractor.ts';
 import { blockEntries, type GradientLayout } from '../../attribution/layout.ts';
 import { EngineError, type Example, type FitPhase, type TrainingProgress, type TrainingSettings } from '../engine.ts';
@@ -42,7 +43,7 @@ export function doublesOf(part: Uint8Array | undefined, count?: number): Float64
 
 export function floatsOf(part: Uint8Array): Float32Array {
   if (part.length % 4 !== 0) throw new EngineError('ENGINE_FAILED', `${part.length} bytes of float32`);
-  return new Float32Array(part.buffer, part.byteOffset, part.length / 4);
+  return asFloats(part);
 }
 
 /** Rows of k coordinates and a squared norm. */

@@ -97,5 +97,10 @@ def _print(name: str, about: dict[str, object], rows: list[dict[str, object]]) -
         print(" | ".join(text.ljust(width) for text, width in zip(line, widths)))
 
 
+def median(values: list[float]) -> float:
+    """Of an even number the greater of both in the middle."""
+    return sorted(values)[len(values) // 2]
+
+
 def percentile(values: list[float], part: float) -> float:
     return float(np.percentile(np.array(values), part)) if values else float("nan")

@@ -17,31 +17,11 @@ from openledger_torch.adapters import Lora, factors_of
 from openledger_torch.base import BaseModel
 from openledger_torch.examples import Example, pad, response_losses
 from openledger_torch.random import Random, shuffled
-from openledger_torch.sites import SharedPlan, Site
+from openledger_torch.sites import SharedPlan
 from openledger_torch.training import ORDER_STREAM, Settings, Trainer, rate_at
 
 # Factors of all models lie in one tensor, a model a row, for the optimiser's sake; products take them as they lie.
 warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
-
-Views = dict[tuple[int, str], tuple[Tensor, Tensor]]
-
-
-class EnsemblePlan:
-    """Row i of a batch has the factors of model i · models / rows: `views` of [models, rank, hidden]."""
-
-    def __init__(self, views: Views, scale: float) -> None:
-        self._views = views
-        self._scale = scale
-
-    def apply(self, site: Site, x: Tensor, y: Tensor) -> Tensor:
-        pair = self._views.get(site.key)
-        if pair is None:
-            return y
-        a, b = (matrix.to(x.dtype) for matrix in pair)
-        models = a.shape[0]
-        low = torch.bmm(x.reshape(models, -1, x.shape[-1]), a.mT)
-        out = torch.baddbmm(y.reshape(models, -1, y.shape[-1]), low, b, alpha=self._scale)
-        return out.view(y.shape)
 
 
 def start_of(base: BaseModel, settings: Settings, examples: Sequence[Example]) -> Tensor:
@@ -85,7 +65,7 @@ class Ensemble:
             for leaf, slope in zip(pair, slopes[key]):
                 leaf.requires_grad_(True)
                 leaf.grad = slope
-        self._plan = EnsemblePlan(views, settings.lora.scale)
+        self._plan = SharedPlan(views, settings.lora.scale)
         self._step = 0
 
     def run(self, micro_tokens: int) -> Tensor:
@@ -160,7 +140,7 @@ class Ensemble:
 def query_losses(base: BaseModel, lora: Lora, flats: Tensor, queries: Sequence[Example], micro_tokens: int) -> np.ndarray:
     """Mean loss of each query under each of `flats` [models, size], in float32: [models, queries]."""
     models = flats.shape[0]
-    plan = EnsemblePlan(factors_of(base, lora).views(flats), lora.scale)
+    plan = SharedPlan(factors_of(base, lora).views(flats), lora.scale)
     out = np.empty((models, len(queries)))
     order = sorted(range(len(queries)), key=lambda q: -len(queries[q].tokens))
     at = 0

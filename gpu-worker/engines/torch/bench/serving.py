@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import torch
-from common import adapter, arguments, load, percentile, report, synchronise, where, zipf
+from common import adapter, arguments, load, median, percentile, report, synchronise, where, zipf
 
 from openledger_torch.serving import Limits, Sequence, Server, read_request
 from openledger_torch.tiers import AdapterTiers, now_ms
@@ -152,7 +152,7 @@ def main() -> None:
                 ("zipf", spread, entries),
             ):
                 measured[name].append(saturated(run, table, chosen, prompts, lengths))
-        speed = {name: sorted(values)[len(values) // 2] for name, values in measured.items()}
+        speed = {name: median(values) for name, values in measured.items()}
         began = time.perf_counter()
         saturated(run, entries, spread, prompts, lengths)
         # By the wall's clock, since requests come by it.
@@ -173,7 +173,7 @@ def main() -> None:
         rows.append(
             {"what": what, unit: round(speed[name]), "range": f"{low:.0f}–{high:.0f}"}
         )
-    rows[2]["of one adapter"] = f"{sorted(ratio)[len(ratio) // 2]:.0%}"
+    rows[2]["of one adapter"] = f"{median(ratio):.0%}"
     rows.append({"what": "peft's mixed batches", unit: round(theirs), "of one adapter": f"{theirs / speed['one']:.1%}"})
     rows.append({"what": "ours / peft's", unit: f"{speed['zipf'] / theirs:.1f} ×"})
     rows.append({"what": "first token at 60 % load", unit: f"p50 {percentile(first, 50):.0f} ms, p99 {percentile(first, 99):.0f} ms"})

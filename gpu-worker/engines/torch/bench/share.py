@@ -14,7 +14,7 @@ from collections import deque
 
 import numpy as np
 import torch
-from common import adapter, arguments, load, ready, report, synchronise, where
+from common import adapter, arguments, load, median, ready, report, synchronise, where
 
 from openledger_torch.adapters import factors_of, read_adapter
 from openledger_torch.attribution import Scope
@@ -101,10 +101,6 @@ class Engine:
                 time.sleep(2e-4)
         synchronise(self.base)
         return now_ms() - began
-
-
-def median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
 
 
 def main() -> None:

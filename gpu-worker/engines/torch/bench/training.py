@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import torch
-from common import arguments, load, ready, report, synchronise, where
+from common import arguments, load, median, ready, report, synchronise, where
 
 from openledger_torch.examples import Example
 from openledger_torch.training import Trainer, read_settings
@@ -78,18 +78,17 @@ def main() -> None:
             step()
             synchronise(base)
             times[name].append((time.perf_counter() - began) * 1000)
-    median = {name: sorted(values)[len(values) // 2] for name, values in times.items()}
-    pairs = sorted(a / b for a, b in zip(times["ours"], times["peft"]))
+    ratio = median([a / b for a, b in zip(times["ours"], times["peft"])])
     rows = [
         {
             "what": name,
-            "ms a step (median)": round(median[name], 1),
+            "ms a step (median)": round(median(values), 1),
             "least": round(min(values), 1),
-            "tokens/s": round(options.batch * options.length * 1000 / median[name]),
+            "tokens/s": round(options.batch * options.length * 1000 / median(values)),
         }
         for name, values in times.items()
     ]
-    rows.append({"what": "ours / peft", "ms a step (median)": f"{pairs[len(pairs) // 2]:.2f} ×", "least": f"{min(times['ours']) / min(times['peft']):.2f} ×"})
+    rows.append({"what": "ours / peft", "ms a step (median)": f"{ratio:.2f} ×", "least": f"{min(times['ours']) / min(times['peft']):.2f} ×"})
     about = {**where(base), "rank": lora.rank, "targets": options.targets, "batch": f"{options.batch} × {options.length}"}
     report("torch-training", about, rows)
 

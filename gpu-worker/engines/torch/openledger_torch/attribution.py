@@ -21,7 +21,7 @@ from .base import BaseModel
 from .errors import EngineFault
 from .examples import Example, Padded, batches, check_example, pad, response_losses
 from .passes import GradientPlan, rescale, scaled
-from .sites import Factors, Site
+from .sites import Factors, Site, with_lora
 
 #: Called with a site, its inputs x [rows, tokens, in], A x [rows, tokens, rank], δ B [rows, tokens, rank], δ [rows, tokens, out].
 Visit = Callable[[Site, Tensor, Tensor, Tensor, Tensor], None]
@@ -52,11 +52,7 @@ class ProbePlan:
         if pair is None:
             return y
         a, b = (matrix.to(x.dtype) for matrix in pair)
-        low = torch.matmul(x, a.mT)
-        if isinstance(self._scale, Tensor):
-            out = torch.baddbmm(y, low * self._scale, b)
-        else:
-            out = torch.addmm(y.flatten(0, -2), low.flatten(0, -2), b, alpha=self._scale).view_as(y)
+        out, low = with_lora(x, y, a, b, self._scale)
         if site.layer < self._from:
             return out
         if not out.requires_grad:
@@ -118,7 +114,7 @@ def gradient_rows(
     alone = all(other is flat for _, other in adapters)
     padded = pad(batch, base.device, scope.stride)
     out = torch.zeros(len(batch), factors.size, device=base.device)
-    scales = [each.scale for each, _ in adapters]
+    scales = [each.scale for each, _ in (adapters[:1] if alone else adapters)]
     if base.lean is not None:
         flats = scaled(base, whole, [flat] if alone else [other for _, other in adapters], scales)
         pass_plan = GradientPlan(whole, flats[0] if alone else flats, factors, out, scope.from_layer)

@@ -139,6 +139,6 @@ def scaled(base: BaseModel, factors: Factors, flats: Sequence[Tensor], scales: S
 
 
 def rescale(base: BaseModel, factors: Factors, out: Tensor, scales: Sequence[float | Tensor]) -> None:
-    """What {@link GradientPlan} leaves to be done."""
-    for row, scale in zip(out, scales):
-        row.mul_(multipliers(base, factors, scale))
+    """What {@link GradientPlan} leaves to be done. One scale for all rows, or one for each."""
+    for rows, scale in zip(out.split(len(out) // len(scales)), scales):
+        rows.mul_(multipliers(base, factors, scale))

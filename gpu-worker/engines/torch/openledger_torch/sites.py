@@ -211,8 +211,22 @@ class Factors:
         }
 
 
+def with_lora(x: Tensor, y: Tensor, a: Tensor, b: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor]:
+    """
+    `y + scale (x Aᵀ) B` and `x Aᵀ`, for x [rows, tokens, in], y [rows, tokens, out]. One adapter for all rows: a [rank, in], b [rank,
+    out], `scale` a number. Several, each of as many neighbouring rows: a [adapters, rank, in], b alike, `scale` a number or [adapters, 1, 1].
+    """
+    if a.dim() == 2:
+        low = torch.matmul(x, a.mT)
+        return torch.addmm(y.flatten(0, -2), low.flatten(0, -2), b, alpha=scale).view_as(y), low
+    low = torch.bmm(x.reshape(len(a), -1, x.shape[-1]), a.mT)
+    apart = y.reshape(len(a), -1, y.shape[-1])
+    out = torch.baddbmm(apart, low * scale, b) if isinstance(scale, Tensor) else torch.baddbmm(apart, low, b, alpha=scale)
+    return out.view(y.shape), low.view(*x.shape[:-1], -1)
+
+
 class SharedPlan:
-    """One adapter for all rows."""
+    """One adapter for all rows, or several, each of as many neighbouring ones."""
 
     def __init__(self, factors: dict[tuple[int, str], tuple[Tensor, Tensor]], scale: float) -> None:
         self._factors = factors
@@ -222,7 +236,5 @@ class SharedPlan:
         pair = self._factors.get(site.key)
         if pair is None:
             return y
-        a, b = pair
-        low = torch.matmul(x, a.to(x.dtype).t())
-        flat = torch.addmm(y.flatten(0, -2), low.flatten(0, -2), b.to(x.dtype), alpha=self._scale)
-        return flat.view_as(y)
+        a, b = (matrix.to(x.dtype) for matrix in pair)
+        return with_lora(x, y, a, b, self._scale)[0]
