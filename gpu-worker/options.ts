@@ -1,11 +1,11 @@
 /** What a worker is started with, and what the ledger then knows it as. */
 import type { KeyringPair } from '@polkadot/keyring/types';
-import type { Log } from '../consensus/ports.ts';
+import type { Log } from '../node/ports/machine.ts';
 import type { Hashing, Signatures } from '../runtime/host.ts';
 import type { BaseModelId } from '../runtime/primitives/attribution/ids.ts';
+import type { Planting } from './auditing/fault-planter.ts';
 import type { LoadedModel } from './engines/engine.ts';
-import type { Planting } from './planter.ts';
-import type { Telemetry } from './telemetry.ts';
+import type { Telemetry } from './operator/telemetry.ts';
 
 export interface WorkerOptions {
   /** `ws://…` of the node. */

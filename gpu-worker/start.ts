@@ -5,8 +5,8 @@ import { fileURLToPath } from 'node:url';
 import type { EngineChoice } from './engines/choice.ts';
 import { chooseEngine } from './engines/choose.ts';
 import { TorchEngine } from './engines/torch/engine.ts';
+import { Telemetry } from './operator/telemetry.ts';
 import type { WorkerOptions } from './options.ts';
-import { Telemetry } from './telemetry.ts';
 import { runWorker } from './worker.ts';
 
 /** The base model that comes with the ledger. */

@@ -3,17 +3,17 @@
  * settles receipts, audits others. Everything it must not forget is in its journal, so that it may die at any point.
  */
 import { join } from 'node:path';
-import type { Ledger } from '../rpc/client/ledger.ts';
-import { Auditor } from './auditor.ts';
-import { WorkerJournal } from './journal.ts';
-import { NodeLink, pause } from './link.ts';
+import type { Ledger } from '../rpc/client/connection.ts';
+import { Auditor } from './auditing/auditor.ts';
+import { FaultPlanter } from './auditing/fault-planter.ts';
 import type { Standing, WorkerOptions } from './options.ts';
-import { FaultPlanter } from './planter.ts';
-import { AdapterServer } from './server.ts';
-import { Settler } from './settler.ts';
-import { attach, findBaseModel, register } from './standing.ts';
-import { OrderTrainer } from './trainer.ts';
-import { Uploads } from './uploads.ts';
+import { AdapterServer } from './serving/adapter-server.ts';
+import { WorkerJournal } from './session/journal.ts';
+import { NodeLink, pause } from './session/link.ts';
+import { attach, findBaseModel, register } from './session/registration.ts';
+import { Uploads } from './session/uploads.ts';
+import { Settler } from './settlement/settler.ts';
+import { OrderTrainer } from './training/order-trainer.ts';
 
 const TICK_MS = 1_000;
 

@@ -1,7 +1,7 @@
 /** The node's log: pino, for people on a terminal and as JSON lines elsewhere. */
 import pino from 'pino';
 import pretty from 'pino-pretty';
-import type { Log } from '../consensus/ports.ts';
+import type { Log } from './ports/machine.ts';
 
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug';
 

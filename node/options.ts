@@ -1,9 +1,10 @@
 /** What a node is told when it starts. */
-import type { Clock, Log } from '../consensus/ports.ts';
+
 import type { NetworkSettings } from '../p2p/network.ts';
-import type { Cors, MethodPolicy } from '../rpc/access.ts';
+import type { Cors, MethodPolicy } from '../rpc/server/access.ts';
 import type { ChainSpec } from './chain-spec/chain-spec.ts';
 import type { MetricsAddress } from './metrics/server.ts';
+import type { Clock, Log } from './ports/machine.ts';
 
 export interface NodeOptions {
   readonly name: string;

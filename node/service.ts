@@ -4,39 +4,39 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { AuraWorker } from '../consensus/aura/worker.ts';
 import { GrandpaVoter, noNetwork } from '../consensus/grandpa/driver.ts';
-import { systemClock } from '../consensus/ports.ts';
-import type { BlobExchange } from '../p2p/blobs.ts';
+import type { BlobExchange } from '../p2p/ledger/blobs.ts';
 import type { Network } from '../p2p/network.ts';
 import { ledgerGroup } from '../rpc/groups/ledger.ts';
 import { health } from '../rpc/groups/system.ts';
-import { standardGroups } from '../rpc/groups.ts';
-import { type RpcAddress, rpcServer } from '../rpc/server.ts';
+import { type RpcAddress, rpcServer } from '../rpc/server/server.ts';
+import { standardGroups } from '../rpc/standard-groups.ts';
 import { decode, option, u64 } from '../runtime/primitives/scale/codec.ts';
-import { BlobAttester } from './attester.ts';
 import { WorkerHub } from './attribution/hub.ts';
 import { ReceiptVerifier } from './attribution/receipt-verifier.ts';
 import { stateReader } from './attribution/state-reader.ts';
+import { directoryOf, journalIn, keystoreOf } from './base-path.ts';
 import { BlobStore } from './blobs/blob-store.ts';
 import { CommittedBlobs } from './blobs/committed.ts';
 import { blobHandler, type FetchBlob } from './blobs/http.ts';
-import { booksAudit } from './books.ts';
-import { Chain } from './chain.ts';
-import type { Client, Keystore, NetworkStatus, Service } from './client.ts';
+import { Chain } from './chain/chain.ts';
+import { newRuntime } from './chain/genesis.ts';
 import { createHashing } from './crypto/hashing.ts';
 import { createSignatures, SignatureCache } from './crypto/signatures.ts';
 import { Verifier } from './crypto/verifier.ts';
 import { Database } from './database/database.ts';
-import { EquivocationReporter } from './equivocations.ts';
-import { newRuntime } from './genesis.ts';
-import { directoryOf, journalIn, keystoreOf } from './home.ts';
-import type { InferenceHub } from './inference-port.ts';
-import { Informant } from './informant.ts';
 import type { Metrics } from './metrics/metrics.ts';
 import type { MetricsAddress } from './metrics/server.ts';
 import type { NodeOptions } from './options.ts';
 import { journaling, TransactionJournal } from './pool/journal.ts';
 import { TransactionPool } from './pool/pool.ts';
-import { aborted, runAll } from './running.ts';
+import type { Client, Keystore, NetworkStatus, Service } from './ports/chain.ts';
+import type { InferenceHub } from './ports/inference.ts';
+import { systemClock } from './ports/machine.ts';
+import { BlobAttester } from './services/blob-attester.ts';
+import { booksAudit } from './services/books-audit.ts';
+import { EquivocationReporter } from './services/equivocation-reporter.ts';
+import { Informant } from './services/informant.ts';
+import { aborted, runAll } from './services/run-all.ts';
 import { verifyRange } from './state/range-proof.ts';
 import { extrinsicsRoot } from './state/trie.ts';
 
@@ -142,7 +142,7 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     if (options.network !== undefined) {
       // Loaded when asked for: a node alone starts without it.
       const { createNetwork } = await import('../p2p/network.ts');
-      const { blockCheck, highestPossible } = await import('../p2p/block-check.ts');
+      const { blockCheck, highestPossible } = await import('../p2p/chain/block-check.ts');
       network = await createNetwork({
         ...options.network,
         bootNodes: [...spec.bootNodes, ...options.network.bootNodes],
@@ -202,8 +202,8 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     let hub: InferenceHub = local;
     const services: Service[] = [];
     if (network !== undefined) {
-      const { BlobExchange } = await import('../p2p/blobs.ts');
-      const { InferenceNetwork } = await import('../p2p/inference.ts');
+      const { BlobExchange } = await import('../p2p/ledger/blobs.ts');
+      const { InferenceNetwork } = await import('../p2p/ledger/inference.ts');
       const wire = network.wire();
       exchange = new BlobExchange(wire, {
         blobs,

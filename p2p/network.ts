@@ -2,7 +2,6 @@
 import type { PeerId as Libp2pPeerId, PrivateKey } from '@libp2p/interface';
 import { peerIdFromString } from '@libp2p/peer-id';
 import type { GrandpaNetwork } from '../consensus/grandpa/driver.ts';
-import type { Clock, Log } from '../consensus/ports.ts';
 import type {
   BlockImport,
   BlockRef,
@@ -14,26 +13,27 @@ import type {
   Service,
   StateRanges,
   States,
-} from '../node/client.ts';
+} from '../node/ports/chain.ts';
+import type { Clock, Log } from '../node/ports/machine.ts';
 import type { Hashing, Signatures } from '../runtime/host.ts';
 import { equalBytes, toHex } from '../runtime/primitives/bytes.ts';
 import { decode, encode } from '../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../runtime/primitives/scale/io.ts';
-import { type BlockCheck, BlockNews, MAX_BLOCK_BYTES } from './blocks.ts';
-import { Dialer } from './dialer.ts';
-import { NetworkError } from './errors.ts';
-import { Finality, type VoterPort } from './finality.ts';
-import { Gossip } from './gossip.ts';
-import { createHost, type Host } from './host.ts';
-import { loadIdentity } from './identity.ts';
-import { FEE, type PeerId, PeerLedger } from './ledger.ts';
-import { Notifications } from './notifications.ts';
-import { servePing } from './ping.ts';
+import { type BlockCheck, BlockNews, MAX_BLOCK_BYTES } from './chain/block-news.ts';
+import { Finality, type VoterPort } from './chain/finality.ts';
+import { MAX_TRANSACTIONS_BYTES, type NetworkPool, Transactions } from './chain/transactions.ts';
+import { Dialer } from './host/dialer.ts';
+import { NetworkError } from './host/errors.ts';
+import { createHost, type Host } from './host/host.ts';
+import { loadIdentity } from './host/identity.ts';
+import { FEE, type PeerId, PeerLedger } from './host/peer-scores.ts';
+import { servePing } from './host/ping.ts';
 import { type AnnounceHandshake, announceHandshake, type Role, role } from './protocols/announce.ts';
 import { ChainSync, type SyncedChain } from './sync/chain-sync.ts';
 import type { WarpPorts } from './sync/warp.ts';
-import { MAX_TRANSACTIONS_BYTES, type NetworkPool, Transactions } from './transactions.ts';
-import type { Wire } from './wire.ts';
+import { Gossip } from './wire/gossip.ts';
+import { Notifications } from './wire/notifications.ts';
+import type { Wire } from './wire/wire.ts';
 
 /** What whoever runs a node decides of its network. */
 export interface NetworkSettings {
@@ -72,7 +72,7 @@ export interface NetworkOptions extends Required<NetworkSettings> {
   readonly role: Role;
   readonly forkId: string | undefined;
   readonly agent: string;
-  /** See {@link import('./host.ts').HostOptions}. */
+  /** See {@link import('./host/host.ts').HostOptions}. */
   readonly privateAddresses: boolean;
 }
 

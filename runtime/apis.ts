@@ -5,8 +5,8 @@ import type { AnyExtension } from './framework/extension.ts';
 import { apiMethod, type RuntimeApi, type RuntimeCall, runtimeApi } from './framework/pallet.ts';
 import type { Host } from './host.ts';
 import { METADATA_VERSIONS, type MetadataVersion } from './metadata/metadata.ts';
-import * as system from './pallets/system.ts';
-import { feeOf, inclusionFee, lengthToFee, weightToFee } from './pallets/transaction-payment.ts';
+import * as system from './pallets/standard/system.ts';
+import { feeOf, inclusionFee, lengthToFee, weightToFee } from './pallets/standard/transaction-payment.ts';
 import { fromUtf8, utf8 } from './primitives/bytes.ts';
 import { block, header } from './primitives/header.ts';
 import {

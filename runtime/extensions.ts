@@ -2,8 +2,8 @@
 import { addWeight, exceeds } from './framework/dispatch.ts';
 import { type AnyExtension, extension } from './framework/extension.ts';
 import type { Host } from './host.ts';
-import * as system from './pallets/system.ts';
-import { chargeTransactionPayment } from './pallets/transaction-payment.ts';
+import * as system from './pallets/standard/system.ts';
+import { chargeTransactionPayment } from './pallets/standard/transaction-payment.ts';
 import {
   compact,
   encode,

@@ -1,5 +1,5 @@
 /** What a chain starts with, as chain specs say it. */
-import type { StakingGenesis } from './pallets/staking.ts';
+import type { StakingGenesis } from './pallets/standard/staking.ts';
 import type { AccountId, Balance } from './primitives/types.ts';
 
 export interface GenesisConfig {

@@ -2,12 +2,12 @@
  * Authors blocks: wakes at every slot, and when it is this node's turn has a block built, signs it, and hands it to the
  * import, from where it goes out. The slot is written down first, so that no crash makes it author one slot twice.
  */
-import type { BlockImport, BlockRef, Keystore, Service } from '../../node/client.ts';
+import type { BlockImport, BlockRef, Keystore, Service } from '../../node/ports/chain.ts';
+import type { Clock, Journal, Log } from '../../node/ports/machine.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { type DigestItem, type Header, headerHash } from '../../runtime/primitives/header.ts';
 import { InvalidBlock } from '../../runtime/primitives/invalid-block.ts';
 import { decode, encode, u64 } from '../../runtime/primitives/scale/codec.ts';
-import type { Clock, Journal, Log } from '../ports.ts';
 import { authorOf, type Slot, slotAt, slotDigest, slotOf, slotStart, withSeal } from './slots.ts';
 
 const JOURNAL_KEY = 'aura/last-slot';

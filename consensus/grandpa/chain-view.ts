@@ -1,6 +1,6 @@
 /** The voter's view of the node's blocks. Headers are read once; what a chain of them says is kept in a bounded cache. */
 import { LRUCache } from 'lru-cache';
-import type { Blocks } from '../../node/client.ts';
+import type { Blocks } from '../../node/ports/chain.ts';
 import type { Header } from '../../runtime/primitives/header.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
 import { announcesChange, changeIn, voterSetOf } from './authorities.ts';

@@ -2,12 +2,12 @@
  * Runs the voter in a node: feeds it events one at a time and carries out its effects in order, so that no vote leaves the
  * machine before the journal has it, and nothing is finalized that the database has not taken.
  */
-import type { BlockImport, Blocks, ChainEvents, Keystore, Service } from '../../node/client.ts';
+import type { BlockImport, Blocks, ChainEvents, Keystore, Service } from '../../node/ports/chain.ts';
+import type { Clock, Journal, Log } from '../../node/ports/machine.ts';
 import type { Signatures } from '../../runtime/host.ts';
 import { equalBytes } from '../../runtime/primitives/bytes.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
-import type { Clock, Journal, Log } from '../ports.ts';
 import { type AuthorityList, voterSetOf } from './authorities.ts';
 import { BlocksView } from './chain-view.ts';
 import { buildJustification } from './justification.ts';

@@ -2,7 +2,7 @@
  * Warp proofs: from one authority set to the next by the blocks that changed it, each justified by the set before, up to a
  * block that is final now. Whoever trusts the first set needs nothing between those blocks.
  */
-import type { Blocks } from '../../node/client.ts';
+import type { Blocks } from '../../node/ports/chain.ts';
 import { equalBytes } from '../../runtime/primitives/bytes.ts';
 import { GRANDPA_ENGINE, type Header, headerHash } from '../../runtime/primitives/header.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';

@@ -3,8 +3,9 @@
  * its cost. What `precondition.ts` computes in float64 is the reference: entries are within a hundred-thousandth of their root mean
  * square of it. Sums run in one order whatever the machine, so that every worker gets the same bits.
  */
-import { Heap } from '../engines/embedded/heap.ts';
+
 import { instantiate } from '../engines/embedded/kernels/kernels.ts';
+import { Heap } from '../wasm/heap.ts';
 import { blocksOf, type GradientLayout } from './layout.ts';
 import { checkBases, type Eigenbases, PreconditionError } from './precondition.ts';
 import type { Projection } from './projection.ts';

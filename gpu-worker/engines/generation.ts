@@ -1,6 +1,5 @@
 /** One generation as its tokens come in, whoever samples them: text that is final, stop sequences, limits. */
-import { TextStream } from './embedded/text-stream.ts';
-import type { StreamingTokenizer } from './embedded/tokenizer.ts';
+
 import {
   EngineError,
   type FinishReason,
@@ -8,6 +7,8 @@ import {
   type GenerationHooks,
   type GenerationRequest,
 } from './engine.ts';
+import { TextStream } from './text/text-stream.ts';
+import type { StreamingTokenizer } from './text/tokenizer.ts';
 
 export class GenerationState {
   readonly tokens: number[] = [];

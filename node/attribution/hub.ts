@@ -4,13 +4,17 @@
  */
 import { randomBytes } from 'node:crypto';
 import { LRUCache } from 'lru-cache';
-import { type GenerationRequest, generationRequest, trainingProgress } from '../../rpc/inference-codecs.ts';
 import { verifySignature } from '../../runtime/executive/extrinsic.ts';
-import * as compute from '../../runtime/pallets/compute.ts';
-import * as inference from '../../runtime/pallets/inference.ts';
-import * as models from '../../runtime/pallets/models.ts';
+import * as compute from '../../runtime/pallets/ledger/compute.ts';
+import * as inference from '../../runtime/pallets/ledger/inference.ts';
+import * as models from '../../runtime/pallets/ledger/models.ts';
 import { type Blake, hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
+import {
+  type GenerationRequest,
+  generationRequest,
+  trainingProgress,
+} from '../../runtime/primitives/attribution/messages.ts';
 import {
   type SignedInferenceReceipt,
   signedInferenceReceipt,
@@ -31,7 +35,7 @@ import {
   type ProgressReport,
   type ServedModel,
   type SignedProgress,
-} from '../inference-port.ts';
+} from '../ports/inference.ts';
 import type { ReceiptVerifier } from './receipt-verifier.ts';
 
 interface Job {

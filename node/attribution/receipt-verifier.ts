@@ -6,9 +6,9 @@ import { LRUCache } from 'lru-cache';
 import { verifySignature } from '../../runtime/executive/extrinsic.ts';
 import { DispatchFailure } from '../../runtime/framework/dispatch.ts';
 import type { Hashing, Host } from '../../runtime/host.ts';
-import * as attribution from '../../runtime/pallets/attribution.ts';
-import * as inference from '../../runtime/pallets/inference.ts';
-import * as models from '../../runtime/pallets/models.ts';
+import * as attribution from '../../runtime/pallets/ledger/attribution.ts';
+import * as inference from '../../runtime/pallets/ledger/inference.ts';
+import * as models from '../../runtime/pallets/ledger/models.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import {
   type AttributionData,

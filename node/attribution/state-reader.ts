@@ -1,6 +1,6 @@
 /** Pallets' own readers over the state of a block: nothing is written, nothing executed. */
 import type { Hashing, Host, Signatures } from '../../runtime/host.ts';
-import type { StateView } from '../client.ts';
+import type { StateView } from '../ports/chain.ts';
 
 const readOnly = (): never => {
   throw new Error('the state of a finished block is only read');

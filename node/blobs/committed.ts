@@ -1,9 +1,9 @@
 /** What the chain has committed to, at its best block: read once as a whole, then by what blocks change of it. */
 import type { Hashing, Host } from '../../runtime/host.ts';
-import { committed, committedPrefix } from '../../runtime/pallets/blobs.ts';
+import { committed, committedPrefix } from '../../runtime/pallets/ledger/blobs.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
-import type { Chain } from '../chain.ts';
+import type { Chain } from '../chain/chain.ts';
 
 export interface CommittedPorts {
   readonly chain: Pick<Chain, 'blocks' | 'differences'>;

@@ -12,8 +12,8 @@ import {
 } from '../../runtime/primitives/header.ts';
 import { bytes, decode, encode, struct, u32, vec } from '../../runtime/primitives/scale/codec.ts';
 import { asHash, type Hash, hash } from '../../runtime/primitives/types.ts';
-import type { BlockRef, Blocks, ChainEvent, ChainEvents, ChainInfo, TreeRoute } from '../client.ts';
 import { type Batch, COLUMN, type Database } from '../database/database.ts';
+import type { BlockRef, Blocks, ChainEvent, ChainEvents, ChainInfo, TreeRoute } from '../ports/chain.ts';
 import { staying } from './abandoned.ts';
 
 const CACHED_HEADERS = 2_048;

@@ -1,6 +1,6 @@
 /** The chains that come with the node. */
 import { readFileSync } from 'node:fs';
-import type { StakingGenesis } from '../../runtime/pallets/staking.ts';
+import type { StakingGenesis } from '../../runtime/pallets/standard/staking.ts';
 import { type AccountId, asAccountId } from '../../runtime/primitives/types.ts';
 import { derive } from '../keystore/secret-uri.ts';
 import { type ChainSpec, type ChainType, OPEN_PROPERTIES, parseChainSpec } from './chain-spec.ts';

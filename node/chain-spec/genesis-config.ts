@@ -3,7 +3,7 @@
  * `runtimeGenesis.patch` of Substrate's chain specs, with addresses in SS58.
  */
 import { blake2b } from '@noble/hashes/blake2.js';
-import type { StakingGenesis } from '../../runtime/pallets/staking.ts';
+import type { StakingGenesis } from '../../runtime/pallets/standard/staking.ts';
 import { encodeSs58 } from '../../runtime/primitives/ss58.ts';
 import type { AccountId } from '../../runtime/primitives/types.ts';
 import { badField } from './errors.ts';

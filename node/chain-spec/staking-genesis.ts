@@ -1,5 +1,5 @@
 /** Stakes and the rules of staking in a chain spec: the `staking` of Substrate's genesis patches, with the lengths of eras. */
-import type { StakerStatus, StakingGenesis } from '../../runtime/pallets/staking.ts';
+import type { StakerStatus, StakingGenesis } from '../../runtime/pallets/standard/staking.ts';
 import { PERBILL } from '../../runtime/primitives/types.ts';
 import { badField } from './errors.ts';
 import { asAccount, list, unique } from './fields.ts';

@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { Log } from '../../consensus/ports.ts';
+import type { Log } from '../ports/machine.ts';
 
 const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
 const LEVELS: Readonly<Record<number, 'debug' | 'info' | 'warn' | 'error'>> = { 20: 'debug', 30: 'info', 40: 'warn' };

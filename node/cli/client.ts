@@ -1,7 +1,7 @@
 /** What commands that talk to a ledger have in common: the connection, the flags, results for people and for programs. */
 import { blake2b } from '@noble/hashes/blake2.js';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { Ledger } from '../../rpc/client/ledger.ts';
+import type { Ledger } from '../../rpc/client/connection.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { encodeSs58 } from '../../runtime/primitives/ss58.ts';
 import { withKeyFlags, withNodeFlag } from './options.ts';
@@ -23,7 +23,7 @@ export const withSignerFlags = (command: Command): Command => withKeyFlags(withC
 
 /** Connects, runs, and disconnects. Rejects with `NO_NODE` when nobody answers. */
 export async function withLedger<T>(node: string, run: (ledger: Ledger) => Promise<T>): Promise<T> {
-  const { Ledger } = await import('../../rpc/client/ledger.ts');
+  const { Ledger } = await import('../../rpc/client/connection.ts');
   const ledger = await Ledger.connect(node);
   try {
     return await run(ledger);

@@ -4,7 +4,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { NetworkSettings } from '../../p2p/network.ts';
-import type { MethodPolicy } from '../../rpc/access.ts';
+import type { MethodPolicy } from '../../rpc/server/access.ts';
 import { loadChainSpec } from '../chain-spec/built-in.ts';
 import { parseBootNode } from '../chain-spec/chain-spec.ts';
 import { ChainSpecError } from '../chain-spec/errors.ts';

@@ -19,7 +19,7 @@ import {
 import { join } from 'node:path';
 import type { Hashing } from '../../runtime/host.ts';
 import { concatBytes, fromHex, fromUtf8, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
-import type { Keystore } from '../client.ts';
+import type { Keystore } from '../ports/chain.ts';
 import { ALL_SCHEMES, checkKeyType, type KeyPair, KeystoreError, type Scheme, schemeOf } from './keys.ts';
 import { MemoryKeystore, matchingPair } from './memory.ts';
 import { SealedBox } from './sealed-box.ts';

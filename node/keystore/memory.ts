@@ -2,7 +2,7 @@
 import { randomBytes } from 'node:crypto';
 import type { Hashing } from '../../runtime/host.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
-import type { Keystore } from '../client.ts';
+import type { Keystore } from '../ports/chain.ts';
 import { checkKeyType, type KeyPair, KeystoreError, type Scheme, schemeOf, signWith } from './keys.ts';
 import { derive } from './secret-uri.ts';
 

@@ -3,9 +3,9 @@ import { performance } from 'node:perf_hooks';
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { Proposal } from '../../consensus/aura/worker.ts';
 import type { RoundStateReport } from '../../consensus/grandpa/round-state.ts';
-import type { RpcStats } from '../../rpc/server.ts';
-import type { BlockImport, Client, NetworkStatus, Service } from '../client.ts';
+import type { RpcStats } from '../../rpc/server/server.ts';
 import type { PoolCounters } from '../pool/pool.ts';
+import type { BlockImport, Client, NetworkStatus, Service } from '../ports/chain.ts';
 
 export interface MetricsSources {
   readonly node: { readonly name: string; readonly version: string; readonly isAuthority: boolean };

@@ -2,8 +2,8 @@
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import type { Registry } from 'prom-client';
-import { listenError } from '../../rpc/server.ts';
-import type { Service } from '../client.ts';
+import { listenError } from '../../rpc/server/server.ts';
+import type { Service } from '../ports/chain.ts';
 
 export interface MetricsAddress {
   readonly host: string;

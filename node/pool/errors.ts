@@ -5,7 +5,7 @@ import type {
   TransactionValidityError,
   UnknownTransaction,
 } from '../../runtime/primitives/validity.ts';
-import { PoolError } from '../client.ts';
+import { PoolError } from '../ports/chain.ts';
 import type { Refusal } from './queues.ts';
 
 const INVALID: Readonly<Record<Exclude<InvalidTransaction['type'], 'Custom'>, string>> = {

@@ -3,9 +3,9 @@
  * other threads, and then imported one after the other in the order of their arrival.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Clock, Log } from '../../consensus/ports.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
-import { PoolError } from '../client.ts';
+import { PoolError } from '../ports/chain.ts';
+import type { Clock, Log } from '../ports/machine.ts';
 import type { Key } from './entry.ts';
 import { alreadyImportedError, droppedError, invalidError } from './errors.ts';
 import type { StatusListener } from './watchers.ts';

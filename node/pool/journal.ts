@@ -7,9 +7,9 @@
  */
 import { closeSync, ftruncateSync, openSync, readFileSync, renameSync, write, writeFileSync } from 'node:fs';
 import { promisify } from 'node:util';
-import type { Log } from '../../consensus/ports.ts';
 import { concatBytes } from '../../runtime/primitives/bytes.ts';
-import type { ChainEvents, Service } from '../client.ts';
+import type { ChainEvents, Service } from '../ports/chain.ts';
+import type { Log } from '../ports/machine.ts';
 
 const writeTo = promisify(write);
 /** Bytes appended, beyond which what has gone is left out. */

@@ -3,7 +3,6 @@
  * by the runtime, keeps the queues in step with the chain, and tells those who watch.
  */
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import type { Clock, Log } from '../../consensus/ports.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
 import type {
@@ -20,7 +19,8 @@ import type {
   Service,
   TransactionStatus,
   TreeRoute,
-} from '../client.ts';
+} from '../ports/chain.ts';
+import type { Clock, Log } from '../ports/machine.ts';
 import { Bans } from './bans.ts';
 import type { BestFirst } from './best-first.ts';
 import { type Entry, type Key, keyOf, type PoolTransaction } from './entry.ts';

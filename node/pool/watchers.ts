@@ -1,6 +1,6 @@
 /** Who wants to know what becomes of a transaction, from its submission until a final status. */
 import type { Hash } from '../../runtime/primitives/types.ts';
-import type { TransactionStatus } from '../client.ts';
+import type { TransactionStatus } from '../ports/chain.ts';
 import { type Key, keyOf } from './entry.ts';
 
 export type StatusListener = (status: TransactionStatus) => void;

@@ -19,8 +19,8 @@ import {
   vec,
 } from '../../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
-import type { StateView } from '../client.ts';
 import { type Batch, COLUMN, type Database } from '../database/database.ts';
+import type { StateView } from '../ports/chain.ts';
 import { type Difference, differences } from './differences.ts';
 import {
   type Hash256,

@@ -1,5 +1,5 @@
 /** `block-announces/1`, and the handshakes and messages of the other notification protocols. */
-import type { PeerInfo } from '../../node/client.ts';
+import type { PeerInfo } from '../../node/ports/chain.ts';
 import { header } from '../../runtime/primitives/header.ts';
 import { bytes, type Codec, type Infer, mapped, struct, u8, u32, vec } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';

@@ -1,5 +1,5 @@
 /** What nodes say to each other about answering: who serves what, questions, and answers as they come. */
-import { generationRequest } from '../../node/inference-port.ts';
+import { generationRequest } from '../../node/ports/inference.ts';
 import { signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import {
   fixedBytes,

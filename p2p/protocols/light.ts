@@ -2,8 +2,8 @@
 import { concatBytes, fromUtf8, utf8 } from '../../runtime/primitives/bytes.ts';
 import { bytes, decode, encode, vec } from '../../runtime/primitives/scale/codec.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
-import { NetworkError } from '../errors.ts';
-import { bytesField, bytesOf, readFields } from '../protobuf.ts';
+import { NetworkError } from '../host/errors.ts';
+import { bytesField, bytesOf, readFields } from '../wire/protobuf.ts';
 
 export const MAX_PROOF_NODES = 65_536;
 /** A trie proof as it travels: encoded nodes and hashed values, in any order. */

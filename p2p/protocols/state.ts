@@ -2,8 +2,8 @@
 import { concatBytes } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
-import { NetworkError } from '../errors.ts';
-import { bytesField, bytesOf, numberOf, readFields, varintField } from '../protobuf.ts';
+import { NetworkError } from '../host/errors.ts';
+import { bytesField, bytesOf, numberOf, readFields, varintField } from '../wire/protobuf.ts';
 import { storageProof } from './light.ts';
 
 export interface StateRequest {

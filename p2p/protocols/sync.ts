@@ -9,8 +9,8 @@ import {
 } from '../../runtime/primitives/header.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
-import { NetworkError } from '../errors.ts';
-import { bytesField, bytesOf, type Field, numberOf, readFields, varintField } from '../protobuf.ts';
+import { NetworkError } from '../host/errors.ts';
+import { bytesField, bytesOf, type Field, numberOf, readFields, varintField } from '../wire/protobuf.ts';
 
 const HEADER = 1 << 24;
 const BODY = 1 << 25;

@@ -2,7 +2,6 @@
 import type { PeerId as Libp2pPeerId } from '@libp2p/interface';
 import { peerIdFromString } from '@libp2p/peer-id';
 import type { AuthoritySet } from '../../consensus/grandpa/authorities.ts';
-import type { Clock, Log } from '../../consensus/ports.ts';
 import type {
   BlockImport,
   BlockRef,
@@ -11,14 +10,21 @@ import type {
   StateRanges,
   States,
   WarpImport,
-} from '../../node/client.ts';
+} from '../../node/ports/chain.ts';
+import type { Clock, Log } from '../../node/ports/machine.ts';
 import type { Hashing, Signatures } from '../../runtime/host.ts';
 import type { Block } from '../../runtime/primitives/header.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
-import { NetworkError } from '../errors.ts';
-import type { Host } from '../host.ts';
-import { FEE, type PeerId } from '../ledger.ts';
+import { NetworkError } from '../host/errors.ts';
+import type { Host } from '../host/host.ts';
+import { FEE, type PeerId } from '../host/peer-scores.ts';
+import { decodeStateResponse, encodeStateRequest } from '../protocols/state.ts';
+import { type BlockRequest, encodeBlockRequest } from '../protocols/sync.ts';
+import { warpProof, warpRequest } from '../protocols/warp.ts';
+import { Requests } from '../wire/requests.ts';
+import { SyncDriver } from './driver.ts';
+import { fetchHistory } from './history.ts';
 import {
   answerLight,
   answerState,
@@ -26,13 +32,7 @@ import {
   MAX_LIGHT_REQUEST,
   MAX_STATE_REQUEST,
   MAX_WARP_BYTES,
-} from '../proof-server.ts';
-import { decodeStateResponse, encodeStateRequest } from '../protocols/state.ts';
-import { type BlockRequest, encodeBlockRequest } from '../protocols/sync.ts';
-import { warpProof, warpRequest } from '../protocols/warp.ts';
-import { Requests } from '../requests.ts';
-import { SyncDriver } from './driver.ts';
-import { fetchHistory } from './history.ts';
+} from './proof-server.ts';
 import { answerBlockRequest } from './server.ts';
 import { type WarpPorts, WarpSync } from './warp.ts';
 

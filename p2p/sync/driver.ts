@@ -1,12 +1,12 @@
 /** Carries out what the sync machine decides: asks peers, imports, and tells how it is going. */
 
-import type { Clock, Log } from '../../consensus/ports.ts';
-import type { BlockImport, BlockRef, Blocks, ImportResult } from '../../node/client.ts';
+import type { BlockImport, BlockRef, Blocks, ImportResult } from '../../node/ports/chain.ts';
+import type { Clock, Log } from '../../node/ports/machine.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { equalBytes } from '../../runtime/primitives/bytes.ts';
 import { type Block, headerHash } from '../../runtime/primitives/header.ts';
-import { NetworkError } from '../errors.ts';
-import { FEE, type PeerId } from '../ledger.ts';
+import { NetworkError } from '../host/errors.ts';
+import { FEE, type PeerId } from '../host/peer-scores.ts';
 import { type BlockData, type BlockRequest, decodeBlockResponse } from '../protocols/sync.ts';
 import { duration } from './duration.ts';
 import { type FailureReason, type SyncEffect, type SyncEvent, SyncMachine } from './machine.ts';

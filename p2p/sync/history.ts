@@ -1,9 +1,10 @@
 /** Blocks that warp sync leapt over, fetched backwards in the background while the node already follows the chain. */
-import type { Clock, Log } from '../../consensus/ports.ts';
-import type { WarpImport } from '../../node/client.ts';
+
+import type { WarpImport } from '../../node/ports/chain.ts';
+import type { Clock, Log } from '../../node/ports/machine.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
-import { NetworkError } from '../errors.ts';
-import { FEE, type PeerId } from '../ledger.ts';
+import { NetworkError } from '../host/errors.ts';
+import { FEE, type PeerId } from '../host/peer-scores.ts';
 import { type BlockRequest, decodeBlockResponse } from '../protocols/sync.ts';
 import { duration } from './duration.ts';
 import { pause } from './pause.ts';

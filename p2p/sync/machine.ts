@@ -3,11 +3,11 @@
  * once and imported in order; near the head, announced blocks are fetched by hash, with the ancestors that lack. What a peer
  * says about heights is only ever a hint: blocks link by hash, and the importer has the last word.
  */
-import type { BlockRef, ChainInfo, ImportResult } from '../../node/client.ts';
+import type { BlockRef, ChainInfo, ImportResult } from '../../node/ports/chain.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import { GRANDPA_ENGINE } from '../../runtime/primitives/header.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
-import { FEE, type PeerId } from '../ledger.ts';
+import { FEE, type PeerId } from '../host/peer-scores.ts';
 import type { BlockData, BlockRequest } from '../protocols/sync.ts';
 import { Distance, FAR } from './distance.ts';
 import { flawOf, MAX_ANCESTORS, type Range, requestOf, type Task, type Wanted } from './tasks.ts';

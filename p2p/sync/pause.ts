@@ -1,4 +1,4 @@
-import type { Clock } from '../../consensus/ports.ts';
+import type { Clock } from '../../node/ports/machine.ts';
 
 /** Resolves after `ms`, or at once when the signal aborts. */
 export function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {

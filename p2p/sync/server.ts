@@ -1,5 +1,5 @@
 /** Answers `sync/2` from the blocks of this node. */
-import type { Blocks } from '../../node/client.ts';
+import type { Blocks } from '../../node/ports/chain.ts';
 import { equalBytes } from '../../runtime/primitives/bytes.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
 import { decodeBlockRequest, encodeBlockData, encodeBlockResponse } from '../protocols/sync.ts';

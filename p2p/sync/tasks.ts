@@ -1,7 +1,7 @@
 /** What sync has to get, how it is asked for, and whether an answer is one. */
-import type { BlockRef } from '../../node/client.ts';
+import type { BlockRef } from '../../node/ports/chain.ts';
 import { equalBytes } from '../../runtime/primitives/bytes.ts';
-import type { PeerId } from '../ledger.ts';
+import type { PeerId } from '../host/peer-scores.ts';
 import type { BlockData, BlockRequest } from '../protocols/sync.ts';
 
 export const MAX_ANCESTORS = 128;

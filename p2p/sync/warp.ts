@@ -5,14 +5,14 @@
 import type { AuthoritySet } from '../../consensus/grandpa/authorities.ts';
 import { JustificationError } from '../../consensus/grandpa/justification.ts';
 import { verifyWarp, type WarpFragment, type WarpProof } from '../../consensus/grandpa/warp.ts';
-import type { Clock, Log } from '../../consensus/ports.ts';
-import type { BlockRef, IncomingState, WarpImport } from '../../node/client.ts';
+import type { BlockRef, IncomingState, WarpImport } from '../../node/ports/chain.ts';
+import type { Clock, Log } from '../../node/ports/machine.ts';
 import type { Hashing, Signatures } from '../../runtime/host.ts';
 import type { Header } from '../../runtime/primitives/header.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
-import { NetworkError } from '../errors.ts';
-import { FEE, type PeerId } from '../ledger.ts';
+import { NetworkError } from '../host/errors.ts';
+import { FEE, type PeerId } from '../host/peer-scores.ts';
 import type { StateRequest, StateResponse } from '../protocols/state.ts';
 import { pause } from './pause.ts';
 

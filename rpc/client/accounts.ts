@@ -1,8 +1,8 @@
 /** What accounts have, and whether the ledger's books are right. */
 import type { KeyringPair } from '@polkadot/keyring/types';
-import { accountInfo } from '../../runtime/pallets/system.ts';
+import { accountInfo } from '../../runtime/pallets/standard/system.ts';
 import { type Balance, balance } from '../../runtime/primitives/types.ts';
-import type { Ledger } from './ledger.ts';
+import type { Ledger } from './connection.ts';
 
 export interface Holdings {
   readonly free: Balance;

@@ -1,7 +1,7 @@
 /** Datanets as contributors and curators use them: JSONL becomes a committed batch, batches become snapshots. */
 import type { KeyringPair } from '@polkadot/keyring/types';
-import { availabilityReport, MAX_ASKED } from '../../runtime/pallets/blobs.ts';
-import * as pallet from '../../runtime/pallets/datanets.ts';
+import { availabilityReport, MAX_ASKED } from '../../runtime/pallets/ledger/blobs.ts';
+import * as pallet from '../../runtime/pallets/ledger/datanets.ts';
 import type { Blake } from '../../runtime/primitives/attribution/canonical.ts';
 import { blobName } from '../../runtime/primitives/attribution/commitment.ts';
 import { type DatanetId, datanetId } from '../../runtime/primitives/attribution/ids.ts';
@@ -13,7 +13,7 @@ import { shingles } from '../../runtime/primitives/attribution/shingles.ts';
 import { concatBytes, fromHex, fromUtf8, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import { decode, encode, type Infer, struct, u32, vec } from '../../runtime/primitives/scale/codec.ts';
 import { type Hash, hash as hashCodec } from '../../runtime/primitives/types.ts';
-import { firstField, idOfKey, type Ledger, LedgerError } from './ledger.ts';
+import { firstField, idOfKey, type Ledger, LedgerError } from './connection.ts';
 
 /** What a Datanet is opened with; amounts in OPEN's smallest unit. */
 export interface DatanetTerms {

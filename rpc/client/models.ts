@@ -1,7 +1,7 @@
 /** Orders and adapters: what to train on what, how far it is, what came of it. */
 import type { KeyringPair } from '@polkadot/keyring/types';
-import * as compute from '../../runtime/pallets/compute.ts';
-import * as models from '../../runtime/pallets/models.ts';
+import * as compute from '../../runtime/pallets/ledger/compute.ts';
+import * as models from '../../runtime/pallets/ledger/models.ts';
 import {
   type AdapterId,
   type BaseModelId,
@@ -14,8 +14,8 @@ import { LORA_MODULES, type TrainingConfig } from '../../runtime/primitives/attr
 import { fromUtf8 } from '../../runtime/primitives/bytes.ts';
 import type { Infer } from '../../runtime/primitives/scale/codec.ts';
 import { PERBILL } from '../../runtime/primitives/types.ts';
+import { firstField, idOfKey, type Ledger, LedgerError } from './connection.ts';
 import { datanetOf } from './datanets.ts';
-import { firstField, idOfKey, type Ledger, LedgerError } from './ledger.ts';
 
 /** Choices of whoever orders; everything else has defaults that suit small models and some hundreds of records. */
 export interface TrainingChoices {

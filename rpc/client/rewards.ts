@@ -1,11 +1,11 @@
 /** What accounts earned by attribution. */
 import type { KeyringPair } from '@polkadot/keyring/types';
-import * as attribution from '../../runtime/pallets/attribution.ts';
+import * as attribution from '../../runtime/pallets/ledger/attribution.ts';
 import { struct } from '../../runtime/primitives/scale/codec.ts';
 import { type AccountId, accountId, asAccountId, type Balance, balance } from '../../runtime/primitives/types.ts';
-import { firstField, type Ledger } from './ledger.ts';
+import { firstField, type Ledger } from './connection.ts';
 
-export type { Reward } from '../../runtime/pallets/attribution.ts';
+export type { Reward } from '../../runtime/pallets/ledger/attribution.ts';
 
 export async function rewardsOf(ledger: Ledger, address: string): Promise<attribution.Reward> {
   return (await ledger.read('attribution', 'rewards', attribution.reward, address)) ?? { claimable: 0n, earned: 0n };

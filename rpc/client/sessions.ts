@@ -1,11 +1,11 @@
 /** Sessions: deposits that requests are paid from, under a key of their own. */
 import type { KeyringPair } from '@polkadot/keyring/types';
-import * as inference from '../../runtime/pallets/inference.ts';
+import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import { type SessionId, sessionId } from '../../runtime/primitives/attribution/ids.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, struct, u32 } from '../../runtime/primitives/scale/codec.ts';
 import type { Balance } from '../../runtime/primitives/types.ts';
-import { firstField, type Ledger } from './ledger.ts';
+import { firstField, type Ledger } from './connection.ts';
 
 /** `key`: public key that will sign the session's vouchers. */
 export async function openSession(

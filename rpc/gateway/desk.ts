@@ -3,10 +3,11 @@ import { randomBytes } from 'node:crypto';
 import { setTimeout as pause } from 'node:timers/promises';
 import { encodeAddress } from '@polkadot/util-crypto';
 import type { Hashing } from '../../runtime/host.ts';
-import * as inference from '../../runtime/pallets/inference.ts';
-import * as models from '../../runtime/pallets/models.ts';
+import * as inference from '../../runtime/pallets/ledger/inference.ts';
+import * as models from '../../runtime/pallets/ledger/models.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
+import { generationRequest } from '../../runtime/primitives/attribution/messages.ts';
 import {
   FINISH,
   feeOf,
@@ -17,9 +18,8 @@ import { type RequestTerms, requestTerms } from '../../runtime/primitives/attrib
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { type AccountId, asAccountId, PERBILL, sameAccount } from '../../runtime/primitives/types.ts';
+import { Ledger } from '../client/connection.ts';
 import { JsonRpcError } from '../client/json-rpc.ts';
-import { Ledger } from '../client/ledger.ts';
-import { generationRequest } from '../inference-codecs.ts';
 import { DOUBTFUL, ELSEWHERE, JobFailure, lost, PASSING, VOID } from './failures.ts';
 import { ApiError, type CompletionRequest, notServed } from './openai.ts';
 import type { Promised, Purse } from './purse.ts';

@@ -4,7 +4,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from 'node:net';
 import type { KeyringPair } from '@polkadot/keyring/types';
 import { encodeAddress } from '@polkadot/util-crypto';
-import type { Log } from '../../consensus/ports.ts';
+import type { Log } from '../../node/ports/machine.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { SessionId } from '../../runtime/primitives/attribution/ids.ts';
@@ -12,8 +12,8 @@ import { inferenceReceipt, signedInferenceReceipt } from '../../runtime/primitiv
 import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
+import { Ledger } from '../client/connection.ts';
 import { ConnectionLost } from '../client/json-rpc.ts';
-import { Ledger } from '../client/ledger.ts';
 import { type Completed, Desk } from './desk.ts';
 import { ApiError, notServed, parseCompletion } from './openai.ts';
 import { type Funding, Purse } from './purse.ts';

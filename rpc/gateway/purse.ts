@@ -12,14 +12,14 @@
 import { readFile, rename, writeFile } from 'node:fs/promises';
 import type { KeyringPair } from '@polkadot/keyring/types';
 import type { Hashing } from '../../runtime/host.ts';
-import type * as inference from '../../runtime/pallets/inference.ts';
+import type * as inference from '../../runtime/pallets/ledger/inference.ts';
 import type { SessionId } from '../../runtime/primitives/attribution/ids.ts';
 import { type SignedVoucher, signedVoucher, type Voucher } from '../../runtime/primitives/attribution/receipts.ts';
 import type { RequestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { equalBytes, fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import type { Balance } from '../../runtime/primitives/types.ts';
-import { type Ledger, LedgerError } from '../client/ledger.ts';
+import { type Ledger, LedgerError } from '../client/connection.ts';
 import { openSession, sessionOf, topUp } from '../client/sessions.ts';
 import { signVoucher, VoucherNonces } from '../client/vouchers.ts';
 import { ApiError } from './openai.ts';

@@ -1,17 +1,17 @@
 /** `archive_v1`: any block that this node has, finalized or not. */
-import type { StateView } from '../../node/client.ts';
-import { RuntimeCallError } from '../../node/client.ts';
+import type { StateView } from '../../node/ports/chain.ts';
+import { RuntimeCallError } from '../../node/ports/chain.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { compareBytes, equalBytes, startsWith } from '../../runtime/primitives/bytes.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
-import { stream as inParts, type Operation } from '../chain-head/operations.ts';
-import type { ChainView } from '../chain-view.ts';
-import { RpcError, toRpcError } from '../errors.ts';
-import { hexOf } from '../hex.ts';
-import { definitions, type Group, group } from '../method.ts';
-import { hash, hex, list, object, oneOf, optional, text, u32 } from '../params.ts';
-import { storageItems, storageQuery } from '../storage-query.ts';
-import type { Subscription } from '../subscription.ts';
+import { RpcError, toRpcError } from '../server/errors.ts';
+import { hexOf } from '../server/hex.ts';
+import { definitions, type Group, group } from '../server/method.ts';
+import { hash, hex, list, object, oneOf, optional, text, u32 } from '../server/params.ts';
+import type { Subscription } from '../server/subscription.ts';
+import { stream as inParts, type Operation } from './chain-head/operations.ts';
+import type { ChainView } from './chain-view.ts';
+import { storageItems, storageQuery } from './storage-query.ts';
 
 interface ArchiveContext {
   readonly view: ChainView;

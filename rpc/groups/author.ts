@@ -1,17 +1,17 @@
 /** `author_*`: transactions on their way into blocks, and the keys of this node. */
-import type { Client, Keystore, TransactionStatus } from '../../node/client.ts';
+import type { Client, Keystore, TransactionStatus } from '../../node/ports/chain.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { concatBytes, equalBytes, fromUtf8 } from '../../runtime/primitives/bytes.ts';
 import { bytes, decode, encode, fixedBytes, option, tuple, vec } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
-import type { ChainView } from '../chain-view.ts';
-import { RpcError } from '../errors.ts';
-import { hexOf, withLength } from '../hex.ts';
-import { definitions, type Group, group } from '../method.ts';
-import { either, hash, hex, list, object, text } from '../params.ts';
-import type { Subscription } from '../subscription.ts';
-import { extrinsicOf, poolRefusal, transactionHash } from '../transactions.ts';
+import { RpcError } from '../server/errors.ts';
+import { hexOf, withLength } from '../server/hex.ts';
+import { definitions, type Group, group } from '../server/method.ts';
+import { either, hash, hex, list, object, text } from '../server/params.ts';
+import type { Subscription } from '../server/subscription.ts';
+import type { ChainView } from './chain-view.ts';
+import { extrinsicOf, poolRefusal, transactionHash } from './transactions.ts';
 
 interface AuthorContext {
   readonly view: ChainView;

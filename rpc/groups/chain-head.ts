@@ -1,14 +1,14 @@
 /** `chainHead_v1`: the chain from its finalized block on, with blocks pinned for as long as they are looked at. */
 import type { Hashing } from '../../runtime/host.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
-import { Follower } from '../chain-head/follower.ts';
-import { type Operation, stream } from '../chain-head/operations.ts';
-import type { ChainView } from '../chain-view.ts';
-import { RpcError, toRpcError } from '../errors.ts';
-import { definitions, type Group, group } from '../method.ts';
-import { either, flag, hash, hex, list, optional, text } from '../params.ts';
-import type { Session } from '../session.ts';
-import { storageItems, storageQuery } from '../storage-query.ts';
+import { RpcError, toRpcError } from '../server/errors.ts';
+import { definitions, type Group, group } from '../server/method.ts';
+import { either, flag, hash, hex, list, optional, text } from '../server/params.ts';
+import type { Session } from '../server/session.ts';
+import { Follower } from './chain-head/follower.ts';
+import { type Operation, stream } from './chain-head/operations.ts';
+import type { ChainView } from './chain-view.ts';
+import { storageItems, storageQuery } from './storage-query.ts';
 
 interface ChainHeadContext {
   readonly view: ChainView;

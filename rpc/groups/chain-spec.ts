@@ -1,7 +1,8 @@
 /** `chainSpec_v1`: what the chain is called and what its amounts look like. */
-import type { ChainView } from '../chain-view.ts';
-import type { ChainDescription } from '../context.ts';
-import { definitions, type Group, group } from '../method.ts';
+
+import { definitions, type Group, group } from '../server/method.ts';
+import type { ChainView } from './chain-view.ts';
+import type { ChainDescription } from './context.ts';
 
 interface ChainSpecContext {
   readonly view: ChainView;

@@ -1,11 +1,11 @@
 /** `chain_*`: headers and blocks, and streams of heads. */
 import type { Justifications } from '../../runtime/primitives/header.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
-import type { ChainView } from '../chain-view.ts';
-import { hexOf } from '../hex.ts';
-import { definitions, type Group, group, RawJson } from '../method.ts';
-import { blockNumber, either, hash, list, optional } from '../params.ts';
-import type { Subscription } from '../subscription.ts';
+import { hexOf } from '../server/hex.ts';
+import { definitions, type Group, group, RawJson } from '../server/method.ts';
+import { blockNumber, either, hash, list, optional } from '../server/params.ts';
+import type { Subscription } from '../server/subscription.ts';
+import type { ChainView } from './chain-view.ts';
 
 interface ChainContext {
   readonly view: ChainView;

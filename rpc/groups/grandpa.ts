@@ -5,11 +5,11 @@ import { GRANDPA_ENGINE, header } from '../../runtime/primitives/header.ts';
 import { bytes, encode, struct, vec } from '../../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
 import { hash } from '../../runtime/primitives/types.ts';
-import type { ChainView } from '../chain-view.ts';
-import type { RoundStates } from '../context.ts';
-import { RpcError } from '../errors.ts';
-import { definitions, type Group, group } from '../method.ts';
-import { blockNumber } from '../params.ts';
+import { RpcError } from '../server/errors.ts';
+import { definitions, type Group, group } from '../server/method.ts';
+import { blockNumber } from '../server/params.ts';
+import type { ChainView } from './chain-view.ts';
+import type { RoundStates } from './context.ts';
 
 interface GrandpaContext {
   readonly view: ChainView;

@@ -1,20 +1,20 @@
 /** The ledger's own namespaces: workers attach, applications ask, anybody has receipts checked and explained. */
 import { randomBytes } from 'node:crypto';
-import { HubError, type HubErrorCode, type InferenceHub, type ReceiptChecks } from '../../node/inference-port.ts';
+import { HubError, type HubErrorCode, type InferenceHub, type ReceiptChecks } from '../../node/ports/inference.ts';
 import { verifySignature } from '../../runtime/executive/extrinsic.ts';
 import type { Hashing, Signatures } from '../../runtime/host.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
+import { attachment, generationRequest, signedProgress } from '../../runtime/primitives/attribution/messages.ts';
 import { signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { type Codec, decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import { type AccountId, asAccountId, type Hash, multiSignature } from '../../runtime/primitives/types.ts';
-import { invalidParams, RpcError } from '../errors.ts';
-import { hexOf } from '../hex.ts';
-import { attachment, generationRequest, signedProgress } from '../inference-codecs.ts';
-import { definitions, type Group, group } from '../method.ts';
-import { hash, hex, list, optional, text, u32 } from '../params.ts';
-import type { Session } from '../session.ts';
+import { invalidParams, RpcError } from '../server/errors.ts';
+import { hexOf } from '../server/hex.ts';
+import { definitions, type Group, group } from '../server/method.ts';
+import { hash, hex, list, optional, text, u32 } from '../server/params.ts';
+import type { Session } from '../server/session.ts';
 
 export interface LedgerContext {
   readonly hub: InferenceHub;

@@ -1,13 +1,13 @@
 /** `payment_*`: what a transaction costs, asked of the runtime. */
-import { RuntimeCallError } from '../../node/client.ts';
+import { RuntimeCallError } from '../../node/ports/chain.ts';
 import { concatBytes } from '../../runtime/primitives/bytes.ts';
 import { decode, encode, option, struct, u8, u32 } from '../../runtime/primitives/scale/codec.ts';
 import { balance, type Hash, weight } from '../../runtime/primitives/types.ts';
-import type { ChainView } from '../chain-view.ts';
-import { RpcError } from '../errors.ts';
-import { definitions, type Group, group, RawJson } from '../method.ts';
-import { hash, hex, optional } from '../params.ts';
-import { extrinsicOf } from '../transactions.ts';
+import { RpcError } from '../server/errors.ts';
+import { definitions, type Group, group, RawJson } from '../server/method.ts';
+import { hash, hex, optional } from '../server/params.ts';
+import type { ChainView } from './chain-view.ts';
+import { extrinsicOf } from './transactions.ts';
 
 interface PaymentContext {
   readonly view: ChainView;

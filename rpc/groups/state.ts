@@ -1,15 +1,15 @@
 /** `state_*`: what the chain knows, after any block whose state is there. */
 
-import type { StateView } from '../../node/client.ts';
+import type { StateView } from '../../node/ports/chain.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { compareBytes, equalBytes, startsWith } from '../../runtime/primitives/bytes.ts';
 import { Source } from '../../runtime/primitives/scale/io.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
-import { type ChainView, versionJson } from '../chain-view.ts';
-import { invalidParams, RpcError, unknownBlock, unsafeRefused } from '../errors.ts';
-import { hexOf } from '../hex.ts';
-import { definitions, type Group, group, type RawJson } from '../method.ts';
-import { hash, hex, list, optional, text, u32 } from '../params.ts';
+import { invalidParams, RpcError, unknownBlock, unsafeRefused } from '../server/errors.ts';
+import { hexOf } from '../server/hex.ts';
+import { definitions, type Group, group, type RawJson } from '../server/method.ts';
+import { hash, hex, list, optional, text, u32 } from '../server/params.ts';
+import { type ChainView, versionJson } from './chain-view.ts';
 
 interface StateContext {
   readonly view: ChainView;

@@ -2,13 +2,13 @@
 import { blake2b } from '@noble/hashes/blake2.js';
 import { fromHex } from '../../runtime/primitives/bytes.ts';
 import { decodeSs58 } from '../../runtime/primitives/ss58.ts';
-import type { ChainView } from '../chain-view.ts';
-import type { RpcContext } from '../context.ts';
-import { invalidParams, RpcError } from '../errors.ts';
-import { hexOf } from '../hex.ts';
-import { definitions, type Group, group } from '../method.ts';
-import { decodeU32, nextNonce } from '../nonces.ts';
-import { hash, hex, optional, text } from '../params.ts';
+import { invalidParams, RpcError } from '../server/errors.ts';
+import { hexOf } from '../server/hex.ts';
+import { definitions, type Group, group } from '../server/method.ts';
+import { hash, hex, optional, text } from '../server/params.ts';
+import type { ChainView } from './chain-view.ts';
+import type { RpcContext } from './context.ts';
+import { decodeU32, nextNonce } from './nonces.ts';
 
 export interface SystemContext extends RpcContext {
   readonly view: ChainView;

@@ -1,15 +1,16 @@
 /** `transactionWatch_v1` and `transaction_v1`: transactions by the new JSON-RPC specification. */
-import type { Log } from '../../consensus/ports.ts';
-import type { Client, TransactionStatus } from '../../node/client.ts';
-import { PoolError } from '../../node/client.ts';
-import type { ChainView } from '../chain-view.ts';
-import { invalidParams, RpcError, toRpcError } from '../errors.ts';
-import { hexOf } from '../hex.ts';
-import { definitions, type Group, group } from '../method.ts';
-import { hex, text } from '../params.ts';
-import { randomId, type Session } from '../session.ts';
-import type { Subscription } from '../subscription.ts';
-import { extrinsicOf } from '../transactions.ts';
+
+import type { Client, TransactionStatus } from '../../node/ports/chain.ts';
+import { PoolError } from '../../node/ports/chain.ts';
+import type { Log } from '../../node/ports/machine.ts';
+import { invalidParams, RpcError, toRpcError } from '../server/errors.ts';
+import { hexOf } from '../server/hex.ts';
+import { definitions, type Group, group } from '../server/method.ts';
+import { hex, text } from '../server/params.ts';
+import { randomId, type Session } from '../server/session.ts';
+import type { Subscription } from '../server/subscription.ts';
+import type { ChainView } from './chain-view.ts';
+import { extrinsicOf } from './transactions.ts';
 
 interface TransactionContext {
   readonly view: ChainView;

@@ -10,7 +10,7 @@ import {
 } from '../framework/dispatch.ts';
 import type { CallContext, Env, EventDef, RuntimeCall } from '../framework/pallet.ts';
 import type { Host } from '../host.ts';
-import * as system from '../pallets/system.ts';
+import * as system from '../pallets/standard/system.ts';
 import { encode } from '../primitives/scale/codec.ts';
 import { Sink } from '../primitives/scale/io.ts';
 import { encodeBare } from './extrinsic.ts';

@@ -13,7 +13,7 @@ import {
 import type { AnyExtension, TransactionContext } from '../framework/extension.ts';
 import type { Env, InherentDef, RuntimeCall, UnsignedDef } from '../framework/pallet.ts';
 import type { Host } from '../host.ts';
-import * as system from '../pallets/system.ts';
+import * as system from '../pallets/standard/system.ts';
 import { equalBytes, toHex } from '../primitives/bytes.ts';
 import { type Block, digest, extrinsicItems, type Header } from '../primitives/header.ts';
 import { InvalidBlock } from '../primitives/invalid-block.ts';

@@ -6,8 +6,8 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import type { Clock } from '../../consensus/ports.ts';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
+import type { Clock } from '../../node/ports/machine.ts';
 import { startNode } from '../../node/service.ts';
 import { report } from './support/report.ts';
 

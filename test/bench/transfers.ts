@@ -11,7 +11,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { chainSpecJson } from '../../node/chain-spec/chain-spec.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
-import { accountInfo } from '../../runtime/pallets/system.ts';
+import { accountInfo } from '../../runtime/pallets/standard/system.ts';
 import { fromHex, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import { decode, u128 } from '../../runtime/primitives/scale/codec.ts';
 import { Source } from '../../runtime/primitives/scale/io.ts';

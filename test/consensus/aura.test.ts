@@ -17,7 +17,7 @@ import {
 import { verifySeal } from '../../consensus/aura/verify.ts';
 import { type AuraPorts, AuraWorker, type ProposalRequest } from '../../consensus/aura/worker.ts';
 import { bestHead, overtakes, routeBetween } from '../../consensus/fork-choice.ts';
-import type { ImportResult } from '../../node/client.ts';
+import type { ImportResult } from '../../node/ports/chain.ts';
 import type { Block, DigestItem, Header } from '../../runtime/primitives/header.ts';
 import { header as headerCodec, headerHash } from '../../runtime/primitives/header.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';

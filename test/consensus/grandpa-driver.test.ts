@@ -5,8 +5,8 @@ import { type GrandpaNetwork, GrandpaVoter, noNetwork } from '../../consensus/gr
 import { verifyJustification } from '../../consensus/grandpa/justification.ts';
 import { blockId, decodeGossip } from '../../consensus/grandpa/messages.ts';
 import type { PeerId } from '../../consensus/grandpa/peers.ts';
-import { systemClock } from '../../consensus/ports.ts';
-import type { BlockRef, Blocks, ChainEvent, ChainEvents, ImportResult } from '../../node/client.ts';
+import type { BlockRef, Blocks, ChainEvent, ChainEvents, ImportResult } from '../../node/ports/chain.ts';
+import { systemClock } from '../../node/ports/machine.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import {
   type DigestItem,

@@ -5,7 +5,7 @@ import { signingPayload, voterId } from '../../consensus/grandpa/messages.ts';
 import type { ChainView, SetChange } from '../../consensus/grandpa/voter.ts';
 import type { VoterSet } from '../../consensus/grandpa/voter-set.ts';
 import type { BlockId, SignedVote, Target, VoteKind, VoterId } from '../../consensus/grandpa/votes.ts';
-import type { Clock, Journal } from '../../consensus/ports.ts';
+import type { Clock, Journal } from '../../node/ports/machine.ts';
 
 export const GENESIS = 'genesis' as BlockId;
 

@@ -6,8 +6,8 @@ import { commitCodec, gossipMessage, justificationCodec } from '../../consensus/
 import { nibblesOf, type StateVersion } from '../../node/state/node.ts';
 import { ProofError, verifyProof } from '../../node/state/proof.ts';
 import { inMemory, Trie } from '../../node/state/trie.ts';
-import { withLength } from '../../rpc/hex.ts';
-import { Session } from '../../rpc/session.ts';
+import { withLength } from '../../rpc/server/hex.ts';
+import { Session } from '../../rpc/server/session.ts';
 import { itemsOf } from '../../runtime/framework/storage.ts';
 import { featureFile } from '../../runtime/primitives/attribution/features.ts';
 import { batchFile } from '../../runtime/primitives/attribution/ledger.ts';

@@ -4,14 +4,14 @@
  */
 import { join } from 'node:path';
 import t from 'tap';
-import { runningWorkers } from '../../gpu-worker/running.ts';
-import type { Ledger } from '../../rpc/client/ledger.ts';
+import { runningWorkers } from '../../gpu-worker/operator/running-workers.ts';
+import type { Ledger } from '../../rpc/client/connection.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
 import { signVoucher } from '../../rpc/client/vouchers.ts';
-import { type GenerationRequest, generationRequest } from '../../rpc/inference-codecs.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
+import { type GenerationRequest, generationRequest } from '../../runtime/primitives/attribution/messages.ts';
 import { signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';

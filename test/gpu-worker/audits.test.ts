@@ -9,7 +9,7 @@ import { createSignatures } from '../../node/crypto/signatures.ts';
 import { awaitAdapter, layersOf, standingOf } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
-import * as compute from '../../runtime/pallets/compute.ts';
+import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import type { BaseModelId } from '../../runtime/primitives/attribution/ids.ts';
 import { hashing, listener, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
 import { until } from '../support/until.ts';

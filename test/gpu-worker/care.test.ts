@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
-import { clock, examine, type Finding, memory, nodeVersion, standing } from '../../gpu-worker/doctor.ts';
 import type { EngineMetrics, LoadedModel } from '../../gpu-worker/engines/engine.ts';
-import { runningWorkers } from '../../gpu-worker/running.ts';
-import { Telemetry } from '../../gpu-worker/telemetry.ts';
-import type { Worker } from '../../runtime/pallets/compute.ts';
+import { clock, examine, type Finding, memory, nodeVersion, standing } from '../../gpu-worker/operator/doctor.ts';
+import { runningWorkers } from '../../gpu-worker/operator/running-workers.ts';
+import { Telemetry } from '../../gpu-worker/operator/telemetry.ts';
+import type { Worker } from '../../runtime/pallets/ledger/compute.ts';
 import { until } from '../support/until.ts';
 
 const GLOSSA = fileURLToPath(new URL('../../gpu-worker/models/glossa-3m', import.meta.url));

@@ -3,7 +3,7 @@ import t from 'tap';
 import { awaitAdapter, standingOf } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
-import * as compute from '../../runtime/pallets/compute.ts';
+import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import { signedTrainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { attachWorker, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
 import { until } from '../support/until.ts';

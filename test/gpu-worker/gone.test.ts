@@ -1,10 +1,10 @@
 /** A worker that is gone for good, with a receipt that nobody heard of: another one answers, and it alone is paid. */
 import t from 'tap';
-import { runningWorkers } from '../../gpu-worker/running.ts';
+import { runningWorkers } from '../../gpu-worker/operator/running-workers.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
-import * as inference from '../../runtime/pallets/inference.ts';
+import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
 import { attachWorker, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
 import { until } from '../support/until.ts';

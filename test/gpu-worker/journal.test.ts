@@ -1,6 +1,6 @@
 /** What the journal does when it cannot be written to. */
 import t from 'tap';
-import { JournalError, WorkerJournal } from '../../gpu-worker/journal.ts';
+import { JournalError, WorkerJournal } from '../../gpu-worker/session/journal.ts';
 import { temporaryDirectory } from '../main-job/support.ts';
 
 t.test('a journal that cannot be written to says so once and for all', async (test) => {

@@ -1,10 +1,10 @@
 /** What auditors find in honest and in dishonest work: every way to cheat that the reference method names. */
 import t from 'tap';
 import { readProjection, writeProjection } from '../../gpu-worker/attribution/basis-files.ts';
+import { type Fault, judgeAnswer, judgeTraining } from '../../gpu-worker/auditing/judge.ts';
 import type { LoadedModel } from '../../gpu-worker/engines/engine.ts';
-import { type Fault, judgeAnswer, judgeTraining } from '../../gpu-worker/judgement.ts';
-import type { AdapterMaterial } from '../../gpu-worker/serving.ts';
-import { transcript } from '../../gpu-worker/transcript.ts';
+import type { AdapterMaterial } from '../../gpu-worker/serving/served-adapter.ts';
+import { transcript } from '../../gpu-worker/serving/transcript.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
 import { openCommitment } from '../../runtime/primitives/attribution/commitment.ts';
 import { featureFile, featureRoot, featureTable } from '../../runtime/primitives/attribution/features.ts';

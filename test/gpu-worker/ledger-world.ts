@@ -1,10 +1,10 @@
 /** A ledger with a Datanet of two contributors, for tests of workers against a whole node. */
 import type { KeyringPair } from '@polkadot/keyring/types';
 import { books } from '../../rpc/client/accounts.ts';
+import type { Ledger } from '../../rpc/client/connection.ts';
 import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../rpc/client/datanets.ts';
-import type { Ledger } from '../../rpc/client/ledger.ts';
 import { baseModels, orderTraining, type TrainingChoices, trainingConfigOf } from '../../rpc/client/models.ts';
-import * as compute from '../../runtime/pallets/compute.ts';
+import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import type { BaseModelId, DatanetId, OrderId } from '../../runtime/primitives/attribution/ids.ts';
 import { hashing, OPEN, startLedger } from '../main-job/support.ts';
 import { until } from '../support/until.ts';

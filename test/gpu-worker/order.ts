@@ -2,15 +2,15 @@
 import { fileURLToPath } from 'node:url';
 import { embeddedEngine } from '../../gpu-worker/engines/embedded/engine.ts';
 import { type Engine, LORA_TARGETS, type LoadedModel } from '../../gpu-worker/engines/engine.ts';
-import { type AdapterMaterial, type AnswerRequest, ServedAdapter } from '../../gpu-worker/serving.ts';
-import { receiptsBatch } from '../../gpu-worker/settlement.ts';
+import { type AdapterMaterial, type AnswerRequest, ServedAdapter } from '../../gpu-worker/serving/served-adapter.ts';
+import { transcript } from '../../gpu-worker/serving/transcript.ts';
+import { receiptsBatch } from '../../gpu-worker/settlement/receipt-batch.ts';
 import {
   type TrainedOrder,
   type TrainingAssignment,
   type TrainingWatch,
   trainOrder,
-} from '../../gpu-worker/training.ts';
-import { transcript } from '../../gpu-worker/transcript.ts';
+} from '../../gpu-worker/training/train-order.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
 import { type KeyPair, signWith } from '../../node/keystore/keys.ts';
 import { derive } from '../../node/keystore/secret-uri.ts';

@@ -1,10 +1,10 @@
 /** A worker plants a fault, an auditor says without looking that nothing is wrong, and pays for it: on a whole ledger. */
 import { randomBytes } from 'node:crypto';
 import t from 'tap';
-import { idOfKey } from '../../rpc/client/ledger.ts';
+import { idOfKey } from '../../rpc/client/connection.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
-import * as audits from '../../runtime/pallets/audits.ts';
-import * as compute from '../../runtime/pallets/compute.ts';
+import * as audits from '../../runtime/pallets/ledger/audits.ts';
+import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { asAccountId, sameAccount } from '../../runtime/primitives/types.ts';

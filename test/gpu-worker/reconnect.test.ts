@@ -2,7 +2,7 @@
 import t from 'tap';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { openSession } from '../../rpc/client/sessions.ts';
-import * as compute from '../../runtime/pallets/compute.ts';
+import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import { attachWorker, listener, OPEN, openGateway, startLedger, temporaryDirectory } from '../main-job/support.ts';
 import { until } from '../support/until.ts';
 import { balanced, order, setLeases, world } from './ledger-world.ts';

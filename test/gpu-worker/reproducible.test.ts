@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import t from 'tap';
-import { type TrainingCheckpoint, trainOrder } from '../../gpu-worker/training.ts';
+import { type TrainingCheckpoint, trainOrder } from '../../gpu-worker/training/train-order.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import { trainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { keepRunning, type Listening } from '../../node/cli/child.ts';
-import { Ledger } from '../../rpc/client/ledger.ts';
+import { Ledger } from '../../rpc/client/connection.ts';
 import { baseModels } from '../../rpc/client/models.ts';
 import { until } from '../support/until.ts';
 

@@ -5,14 +5,14 @@ import { join } from 'node:path';
 import { Keyring } from '@polkadot/api';
 import type { KeyringPair } from '@polkadot/keyring/types';
 import { cryptoWaitReady } from '@polkadot/util-crypto';
-import type { Log } from '../../consensus/ports.ts';
 import { SHIPPED_MODEL, startWorker, type WorkerStart } from '../../gpu-worker/start.ts';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
+import type { Log } from '../../node/ports/machine.ts';
 import { type Node, startNode } from '../../node/service.ts';
 import type { NetworkSettings } from '../../p2p/network.ts';
-import { Ledger } from '../../rpc/client/ledger.ts';
+import { Ledger } from '../../rpc/client/connection.ts';
 import { type GatewayOptions, startGateway } from '../../rpc/gateway/gateway.ts';
 
 export const OPEN = 10n ** 18n;

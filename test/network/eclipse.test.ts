@@ -3,7 +3,7 @@ import { type AddressInfo, connect, createServer, type Server } from 'node:net';
 import t from 'tap';
 import { uniforms } from '../../gpu-worker/attribution/seeded.ts';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
-import { MAX_PER_RANGE } from '../../p2p/host.ts';
+import { MAX_PER_RANGE } from '../../p2p/host/host.ts';
 import type { Network } from '../../p2p/network.ts';
 import type { Header } from '../../runtime/primitives/header.ts';
 import { asHash } from '../../runtime/primitives/types.ts';

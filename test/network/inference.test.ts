@@ -7,8 +7,8 @@ import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import type { Network } from '../../p2p/network.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { openSession } from '../../rpc/client/sessions.ts';
-import { generationRequest } from '../../rpc/inference-codecs.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
+import { generationRequest } from '../../runtime/primitives/attribution/messages.ts';
 import {
   type InferenceReceipt,
   inferenceReceipt,

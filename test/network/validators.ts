@@ -1,7 +1,7 @@
 /** Validators with stakes in this process, and what tests ask of them. */
 import { ApiPromise, WsProvider } from '@polkadot/api';
 import { authorOf, slotOf } from '../../consensus/aura/slots.ts';
-import type { Chain } from '../../node/chain.ts';
+import type { Chain } from '../../node/chain/chain.ts';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { directories, type Member, startMember } from './nodes.ts';

@@ -1,17 +1,21 @@
 /** Workers, receipts and vouchers that are not what they should be, at the node: each has its own code, none is passed on. */
 import t from 'tap';
 import { embeddedEngine } from '../../gpu-worker/engines/embedded/engine.ts';
-import { NodeLink } from '../../gpu-worker/link.ts';
-import { adapterMaterial } from '../../gpu-worker/materials.ts';
-import { ServedAdapter } from '../../gpu-worker/serving.ts';
+import { ServedAdapter } from '../../gpu-worker/serving/served-adapter.ts';
+import { NodeLink } from '../../gpu-worker/session/link.ts';
+import { adapterMaterial } from '../../gpu-worker/session/materials.ts';
 import { SHIPPED_MODEL } from '../../gpu-worker/start.ts';
 import { JsonRpcClient, JsonRpcError } from '../../rpc/client/json-rpc.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { openSession } from '../../rpc/client/sessions.ts';
-import { attachment, type GenerationRequest, generationRequest } from '../../rpc/inference-codecs.ts';
-import * as inference from '../../runtime/pallets/inference.ts';
+import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
+import {
+  attachment,
+  type GenerationRequest,
+  generationRequest,
+} from '../../runtime/primitives/attribution/messages.ts';
 import {
   type InferenceReceipt,
   inferenceReceipt,

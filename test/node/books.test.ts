@@ -1,9 +1,9 @@
 /** Who audits the auditor: a ledger from which an account took more than it was given. */
 import t from 'tap';
-import { type BooksError, booksAudit } from '../../node/books.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
-import * as system from '../../runtime/pallets/system.ts';
+import { type BooksError, booksAudit } from '../../node/services/books-audit.ts';
+import * as system from '../../runtime/pallets/standard/system.ts';
 import { FakeChain } from '../rpc/fake.ts';
 import { ALICE, createWorld } from '../runtime/pallets/world.ts';
 

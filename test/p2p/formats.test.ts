@@ -3,9 +3,7 @@ import t from 'tap';
 import type { WarpProof } from '../../consensus/grandpa/warp.ts';
 import { uniforms } from '../../gpu-worker/attribution/seeded.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
-import { NetworkError } from '../../p2p/errors.ts';
-import { encodeFrame, encodeLength, FrameReader } from '../../p2p/framing.ts';
-import { bytesField, readFields, varintField } from '../../p2p/protobuf.ts';
+import { NetworkError } from '../../p2p/host/errors.ts';
 import { announceHandshake, blockAnnounce, role, transactions } from '../../p2p/protocols/announce.ts';
 import {
   decodeLightRequest,
@@ -32,6 +30,8 @@ import {
   encodeBlockResponse,
 } from '../../p2p/protocols/sync.ts';
 import { warpProof, warpRequest } from '../../p2p/protocols/warp.ts';
+import { encodeFrame, encodeLength, FrameReader } from '../../p2p/wire/framing.ts';
+import { bytesField, readFields, varintField } from '../../p2p/wire/protobuf.ts';
 import { concatBytes, fromHex, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import { AURA_ENGINE, GRANDPA_ENGINE, type Header, headerHash } from '../../runtime/primitives/header.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';

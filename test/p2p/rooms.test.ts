@@ -1,11 +1,11 @@
 /** The rooms of receipts and of trainings: what is passed on, what is only not passed on, and what is held against its bearer. */
 import t from 'tap';
-import type { ProgressFault, SignedProgress } from '../../node/inference-port.ts';
-import type { Room, RoomOptions } from '../../p2p/gossip.ts';
-import { ReceiptRoom } from '../../p2p/receipts.ts';
-import { TrainingRoom } from '../../p2p/trainings.ts';
-import type { Wire } from '../../p2p/wire.ts';
-import { signedProgress } from '../../rpc/inference-codecs.ts';
+import type { ProgressFault, SignedProgress } from '../../node/ports/inference.ts';
+import { ReceiptRoom } from '../../p2p/ledger/receipt-topic.ts';
+import { TrainingRoom } from '../../p2p/ledger/training-topic.ts';
+import type { Room, RoomOptions } from '../../p2p/wire/gossip.ts';
+import type { Wire } from '../../p2p/wire/wire.ts';
+import { signedProgress } from '../../runtime/primitives/attribution/messages.ts';
 import { type SignedInferenceReceipt, signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';

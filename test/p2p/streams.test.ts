@@ -1,8 +1,8 @@
 /** Frames of streams that end in every way that libp2p's streams do. */
 import type { Stream } from '@libp2p/interface';
 import t from 'tap';
-import { encodeFrame } from '../../p2p/framing.ts';
-import { listenFrames } from '../../p2p/streams.ts';
+import { encodeFrame } from '../../p2p/wire/framing.ts';
+import { listenFrames } from '../../p2p/wire/streams.ts';
 import { concatBytes } from '../../runtime/primitives/bytes.ts';
 
 /** A stream as `@libp2p/utils` makes them, as far as a listener sees. */

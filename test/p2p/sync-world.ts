@@ -3,7 +3,7 @@
  * forks, make blocks up, come and go. Everything is decided by a seed.
  */
 import { uniforms } from '../../gpu-worker/attribution/seeded.ts';
-import type { BlockRef, ChainInfo, ImportResult } from '../../node/client.ts';
+import type { BlockRef, ChainInfo, ImportResult } from '../../node/ports/chain.ts';
 import type { BlockData, BlockRequest } from '../../p2p/protocols/sync.ts';
 import { type ChainView, type SyncEffect, type SyncEvent, SyncMachine } from '../../p2p/sync/machine.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';

@@ -1,7 +1,7 @@
 /** A JSON-RPC server before a {@link FakeChain}, and callers that hear what it notifies one by one. */
 import type { Test } from 'tap';
-import { standardGroups } from '../../rpc/groups.ts';
-import { rpcServer } from '../../rpc/server.ts';
+import { rpcServer } from '../../rpc/server/server.ts';
+import { standardGroups } from '../../rpc/standard-groups.ts';
 import { RpcClient } from '../bench/support/rpc-client.ts';
 import { type Entries, FakeChain, fakeContext } from './fake.ts';
 

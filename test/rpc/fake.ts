@@ -1,5 +1,6 @@
 /** A chain in memory that does what a test says: forks, finality, a pool that takes or refuses. */
 
+import { createHashing } from '../../node/crypto/hashing.ts';
 import type {
   BlockRef,
   ChainEvent,
@@ -8,10 +9,9 @@ import type {
   NetworkStatus,
   StateView,
   TransactionStatus,
-} from '../../node/client.ts';
-import { RuntimeCallError } from '../../node/client.ts';
-import { createHashing } from '../../node/crypto/hashing.ts';
-import type { RpcContext } from '../../rpc/context.ts';
+} from '../../node/ports/chain.ts';
+import { RuntimeCallError } from '../../node/ports/chain.ts';
+import type { RpcContext } from '../../rpc/groups/context.ts';
 import { compareBytes, equalBytes, fromHex, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import { GRANDPA_ENGINE, type Header, headerHash } from '../../runtime/primitives/header.ts';
 import { bytes, encode, option, u32, u64, u128 } from '../../runtime/primitives/scale/codec.ts';

@@ -3,11 +3,11 @@ import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import { connect, createServer } from 'node:net';
 import t, { type Test } from 'tap';
 import { WebSocket } from 'ws';
-import { isLoopback } from '../../rpc/access.ts';
-import { standardGroups } from '../../rpc/groups.ts';
-import { definitions, group } from '../../rpc/method.ts';
-import { text } from '../../rpc/params.ts';
-import { type RpcServerOptions, rpcServer } from '../../rpc/server.ts';
+import { isLoopback } from '../../rpc/server/access.ts';
+import { definitions, group } from '../../rpc/server/method.ts';
+import { text } from '../../rpc/server/params.ts';
+import { type RpcServerOptions, rpcServer } from '../../rpc/server/server.ts';
+import { standardGroups } from '../../rpc/standard-groups.ts';
 import { until } from '../support/until.ts';
 import { FakeChain, fakeContext } from './fake.ts';
 

@@ -1,6 +1,6 @@
 /** `transactionWatch_v1` and `transaction_v1` by the JSON-RPC interface specification. */
 import t from 'tap';
-import { PoolError, type TransactionStatus } from '../../node/client.ts';
+import { PoolError, type TransactionStatus } from '../../node/ports/chain.ts';
 import { toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
 import { type Caller, serveFake } from './fake-server.ts';

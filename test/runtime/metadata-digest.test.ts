@@ -6,7 +6,7 @@ import { cryptoWaitReady } from '@polkadot/util-crypto';
 import { merkleizeMetadata } from '@polkadot-api/merkleize-metadata';
 import t from 'tap';
 import { withoutLength } from '../../runtime/executive/extrinsic.ts';
-import * as system from '../../runtime/pallets/system.ts';
+import * as system from '../../runtime/pallets/standard/system.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { bytes, decode, encode, option, u32 } from '../../runtime/primitives/scale/codec.ts';
 import { asAccountId, asHash } from '../../runtime/primitives/types.ts';

@@ -21,7 +21,7 @@ import { holdingsOf, transfer } from '../../rpc/client/accounts.ts';
 import { adapters, orders as allOrders, baseModels } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
-import * as compute from '../../runtime/pallets/compute.ts';
+import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import { Random } from '../fuzz/random.ts';
 import { BUDGET, balanced, order, populate, setLeases } from '../gpu-worker/ledger-world.ts';
 import { OPEN, openGateway } from '../main-job/support.ts';

@@ -4,16 +4,16 @@ import { join } from 'node:path';
 import { slotDigest, withSeal } from '../../consensus/aura/slots.ts';
 import { buildJustification } from '../../consensus/grandpa/justification.ts';
 import { blockId, idBytes, signingPayload, voterId } from '../../consensus/grandpa/messages.ts';
-import { type Clock, systemClock } from '../../consensus/ports.ts';
-import { Chain } from '../../node/chain.ts';
+import { Chain } from '../../node/chain/chain.ts';
+import { newRuntime } from '../../node/chain/genesis.ts';
 import type { ChainSpec } from '../../node/chain-spec/chain-spec.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
 import { createSignatures, SignatureCache } from '../../node/crypto/signatures.ts';
 import { Verifier } from '../../node/crypto/verifier.ts';
 import { Database } from '../../node/database/database.ts';
-import { newRuntime } from '../../node/genesis.ts';
 import { MemoryKeystore } from '../../node/keystore/memory.ts';
 import type { BestFirst } from '../../node/pool/best-first.ts';
+import { type Clock, systemClock } from '../../node/ports/machine.ts';
 import {
   type Block,
   GRANDPA_ENGINE,

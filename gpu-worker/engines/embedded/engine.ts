@@ -29,11 +29,11 @@ import {
 } from '../engine.ts';
 import { adapterLayout, type LoraModule } from '../lora.ts';
 import { checkedLimits, inOrder, NumberedAdapter, OpenModels } from '../open-models.ts';
+import { readTokenizer } from '../text/tokenizer-files.ts';
 import { type LlamaShape, loraModules, parseConfig } from './config.ts';
 import { COUNTER_BYTES, COUNTERS, type Host, ModelHost } from './host.ts';
 import { readModelFile } from './model.ts';
 import { RemoteHost } from './remote.ts';
-import { readTokenizer } from './tokenizer-files.ts';
 
 export interface EmbeddedOptions {
   /** A thread a model (default), or in the caller's thread, a slice a turn of its event loop. */

@@ -14,12 +14,12 @@ import {
   type TrainingOutcome,
   type TrainingProgress,
 } from '../engine.ts';
+import { readTokenizer } from '../text/tokenizer-files.ts';
 import { type LoraMemory, openAdapter, writeAdapter } from './adapter.ts';
+import { type PlainRequest, Server } from './batcher.ts';
 import { loadModel, type Model } from './model.ts';
 import { checkExample, pass } from './pass.ts';
-import { type PlainRequest, Server } from './server.ts';
 import { Covariances, exampleGradient, type GradientScope } from './statistics.ts';
-import { readTokenizer } from './tokenizer-files.ts';
 import { Trainer } from './trainer.ts';
 
 export interface OpenedAdapter {

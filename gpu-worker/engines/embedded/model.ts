@@ -2,10 +2,10 @@
 import { createHash } from 'node:crypto';
 import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { Heap } from '../../wasm/heap.ts';
 import { EngineError, type LoraTarget, type ModelInfo } from '../engine.ts';
 import { modulePath } from '../lora.ts';
 import { jsonObject, type LlamaShape, linearSizes, parseConfig } from './config.ts';
-import { Heap } from './heap.ts';
 import { instantiate, type Kernels } from './kernels/kernels.ts';
 import { headerLength, parseHeader, type TensorEntry, toFloats } from './safetensors.ts';
 

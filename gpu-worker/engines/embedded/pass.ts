@@ -3,9 +3,10 @@
  * The base stays as it is, so no weight's gradient is computed but theirs. Behind the last layer's keys and values only the
  * tokens that bear the loss matter: queries, attention, MLP and head are computed for them alone, to the same bits.
  */
+
+import type { Scope } from '../../wasm/heap.ts';
 import { EngineError, type Example, type LoraTarget } from '../engine.ts';
 import type { GradientPlace, LoraMemory, LoraPart } from './adapter.ts';
-import type { Scope } from './heap.ts';
 import { ATTENTION_ROWS, linear, linearBackward, lowRank } from './layers.ts';
 import { type LayerWeights, type Model, pad4 } from './model.ts';
 

@@ -15,8 +15,8 @@ import {
   type TrainingOutcome,
   type TrainingProgress,
 } from '../engine.ts';
+import type { PlainRequest } from './batcher.ts';
 import type { GenerateHooks, GradientResult, Host, OpenedAdapter, TrainHooks } from './host.ts';
-import type { PlainRequest } from './server.ts';
 import type { GradientScope } from './statistics.ts';
 
 export interface ThreadData {

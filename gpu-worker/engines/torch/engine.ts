@@ -4,7 +4,6 @@
  */
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { readTokenizer } from '../embedded/tokenizer-files.ts';
 import {
   type Engine,
   EngineError,
@@ -16,6 +15,7 @@ import {
 } from '../engine.ts';
 import { type LoraModule, loraModule } from '../lora.ts';
 import { checkedLimits, OpenModels } from '../open-models.ts';
+import { readTokenizer } from '../text/tokenizer-files.ts';
 import type { ChildOptions, Hello } from './child.ts';
 import { TorchModel } from './model.ts';
 import { readModelConfig } from './model-config.ts';

@@ -7,7 +7,6 @@ import type { FeatureBases, FeatureSettings, Projected } from '../../attribution
 import type { GradientLayout } from '../../attribution/layout.ts';
 import type { MatrixCovariance } from '../../attribution/precondition.ts';
 import { seededSample } from '../../attribution/seeded.ts';
-import type { StreamingTokenizer } from '../embedded/tokenizer.ts';
 import {
   type Adapter,
   type AdapterFiles,
@@ -35,6 +34,7 @@ import {
 import { GenerationState } from '../generation.ts';
 import { adapterLayout, checkLora, type LoraModule } from '../lora.ts';
 import { inOrder, NumberedAdapter } from '../open-models.ts';
+import type { StreamingTokenizer } from '../text/tokenizer.ts';
 import { CallCancelled, type CallResult } from './child.ts';
 import {
   doublesOf,

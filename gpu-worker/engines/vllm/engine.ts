@@ -9,7 +9,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import type { StreamingTokenizer } from '../embedded/tokenizer.ts';
 import {
   type Adapter,
   type AdapterFiles,
@@ -26,6 +25,7 @@ import {
 } from '../engine.ts';
 import { GenerationState } from '../generation.ts';
 import { checkedLimits } from '../open-models.ts';
+import type { StreamingTokenizer } from '../text/tokenizer.ts';
 import { events } from './events.ts';
 
 export interface VllmOptions {

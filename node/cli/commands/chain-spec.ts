@@ -6,10 +6,10 @@ import { authorityList } from '../../../consensus/grandpa/authorities.ts';
 import { toHex } from '../../../runtime/primitives/bytes.ts';
 import { decode, fixedBytes, u64, vec } from '../../../runtime/primitives/scale/codec.ts';
 import { encodeSs58 } from '../../../runtime/primitives/ss58.ts';
+import { genesisOf } from '../../chain/genesis.ts';
 import { loadChainSpec, PRESETS, type PresetId, presetSpec } from '../../chain-spec/built-in.ts';
 import { type ChainSpec, chainSpecJson, parseBootNode, parseChainSpec, toRaw } from '../../chain-spec/chain-spec.ts';
 import { ChainSpecError } from '../../chain-spec/errors.ts';
-import { genesisOf } from '../../genesis.ts';
 import { count } from '../options.ts';
 
 interface BuildFlags {

@@ -1,7 +1,7 @@
 /** `openledger chat`: ask an adapter through a gateway, and see whose records shaped the answer. */
 import { createInterface } from 'node:readline/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { Completion } from '../../../rpc/client/gateway.ts';
+import type { Completion } from '../../../rpc/client/completions.ts';
 import { formatOpen } from '../amounts.ts';
 import { print } from '../client.ts';
 import { count } from '../options.ts';
@@ -26,7 +26,7 @@ function attributed({ attribution }: Completion): string {
 }
 
 async function ask(model: string, question: string | undefined, flags: ChatFlags): Promise<void> {
-  const { complete } = await import('../../../rpc/client/gateway.ts');
+  const { complete } = await import('../../../rpc/client/completions.ts');
   const answer = async (content: string): Promise<void> => {
     const { json } = flags;
     const completion = await complete(flags.gateway, {

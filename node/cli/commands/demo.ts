@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { KeyringPair } from '@polkadot/keyring/types';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { Log } from '../../../consensus/ports.ts';
 import type { Hashing } from '../../../runtime/host.ts';
+import type { Log } from '../../ports/machine.ts';
 import { keepRunning, type Listening } from '../child.ts';
 import { stopSignal } from '../options.ts';
 
@@ -38,7 +38,7 @@ async function runDemo(flags: DemoFlags): Promise<void> {
   };
   const [{ Ledger }, { openKey }, { createHashing }, { FULL, SHORT, runLoop }, { newRun }, { demoDomains }, report] =
     await Promise.all([
-      import('../../../rpc/client/ledger.ts'),
+      import('../../../rpc/client/connection.ts'),
       import('../account-key.ts'),
       import('../../crypto/hashing.ts'),
       import('../demo/loop.ts'),
@@ -107,7 +107,7 @@ const reclaiming = ({ node, key }: DemoFlags, run: string): string =>
 
 async function takeBack({ node, json }: DemoFlags, funder: KeyringPair, run: string): Promise<void> {
   const [{ Ledger }, { reclaim }, { formatOpen }] = await Promise.all([
-    import('../../../rpc/client/ledger.ts'),
+    import('../../../rpc/client/connection.ts'),
     import('../demo/accounts.ts'),
     import('../amounts.ts'),
   ]);

@@ -138,7 +138,7 @@ export function keysCommands(program: Command): void {
     .argument('<file>')
     .action(async (file: string) => {
       const [{ loadIdentity }, { peerIdFromPrivateKey }] = await Promise.all([
-        import('../../../p2p/identity.ts'),
+        import('../../../p2p/host/identity.ts'),
         import('@libp2p/peer-id'),
       ]);
       process.stdout.write(`${peerIdFromPrivateKey(await loadIdentity(file))}\n`);

@@ -44,7 +44,7 @@ interface OrderFlags extends SignerFlags {
 async function order(datanet: number, flags: OrderFlags): Promise<void> {
   const models = await clients();
   const { datanetOf } = await import('../../../rpc/client/datanets.ts');
-  const { LedgerError } = await import('../../../rpc/client/ledger.ts');
+  const { LedgerError } = await import('../../../rpc/client/connection.ts');
   const { openKey } = await import('../account-key.ts');
   const { rank, epochs, steps, learningRate, batch, length, k, buckets, attributionLayers, attributionStride } = flags;
   const pair = await openKey(flags.key, flags.passwordFile);
@@ -180,7 +180,7 @@ async function list(flags: ClientFlags): Promise<void> {
 
 async function show(wanted: string, flags: ClientFlags): Promise<void> {
   const models = await clients();
-  const { LedgerError } = await import('../../../rpc/client/ledger.ts');
+  const { LedgerError } = await import('../../../rpc/client/connection.ts');
   await withLedger(flags.node, async (ledger) => {
     const found = (await models.adapters(ledger)).find(
       ({ id: adapter, value: { name } }) => name === wanted || String(adapter) === wanted,

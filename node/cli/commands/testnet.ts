@@ -6,10 +6,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { Log } from '../../../consensus/ports.ts';
 import { presetSpec } from '../../chain-spec/built-in.ts';
 import { chainSpecJson } from '../../chain-spec/chain-spec.ts';
 import { createLog, type LogLevel } from '../../logging.ts';
+import type { Log } from '../../ports/machine.ts';
 import { keepRunning } from '../child.ts';
 import { count, port, stopSignal, withLogFlag } from '../options.ts';
 import { table } from '../table.ts';
@@ -161,7 +161,7 @@ async function run(flags: TestnetFlags): Promise<void> {
 
 async function peerIdOf(file: string): Promise<string> {
   const [{ loadIdentity }, { peerIdFromPrivateKey }] = await Promise.all([
-    import('../../../p2p/identity.ts'),
+    import('../../../p2p/host/identity.ts'),
     import('@libp2p/peer-id'),
   ]);
   return peerIdFromPrivateKey(await loadIdentity(file)).toString();

@@ -22,7 +22,7 @@ const say = (line: string): void => void process.stdout.write(`${line}\n`);
 
 async function diagnose(flags: DoctorFlags): Promise<void> {
   const [{ examine }, { SHIPPED_MODEL }] = await Promise.all([
-    import('../../../gpu-worker/doctor.ts'),
+    import('../../../gpu-worker/operator/doctor.ts'),
     import('../../../gpu-worker/start.ts'),
   ]);
   let { address } = flags;
@@ -55,7 +55,7 @@ interface StatusFlags {
 }
 
 async function tell(flags: StatusFlags): Promise<void> {
-  const { runningWorkers, earnings } = await import('../../../gpu-worker/running.ts');
+  const { runningWorkers, earnings } = await import('../../../gpu-worker/operator/running-workers.ts');
   const workers = await runningWorkers(flags.basePath ?? join(homedir(), '.openledger', 'worker'));
   if (flags.json === true) {
     say(JSON.stringify(workers, null, 2));

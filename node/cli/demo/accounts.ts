@@ -5,11 +5,11 @@
 import { randomBytes } from 'node:crypto';
 import type { KeyringPair } from '@polkadot/keyring/types';
 import { holdingsOf } from '../../../rpc/client/accounts.ts';
+import { type Ledger, LedgerError } from '../../../rpc/client/connection.ts';
 import { batchesOf, datanets, releaseStake } from '../../../rpc/client/datanets.ts';
-import { type Ledger, LedgerError } from '../../../rpc/client/ledger.ts';
 import { claim, rewardsOf } from '../../../rpc/client/rewards.ts';
 import { closeSession, sessionsOf, withdrawDeposit } from '../../../rpc/client/sessions.ts';
-import { DEFAULT_PARAMETERS, parameters } from '../../../runtime/pallets/datanets.ts';
+import { DEFAULT_PARAMETERS, parameters } from '../../../runtime/pallets/ledger/datanets.ts';
 import { equalBytes } from '../../../runtime/primitives/bytes.ts';
 import { contributorNames } from './records.ts';
 

@@ -6,9 +6,9 @@ import type { KeyringPair } from '@polkadot/keyring/types';
 import { embeddedEngine } from '../../../gpu-worker/engines/embedded/engine.ts';
 import { SHIPPED_MODEL } from '../../../gpu-worker/start.ts';
 import { type Books, books, holdingsOf, transferToMany } from '../../../rpc/client/accounts.ts';
+import { complete } from '../../../rpc/client/completions.ts';
+import type { Ledger } from '../../../rpc/client/connection.ts';
 import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../../rpc/client/datanets.ts';
-import { complete } from '../../../rpc/client/gateway.ts';
-import type { Ledger } from '../../../rpc/client/ledger.ts';
 import {
   awaitAdapter,
   baseModels,

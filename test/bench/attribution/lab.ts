@@ -21,7 +21,7 @@ import type {
   TrainingOutcome,
   TrainingSettings,
 } from '../../../gpu-worker/engines/engine.ts';
-import { type RecordExample, recordExample } from '../../../gpu-worker/examples.ts';
+import { type RecordExample, recordExample } from '../../../gpu-worker/training/examples.ts';
 import { NOVELTY_ONE } from '../../../runtime/primitives/attribution/limits.ts';
 import { recordLine } from '../../../runtime/primitives/attribution/records.ts';
 import { utf8 } from '../../../runtime/primitives/bytes.ts';

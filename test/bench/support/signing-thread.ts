@@ -1,7 +1,7 @@
 /** Makes keys and signs transfers: the work of a wallet, kept off the thread that measures. */
 import { parentPort, workerData } from 'node:worker_threads';
 import * as schnorrkel from '@polkadot-labs/schnorrkel-wasm';
-import { balances } from '../../../runtime/pallets/balances.ts';
+import { balances } from '../../../runtime/pallets/standard/balances.ts';
 import { concatBytes, toHex } from '../../../runtime/primitives/bytes.ts';
 import { compact, encode, u32, u128 } from '../../../runtime/primitives/scale/codec.ts';
 import type { TransferJob } from './accounts.ts';

@@ -11,7 +11,7 @@ import { blake2AsHex, xxhashAsHex } from '@polkadot/util-crypto';
 import { start } from 'smoldot';
 import { presetSpec } from '../../../node/chain-spec/built-in.ts';
 import { chainSpecJson, toRaw } from '../../../node/chain-spec/chain-spec.ts';
-import { genesisOf } from '../../../node/genesis.ts';
+import { genesisOf } from '../../../node/chain/genesis.ts';
 import { toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
 import { decode, encode, u32 } from '../../../runtime/primitives/scale/codec.ts';
 import { runtimeVersion } from '../../../runtime/primitives/types.ts';

@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
-import { parseTemplate } from '../../../gpu-worker/engines/embedded/template.ts';
-import { TextStream } from '../../../gpu-worker/engines/embedded/text-stream.ts';
-import { openTokenizer, type StreamingTokenizer } from '../../../gpu-worker/engines/embedded/tokenizer.ts';
 import type { ChatMessage } from '../../../gpu-worker/engines/engine.ts';
+import { parseTemplate } from '../../../gpu-worker/engines/text/template.ts';
+import { TextStream } from '../../../gpu-worker/engines/text/text-stream.ts';
+import { openTokenizer, type StreamingTokenizer } from '../../../gpu-worker/engines/text/tokenizer.ts';
 
 const VECTORS = fileURLToPath(new URL('../../vectors/embedded/', import.meta.url));
 const read = (name: string): string => readFileSync(`${VECTORS}${name}`, 'utf8');

@@ -1,11 +1,11 @@
 /** Features and fits through the protocol, with a child that misbehaves on demand. */
 import { test } from 'tap';
 import type { FeatureBases } from '../../../gpu-worker/attribution/extractor.ts';
-import { fitFeatures, openFeatures } from '../../../gpu-worker/attribution/features.ts';
 import { blockEntries } from '../../../gpu-worker/attribution/layout.ts';
 import { rotator } from '../../../gpu-worker/attribution/projection.ts';
 import { quantise } from '../../../gpu-worker/attribution/quantise.ts';
 import type { Adapter, LoadedModel } from '../../../gpu-worker/engines/engine.ts';
+import { fitFeatures, openFeatures } from '../../../gpu-worker/engines/features.ts';
 import { FILES, failure, start } from './fake-engine.ts';
 
 const EXAMPLES = Array.from({ length: 70 }, (_, i) => ({ tokens: [i, 1, 2], from: 1 }));

@@ -5,9 +5,9 @@
 import { test } from 'tap';
 import { AUDIT_TOLERANCE } from '../../../gpu-worker/attribution/audit.ts';
 import type { FeatureBases, FeatureSettings } from '../../../gpu-worker/attribution/extractor.ts';
-import { type ExampleFeature, fitFeatures, openFeatures } from '../../../gpu-worker/attribution/features.ts';
 import { orthonormalityError } from '../../../gpu-worker/attribution/projection.ts';
 import type { QuantisedRow } from '../../../gpu-worker/attribution/quantise.ts';
+import { type Fault, judgeAnswer, judgeTraining } from '../../../gpu-worker/auditing/judge.ts';
 import type {
   Adapter,
   AdapterFiles,
@@ -16,8 +16,8 @@ import type {
   FitPhase,
   LoadedModel,
 } from '../../../gpu-worker/engines/engine.ts';
-import { type Fault, judgeAnswer, judgeTraining } from '../../../gpu-worker/judgement.ts';
-import type { AdapterMaterial } from '../../../gpu-worker/serving.ts';
+import { type ExampleFeature, fitFeatures, openFeatures } from '../../../gpu-worker/engines/features.ts';
+import type { AdapterMaterial } from '../../../gpu-worker/serving/served-adapter.ts';
 import { createSignatures } from '../../../node/crypto/signatures.ts';
 import type { TrainingConfig } from '../../../runtime/primitives/attribution/training.ts';
 import {

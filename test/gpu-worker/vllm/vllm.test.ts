@@ -6,7 +6,6 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { test } from 'tap';
 import type { FeatureBases } from '../../../gpu-worker/attribution/extractor.ts';
-import { fitFeatures, openFeatures } from '../../../gpu-worker/attribution/features.ts';
 import { embeddedEngine } from '../../../gpu-worker/engines/embedded/engine.ts';
 import type {
   Adapter,
@@ -16,6 +15,7 @@ import type {
   GenerationRequest,
   LoadedModel,
 } from '../../../gpu-worker/engines/engine.ts';
+import { fitFeatures, openFeatures } from '../../../gpu-worker/engines/features.ts';
 import { VllmEngine } from '../../../gpu-worker/engines/vllm/engine.ts';
 import { until } from '../../support/until.ts';
 import { forwarding } from '../order.ts';

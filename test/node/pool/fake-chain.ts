@@ -1,8 +1,8 @@
 /** A chain that knows nothing but nonces: blocks on any fork, validity by nonce, tags as `CheckNonce` gives them. */
 import { blake2AsU8a } from '@polkadot/util-crypto';
-import type { BlockRef, ChainEvent, TreeRoute } from '../../../node/client.ts';
 import { createHashing } from '../../../node/crypto/hashing.ts';
 import type { PoolPorts } from '../../../node/pool/pool.ts';
+import type { BlockRef, ChainEvent, TreeRoute } from '../../../node/ports/chain.ts';
 import { concatBytes, toHex } from '../../../runtime/primitives/bytes.ts';
 import type { Header } from '../../../runtime/primitives/header.ts';
 import { asHash, type Hash } from '../../../runtime/primitives/types.ts';

@@ -3,8 +3,8 @@ import { appendFile, mkdtemp, readFile, rm, stat, truncate } from 'node:fs/promi
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import t from 'tap';
-import type { ChainEvent } from '../../../node/client.ts';
 import { journaling, TransactionJournal } from '../../../node/pool/journal.ts';
+import type { ChainEvent } from '../../../node/ports/chain.ts';
 
 const extrinsic = (i: number): Uint8Array => new Uint8Array(100 + (i % 7)).fill(i & 255);
 const hex = (list: readonly Uint8Array[]) => list.map((each) => Buffer.from(each).toString('hex'));

@@ -1,9 +1,9 @@
 /** Random histories against a model so simple that it can be read: what was told to each submitter, and what must hold. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import t, { type Test } from 'tap';
-import type { BlockRef, TransactionStatus } from '../../../node/client.ts';
 import type { PoolTransaction } from '../../../node/pool/entry.ts';
 import { TransactionPool } from '../../../node/pool/pool.ts';
+import type { BlockRef, TransactionStatus } from '../../../node/ports/chain.ts';
 import { toHex } from '../../../runtime/primitives/bytes.ts';
 import { extrinsicOf, FakeChain, specOf } from './fake-chain.ts';
 

@@ -1,7 +1,7 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import t, { type Test } from 'tap';
-import type { TransactionStatus } from '../../../node/client.ts';
 import { type PoolOptions, TransactionPool } from '../../../node/pool/pool.ts';
+import type { TransactionStatus } from '../../../node/ports/chain.ts';
 import { toHex } from '../../../runtime/primitives/bytes.ts';
 import type { InvalidTransaction } from '../../../runtime/primitives/validity.ts';
 import { extrinsicOf, FakeChain, type Spec, specOf } from './fake-chain.ts';

@@ -5,8 +5,8 @@ import { signWith } from '../../../node/keystore/keys.ts';
 import { derive } from '../../../node/keystore/secret-uri.ts';
 import { encodeBare } from '../../../runtime/executive/extrinsic.ts';
 import { NONE } from '../../../runtime/framework/dispatch.ts';
-import * as blobs from '../../../runtime/pallets/blobs.ts';
-import * as system from '../../../runtime/pallets/system.ts';
+import * as blobs from '../../../runtime/pallets/ledger/blobs.ts';
+import * as system from '../../../runtime/pallets/standard/system.ts';
 import {
   type Availability,
   availability,

@@ -9,11 +9,11 @@ import { derive } from '../../../node/keystore/secret-uri.ts';
 import { encodeBare } from '../../../runtime/executive/extrinsic.ts';
 import { NONE, ROOT } from '../../../runtime/framework/dispatch.ts';
 import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
-import * as aura from '../../../runtime/pallets/aura/authorities.ts';
-import * as authorship from '../../../runtime/pallets/authorship.ts';
-import { equivocationFraction } from '../../../runtime/pallets/offences.ts';
-import * as session from '../../../runtime/pallets/session.ts';
-import { store as staking } from '../../../runtime/pallets/staking/store.ts';
+import * as aura from '../../../runtime/pallets/standard/aura/authorities.ts';
+import * as authorship from '../../../runtime/pallets/standard/authorship.ts';
+import { equivocationFraction } from '../../../runtime/pallets/standard/offences.ts';
+import * as session from '../../../runtime/pallets/standard/session.ts';
+import { store as staking } from '../../../runtime/pallets/standard/staking/store.ts';
 import {
   type GrandpaEquivocation,
   grandpaEquivocation,

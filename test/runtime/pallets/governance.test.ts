@@ -2,8 +2,8 @@
 import t, { type Test } from 'tap';
 import { NONE, ROOT } from '../../../runtime/framework/dispatch.ts';
 import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
-import * as balances from '../../../runtime/pallets/balances.ts';
-import * as governance from '../../../runtime/pallets/governance.ts';
+import * as balances from '../../../runtime/pallets/standard/balances.ts';
+import * as governance from '../../../runtime/pallets/standard/governance.ts';
 import { palletAccount, TREASURY } from '../../../runtime/primitives/pallet-id.ts';
 import { encode } from '../../../runtime/primitives/scale/codec.ts';
 import type { AccountId } from '../../../runtime/primitives/types.ts';

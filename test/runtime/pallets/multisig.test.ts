@@ -3,7 +3,7 @@ import { createKeyMulti } from '@polkadot/util-crypto';
 import t from 'tap';
 import { ROOT } from '../../../runtime/framework/dispatch.ts';
 import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
-import { depositFor, MAX_SIGNATORIES, multisigAccount } from '../../../runtime/pallets/multisig.ts';
+import { depositFor, MAX_SIGNATORIES, multisigAccount } from '../../../runtime/pallets/standard/multisig.ts';
 import { encode } from '../../../runtime/primitives/scale/codec.ts';
 import { type AccountId, asAccountId } from '../../../runtime/primitives/types.ts';
 import { ALICE, BOB, CHARLIE, createWorld, DAVE, ENDOWMENT, EVE, make, OPEN, person, transfer } from './world.ts';

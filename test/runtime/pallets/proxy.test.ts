@@ -2,7 +2,7 @@
 import t from 'tap';
 import { ROOT } from '../../../runtime/framework/dispatch.ts';
 import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
-import * as proxies from '../../../runtime/pallets/proxy.ts';
+import * as proxies from '../../../runtime/pallets/standard/proxy.ts';
 import { encode } from '../../../runtime/primitives/scale/codec.ts';
 import type { AccountId } from '../../../runtime/primitives/types.ts';
 import {

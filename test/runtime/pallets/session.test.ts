@@ -1,11 +1,11 @@
 /** Session and Authorship: keys, their owners, and when a new set works; whose block it is. */
 import t from 'tap';
 import { ROOT } from '../../../runtime/framework/dispatch.ts';
-import * as aura from '../../../runtime/pallets/aura/authorities.ts';
-import * as authorship from '../../../runtime/pallets/authorship.ts';
-import * as grandpa from '../../../runtime/pallets/grandpa/authorities.ts';
-import * as session from '../../../runtime/pallets/session.ts';
-import * as system from '../../../runtime/pallets/system.ts';
+import * as aura from '../../../runtime/pallets/standard/aura/authorities.ts';
+import * as authorship from '../../../runtime/pallets/standard/authorship.ts';
+import * as grandpa from '../../../runtime/pallets/standard/grandpa/authorities.ts';
+import * as session from '../../../runtime/pallets/standard/session.ts';
+import * as system from '../../../runtime/pallets/standard/system.ts';
 import { concatBytes, toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
 import { bytes, decode, encode, fixedBytes, option, tuple, vec } from '../../../runtime/primitives/scale/codec.ts';
 import type { AccountId } from '../../../runtime/primitives/types.ts';

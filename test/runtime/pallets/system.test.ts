@@ -1,6 +1,6 @@
 /** System: what of the chain's past stays in its state. */
 import t from 'tap';
-import { BLOCK_HASH_COUNT, blockHash } from '../../../runtime/pallets/system.ts';
+import { BLOCK_HASH_COUNT, blockHash } from '../../../runtime/pallets/standard/system.ts';
 import { asHash, ZERO_HASH } from '../../../runtime/primitives/types.ts';
 import { createWorld, genesisOf } from './world.ts';
 

@@ -3,7 +3,7 @@ import { createKeyDerived } from '@polkadot/util-crypto';
 import t from 'tap';
 import { NONE, ROOT } from '../../../runtime/framework/dispatch.ts';
 import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
-import { derivativeAccount } from '../../../runtime/pallets/utility.ts';
+import { derivativeAccount } from '../../../runtime/pallets/standard/utility.ts';
 import { decode, encode } from '../../../runtime/primitives/scale/codec.ts';
 import { ALICE, BOB, CHARLIE, createWorld, EVE, genesisOf, make, OPEN, remark, to, transfer } from './world.ts';
 

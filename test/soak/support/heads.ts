@@ -3,7 +3,7 @@
  * final one was told to whoever sent it.
  */
 import { createHashing } from '../../../node/crypto/hashing.ts';
-import { withoutLength } from '../../../rpc/hex.ts';
+import { withoutLength } from '../../../rpc/server/hex.ts';
 import { concatBytes, fromHex, toHex } from '../../../runtime/primitives/bytes.ts';
 import { compact, encode, u32 } from '../../../runtime/primitives/scale/codec.ts';
 import type { RpcClient } from '../../bench/support/rpc-client.ts';

@@ -1,7 +1,7 @@
 /** Batches of receipts as they come to the chain: what was paid for, and how often. */
 import { setTimeout as pause } from 'node:timers/promises';
-import { Ledger } from '../../../rpc/client/ledger.ts';
-import { pendingBatch } from '../../../runtime/pallets/attribution.ts';
+import { Ledger } from '../../../rpc/client/connection.ts';
+import { pendingBatch } from '../../../runtime/pallets/ledger/attribution.ts';
 import { hashOf } from '../../../runtime/primitives/attribution/canonical.ts';
 import { receiptBatchId } from '../../../runtime/primitives/attribution/ids.ts';
 import { batchFile } from '../../../runtime/primitives/attribution/ledger.ts';

@@ -5,10 +5,10 @@
 import { authorOf, slotOf } from '../../../consensus/aura/slots.ts';
 import { decodeGossip, idBytes, signingPayload } from '../../../consensus/grandpa/messages.ts';
 import type { SignedVote, VoteKind } from '../../../consensus/grandpa/votes.ts';
-import type { Chain } from '../../../node/chain.ts';
+import type { Chain } from '../../../node/chain/chain.ts';
 import type { ChainSpec } from '../../../node/chain-spec/chain-spec.ts';
 import { createSignatures } from '../../../node/crypto/signatures.ts';
-import type { VoterPort } from '../../../p2p/finality.ts';
+import type { VoterPort } from '../../../p2p/chain/finality.ts';
 import type { Network } from '../../../p2p/network.ts';
 import { toHex } from '../../../runtime/primitives/bytes.ts';
 import { type Member, startMember } from '../../network/nodes.ts';

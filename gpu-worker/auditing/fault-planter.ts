@@ -1,0 +1,232 @@
+/**
+ * Plants faults against auditors that do not look (see `runtime/primitives/attribution/planted.ts`). From time to time the
+ * worker asks itself something about what its adapters were trained on, has the chain bend the answer's feature, settles it
+ * like any other one, and says what it was once all verdicts are in. One fault at a time, journaled before each step: a
+ * planted fault that is not revealed costs as much as any other.
+ */
+import { randomBytes } from 'node:crypto';
+import type { KeyringPair } from '@polkadot/keyring/types';
+import { idOfKey, LedgerError } from '../../rpc/client/connection.ts';
+import { openSession, sessionOf, topUp } from '../../rpc/client/sessions.ts';
+import { signVoucher, VoucherNonces } from '../../rpc/client/vouchers.ts';
+import { pendingBatch } from '../../runtime/pallets/ledger/attribution.ts';
+import * as audits from '../../runtime/pallets/ledger/audits.ts';
+import * as models from '../../runtime/pallets/ledger/models.ts';
+import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
+import { type AdapterId, receiptBatchId, type SessionId } from '../../runtime/primitives/attribution/ids.ts';
+import { batchItem, batchLedger } from '../../runtime/primitives/attribution/ledger.ts';
+import { bentFeature, MIN_PLANTED_K, plantedFault } from '../../runtime/primitives/attribution/planted.ts';
+import { feeOf, inferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import type { RequestTerms } from '../../runtime/primitives/attribution/request.ts';
+import { equalBytes, fromHex, fromUtf8, toHex } from '../../runtime/primitives/bytes.ts';
+import { decode, encode, u64, vec } from '../../runtime/primitives/scale/codec.ts';
+import { asHash, balance } from '../../runtime/primitives/types.ts';
+import type { WorkerOptions } from '../options.ts';
+import type { AdapterServer } from '../serving/adapter-server.ts';
+import { transcript } from '../serving/transcript.ts';
+import type { WorkerJournal } from '../session/journal.ts';
+import type { NodeLink } from '../session/link.ts';
+import { snapshotRecords, trainingReceiptOf } from '../session/materials.ts';
+import type { PlantedState } from '../session/planted-state.ts';
+
+/** Who asks and pays for answers with planted faults: nobody should know that it is the worker's. */
+export interface Planting {
+  readonly payer: KeyringPair;
+  /** Between two of them. */
+  readonly everyMs: number;
+}
+
+const DEPOSIT = 10n ** 18n;
+const SAMPLING = [0, 700_000_000, 1_000_000_000] as const;
+/** Blocks after which a batch that was not drawn for an audit will not be. */
+const DRAWN_AFTER = 2;
+
+export class FaultPlanter {
+  readonly #link: NodeLink;
+  readonly #journal: WorkerJournal;
+  readonly #options: WorkerOptions;
+  readonly #server: AdapterServer;
+  readonly #planting: Planting;
+  readonly #nonces = new VoucherNonces();
+  #plantedAt = 0;
+  #seenAt: number | undefined;
+
+  constructor(
+    link: NodeLink,
+    journal: WorkerJournal,
+    options: WorkerOptions,
+    server: AdapterServer,
+    planting: Planting,
+  ) {
+    this.#link = link;
+    this.#journal = journal;
+    this.#options = options;
+    this.#server = server;
+    this.#planting = planting;
+  }
+
+  async look(): Promise<void> {
+    const state = await this.#journal.planted();
+    if (state === undefined) {
+      if (Date.now() - this.#plantedAt >= this.#planting.everyMs) await this.#begin();
+    } else if (state.receipt === undefined) await this.#bend(state);
+    else await this.#reveal(state);
+  }
+
+  /** Asks, and has the payer commit to what will be said. */
+  async #begin(): Promise<void> {
+    const { adapters } = this.#server;
+    const adapter = adapters[Math.floor(Math.random() * adapters.length)] as AdapterId | undefined;
+    const serving = adapter === undefined ? undefined : this.#server.served(adapter);
+    if (adapter === undefined || serving === undefined) return;
+    this.#plantedAt = Date.now();
+    const { hashing, model } = this.#options;
+    const { ledger, account } = this.#link;
+    const { payer } = this.#planting;
+    const { price } = (await ledger.read('models', 'adapters', models.adapter, adapter))!;
+    const terms = await this.#question(adapter);
+    const most = feeOf(price, model.info.maxPositions, terms.maxTokens);
+    const session = await this.#session(most);
+    const settled = (await ledger.read('inference', 'settledWith', balance, session, this.#link.pair.address)) ?? 0n;
+    const nonce = this.#nonces.next();
+    const promise = signVoucher(hashing, payer, {
+      chain: ledger.genesisHash,
+      session,
+      worker: account,
+      nonce,
+      cumulative: settled + most,
+      adapter,
+      price,
+      terms,
+    });
+    const { lease, rules } = serving;
+    const made = await serving.adapter.answer({ voucher: promise, ...terms }, { worker: account, lease, rules });
+    const { feature, outputTokensHash } = made.receipt;
+    if (feature.length < MIN_PLANTED_K || feature.every((each) => each === 0)) {
+      this.#options.log('debug', `adapter ${adapter} has features of ${feature.length} entries: no fault is planted`);
+      return;
+    }
+    const planted = {
+      ...{ worker: account, adapter, request: promise.payload.request, outputTokensHash, feature },
+      salt: new Uint8Array(randomBytes(32)),
+    };
+    const said = { request: terms, text: made.text, tokens: [...made.tokens] };
+    await this.#journal.keepPlanted({ session, planted, honest: made.receipt, said, receipt: undefined });
+    await this.#commit(hashOf(hashing, plantedFault, planted));
+  }
+
+  async #commit(commitment: Uint8Array): Promise<void> {
+    const { ledger } = this.#link;
+    await ledger.submit(this.#planting.payer, ledger.tx('audits', 'plant', toHex(commitment)));
+  }
+
+  /** The request of somebody who is interested in what the adapter knows. */
+  async #question(adapter: AdapterId): Promise<RequestTerms> {
+    const { snapshot } = (await trainingReceiptOf(this.#link, adapter)).payload;
+    const records = await snapshotRecords(this.#link, snapshot.datanet, snapshot.version);
+    const { line } = records[Math.floor(Math.random() * records.length)]!;
+    const { prompt, text = '' } = JSON.parse(fromUtf8(line)) as { prompt?: string; text?: string };
+    const words = text.split(' ');
+    return {
+      input:
+        prompt === undefined
+          ? { type: 'Text', value: words.slice(0, Math.ceil(words.length / 2)).join(' ') }
+          : { type: 'Chat', value: [{ role: 'user', content: prompt }] },
+      maxTokens: 24 + Math.floor(Math.random() * 48),
+      temperature: SAMPLING[Math.floor(Math.random() * SAMPLING.length)]!,
+      topP: 1_000_000_000,
+      seed: randomBytes(8).readBigUInt64LE(),
+      stop: [],
+    };
+  }
+
+  /** The payer's session, with enough in it. */
+  async #session(least: bigint): Promise<SessionId> {
+    const { ledger } = this.#link;
+    const { payer } = this.#planting;
+    const kept = await this.#journal.plantSession();
+    const id = kept as SessionId | undefined;
+    const state = id === undefined ? undefined : await sessionOf(ledger, id);
+    const usable =
+      id !== undefined && state?.closing === undefined && state !== undefined && equalBytes(state.key, payer.publicKey);
+    if (usable) {
+      if (state.deposit < least) await topUp(ledger, payer, id, least > DEPOSIT ? least : DEPOSIT);
+      return id;
+    }
+    const opened = await openSession(ledger, payer, payer.publicKey, least > DEPOSIT ? least : DEPOSIT);
+    await this.#journal.keepPlantSession(opened);
+    return opened;
+  }
+
+  /** Once the commitment's block is final: what its hash makes of the feature is settled like any other answer. */
+  async #bend(state: PlantedState): Promise<void> {
+    const { hashing, log } = this.#options;
+    const { ledger } = this.#link;
+    const { planted, honest, said } = state;
+    const commitment = hashOf(hashing, plantedFault, planted);
+    const plants = await ledger.read('audits', 'plants', vec(audits.plant), this.#planting.payer.address);
+    const found = plants?.find((each) => equalBytes(each.commitment, commitment));
+    if (found === undefined) {
+      // The process died between journal and chain.
+      await this.#commit(commitment);
+      return;
+    }
+    const head = await ledger.rpc.call<string>('chain_getFinalizedHead');
+    const { number } = await ledger.rpc.call<{ number: string }>('chain_getHeader', head);
+    if (Number(number) < found.at) return;
+    const block = asHash(fromHex(await ledger.rpc.call<string>('chain_getBlockHash', found.at)));
+    const serving = this.#server.served(planted.adapter);
+    if (serving === undefined || serving.lease !== honest.lease) {
+      await this.#journal.forgetPlanted();
+      return;
+    }
+    const feature = bentFeature(hashing, planted, block);
+    const payload = serving.adapter.withFeature(honest, said.tokens, feature, serving.rules.blend);
+    const receipt = { payload, signature: this.#link.sign(hashOf(hashing, inferenceReceipt, payload)) };
+    await this.#journal.keepPlanted({ ...state, receipt });
+    await this.#journal.keep(receipt, encode(transcript, said), said.text);
+    this.#server.settleSoon();
+    log('info', `a fault is planted: receipt ${honest.voucher.payload.nonce} of adapter ${planted.adapter}`);
+  }
+
+  /** When nobody can change a verdict any more, or nobody was drawn to give one. */
+  async #reveal(state: PlantedState): Promise<void> {
+    const { ledger } = this.#link;
+    const receipt = state.receipt!;
+    const { nonce } = receipt.payload.voucher.payload;
+    const { address } = this.#link.pair;
+    // In this order: what is settled by then is among the batches, or its window is over.
+    const last = await ledger.read('inference', 'lastNonce', u64, state.session, address, state.planted.adapter);
+    const batch = (await ledger.entries('attribution', 'batches', pendingBatch)).find(
+      ({ value: { batch: each } }) =>
+        each.session === state.session && each.firstNonce <= nonce && nonce <= each.lastNonce,
+    );
+    if (batch === undefined) {
+      if (last !== undefined && last >= nonce) await this.#journal.forgetPlanted();
+      // A crash may have come between the two notes in the journal.
+      else await this.#journal.keep(receipt, encode(transcript, state.said), state.said.text);
+      return;
+    }
+    const id = decode(receiptBatchId, batch.key.subarray(-8));
+    const best = await ledger.bestNumber();
+    this.#seenAt ??= best;
+    const found = (await ledger.entries('audits', 'audits', audits.audit)).find(
+      ({ value: { subject } }) => subject.type === 'Batch' && subject.value === id,
+    );
+    if (found === undefined ? best < this.#seenAt + DRAWN_AFTER : best < found.value.commitUntil) return;
+    const [item] = batchLedger([receipt]).items;
+    const audit = found === undefined ? null : idOfKey(found.key);
+    const told = toHex(encode(plantedFault, state.planted));
+    try {
+      await this.#link.submit('attribution', 'revealFault', id, toHex(encode(batchItem, item!)), told, audit);
+      this.#options.log(
+        'info',
+        `the fault in batch ${id} was planted: told${audit === null ? '' : ` to audit ${audit}`}`,
+      );
+    } catch (problem) {
+      if (!(problem instanceof LedgerError && problem.code === 'Audits.UnknownAudit')) throw problem;
+    }
+    this.#seenAt = undefined;
+    await this.#journal.forgetPlanted();
+  }
+}

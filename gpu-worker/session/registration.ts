@@ -1,0 +1,115 @@
+/** What a worker is to the ledger: which base model its files are, what it is registered for, which account attaches. */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { idOfKey, LedgerError } from '../../rpc/client/connection.ts';
+import * as compute from '../../runtime/pallets/ledger/compute.ts';
+import * as models from '../../runtime/pallets/ledger/models.ts';
+import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
+import { blobName } from '../../runtime/primitives/attribution/commitment.ts';
+import type { BaseModelId } from '../../runtime/primitives/attribution/ids.ts';
+import { attachment } from '../../runtime/primitives/attribution/messages.ts';
+import { equalBytes, fromHex, toHex } from '../../runtime/primitives/bytes.ts';
+import { encode } from '../../runtime/primitives/scale/codec.ts';
+import { multiSignature } from '../../runtime/primitives/types.ts';
+import type { WorkerOptions } from '../options.ts';
+import type { NodeLink } from './link.ts';
+
+/** The ledger's base model whose files are those that were loaded; registered by this worker if nobody has. */
+export async function findBaseModel(link: NodeLink, options: WorkerOptions): Promise<BaseModelId> {
+  const { modelDirectory, model, hashing, log } = options;
+  const names = ['config.json', 'model.safetensors', 'tokenizer.json'] as const;
+  const files = await Promise.all(
+    names.map(async (name) => {
+      const bytes = new Uint8Array(await readFile(join(modelDirectory, name)));
+      return { bytes, blob: blobName(hashing, bytes) };
+    }),
+  );
+  const same = ({ manifest }: models.BaseModel): boolean =>
+    [manifest.config, manifest.weights, manifest.tokenizer].every(({ blob }, at) => equalBytes(blob, files[at]!.blob));
+  const find = async (): Promise<BaseModelId | undefined> => {
+    const known = await link.ledger.entries('models', 'baseModels', models.baseModel);
+    // Two workers may have registered it at the same time: the lowest id counts for both.
+    const ids = known.filter(({ value }) => same(value)).map(({ key }) => idOfKey(key));
+    return ids.length === 0 ? undefined : (Math.min(...ids) as BaseModelId);
+  };
+  let found = await find();
+  if (found === undefined) {
+    const { info } = model;
+    const [config, weights, tokenizer] = files.map(({ blob, bytes }) => ({ blob: toHex(blob), bytes: bytes.length }));
+    await link.submit('models', 'registerBaseModel', {
+      name: info.name,
+      licence: options.licence,
+      parameters: info.parameters,
+      vocabulary: info.vocabulary,
+      config,
+      weights,
+      tokenizer,
+    });
+    found = await find();
+    if (found === undefined) throw new LedgerError('NO_BASE_MODEL', 'the base model was not registered');
+    log('info', `registered ${info.name} as base model ${found}`);
+  }
+  // Whoever registered it may have died before its files were up.
+  for (const { blob, bytes } of files) {
+    if (!(await link.ledger.hasBlob(blob))) await link.ledger.putBlob(blob, bytes);
+  }
+  return found;
+}
+
+/** Registers the account as a worker, or says what it offers now where that has changed. */
+export async function register(link: NodeLink, options: WorkerOptions, baseModel: BaseModelId): Promise<void> {
+  const { training, serving, auditing, engine, model, bond, log } = options;
+  const wanted: compute.Capabilities = {
+    training,
+    serving,
+    auditing,
+    engine,
+    memoryMiB: Math.ceil(model.metrics().memoryBytes / 2 ** 20),
+    baseModels: [baseModel],
+  };
+  const known = await link.ledger.read('compute', 'workers', compute.worker, link.pair.address);
+  if (known === undefined) {
+    await link.submit('compute', 'register', bond, wanted);
+    log('info', `registered as a worker with a bond of ${bond / 10n ** 18n} OPEN`);
+    return;
+  }
+  const { capabilities } = known;
+  const same =
+    capabilities.training === training &&
+    capabilities.serving === serving &&
+    capabilities.auditing === auditing &&
+    capabilities.engine === engine &&
+    capabilities.baseModels.length === 1 &&
+    capabilities.baseModels[0] === baseModel;
+  if (!same) await link.submit('compute', 'update', wanted);
+}
+
+/**
+ * Makes up for what was slashed: below the least bond a worker is given nothing to do. False for one that cannot be: it is
+ * on its way out.
+ */
+export async function keepBond(link: NodeLink, options: WorkerOptions): Promise<boolean> {
+  const own = await link.ledger.read('compute', 'workers', compute.worker, link.pair.address);
+  if (own === undefined || own.leaving !== undefined) return false;
+  const { minBond } =
+    (await link.ledger.read('compute', 'parameters', compute.parameters)) ?? compute.DEFAULT_PARAMETERS;
+  if (own.bond >= minBond) return true;
+  const missing = (options.bond > minBond ? options.bond : minBond) - own.bond;
+  await link.submit('compute', 'bondMore', missing);
+  options.log('warn', `the bond was ${own.bond / 10n ** 18n} OPEN, below the least: made up for it`);
+  return true;
+}
+
+/** Proves the key to the node by its challenge; `hear` gets the node's jobs. */
+export async function attach(
+  link: NodeLink,
+  options: WorkerOptions,
+  adapters: readonly number[],
+  hear: (job: unknown) => void,
+): Promise<void> {
+  const { rpc, genesisHash } = link.ledger;
+  const challenge = fromHex(await rpc.call<string>('worker_challenge'));
+  const digest = hashOf(options.hashing, attachment, { chain: genesisHash, challenge, worker: link.account });
+  const signature = toHex(encode(multiSignature, link.sign(digest)));
+  await rpc.subscribe('worker_attach', 'worker_detach', [toHex(link.account), signature, adapters], hear);
+}
