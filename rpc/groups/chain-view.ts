@@ -8,7 +8,7 @@ import { encode } from '../../runtime/primitives/scale/codec.ts';
 import type { Hash, RuntimeVersion } from '../../runtime/primitives/types.ts';
 import { discardedState, type RpcError, unknownBlock } from '../server/errors.ts';
 import { hexOf, keyOf, withLength } from '../server/hex.ts';
-import { RawJson } from '../server/method.ts';
+import { RawJson } from '../server/result.ts';
 
 const HEADERS = 2_048;
 const BODIES_BYTES = 16 * 1024 * 1024;

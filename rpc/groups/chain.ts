@@ -2,8 +2,9 @@
 import type { Justifications } from '../../runtime/primitives/header.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
 import { hexOf } from '../server/hex.ts';
-import { definitions, type Group, group, RawJson } from '../server/method.ts';
+import { definitions, type Group, group } from '../server/method.ts';
 import { blockNumber, either, hash, list, optional } from '../server/params.ts';
+import { RawJson } from '../server/result.ts';
 import type { Subscription } from '../server/subscription.ts';
 import type { ChainView } from './chain-view.ts';
 

@@ -4,8 +4,9 @@ import { concatBytes } from '../../runtime/primitives/bytes.ts';
 import { decode, encode, option, struct, u8, u32 } from '../../runtime/primitives/scale/codec.ts';
 import { balance, type Hash, weight } from '../../runtime/primitives/types.ts';
 import { RpcError } from '../server/errors.ts';
-import { definitions, type Group, group, RawJson } from '../server/method.ts';
+import { definitions, type Group, group } from '../server/method.ts';
 import { hash, hex, optional } from '../server/params.ts';
+import { RawJson } from '../server/result.ts';
 import type { ChainView } from './chain-view.ts';
 import { extrinsicOf } from './transactions.ts';
 

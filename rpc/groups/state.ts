@@ -7,8 +7,9 @@ import { Source } from '../../runtime/primitives/scale/io.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
 import { invalidParams, RpcError, unknownBlock, unsafeRefused } from '../server/errors.ts';
 import { hexOf } from '../server/hex.ts';
-import { definitions, type Group, group, type RawJson } from '../server/method.ts';
+import { definitions, type Group, group } from '../server/method.ts';
 import { hash, hex, list, optional, text, u32 } from '../server/params.ts';
+import type { RawJson } from '../server/result.ts';
 import { type ChainView, versionJson } from './chain-view.ts';
 
 interface StateContext {

@@ -12,10 +12,11 @@ import {
   toRpcError,
   unsafeRefused,
 } from './errors.ts';
-import { type BoundMethod, type EndAnswer, type Group, RawJson, resultText } from './method.ts';
+import type { BoundMethod, Group } from './method.ts';
 import { parseParams } from './params.ts';
+import { RawJson, resultText } from './result.ts';
 import type { Session } from './session.ts';
-import type { Subscription } from './subscription.ts';
+import type { EndAnswer, Subscription } from './subscription.ts';
 
 export interface DispatcherOptions {
   readonly groups: readonly Group[];

@@ -1,26 +1,7 @@
 /** Methods as data: what they are called, what they take, what they do. */
 import type { ArgsOf, Param } from './params.ts';
 import type { Session } from './session.ts';
-import type { Subscription } from './subscription.ts';
-
-/** A result that is JSON already. */
-export class RawJson {
-  readonly text: string;
-  constructor(text: string) {
-    this.text = text;
-  }
-}
-
-/** Text for a result: bytes become hex, `undefined` becomes `null`. */
-export function resultText(result: unknown): string {
-  if (typeof result === 'string') return JSON.stringify(result);
-  if (result === undefined || result === null) return 'null';
-  if (result instanceof RawJson) return result.text;
-  if (result instanceof Uint8Array) {
-    return `"0x${Buffer.from(result.buffer, result.byteOffset, result.byteLength).toString('hex')}"`;
-  }
-  return JSON.stringify(result);
-}
+import type { Cleanup, EndAnswer, Subscription } from './subscription.ts';
 
 export interface Traits {
   /** Only for those who may do anything to this node. */
@@ -29,14 +10,6 @@ export interface Traits {
   /** Makes sense only where something stays open: not over HTTP. */
   readonly connected?: true;
 }
-
-export type Cleanup = () => void;
-
-/**
- * What the end of a subscription answers: whether there was one (Substrate's own methods), nothing in any case, or nothing
- * but an error if there was none (JSON-RPC interface specification).
- */
-export type EndAnswer = 'whether' | 'nothing' | 'nothingOrError';
 
 interface Named<C> extends Traits {
   readonly name: string;

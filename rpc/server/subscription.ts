@@ -1,5 +1,13 @@
 /** One stream of notifications to one connection. */
-import { type Cleanup, resultText } from './method.ts';
+import { resultText } from './result.ts';
+
+export type Cleanup = () => void;
+
+/**
+ * What the end of a subscription answers: whether there was one (Substrate's own methods), nothing in any case, or nothing
+ * but an error if there was none (JSON-RPC interface specification).
+ */
+export type EndAnswer = 'whether' | 'nothing' | 'nothingOrError';
 
 export class Subscription {
   readonly id: string;
