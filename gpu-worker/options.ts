@@ -3,9 +3,15 @@ import type { KeyringPair } from '@polkadot/keyring/types';
 import type { Log } from '../node/ports/machine.ts';
 import type { Hashing, Signatures } from '../runtime/host.ts';
 import type { BaseModelId } from '../runtime/primitives/attribution/ids.ts';
-import type { Planting } from './auditing/fault-planter.ts';
 import type { LoadedModel } from './engines/engine.ts';
 import type { Telemetry } from './operator/telemetry.ts';
+
+/** The account that asks and pays for answers with planted faults. Nobody should know that it is the worker's. */
+export interface Planting {
+  readonly payer: KeyringPair;
+  /** Milliseconds between two planted faults. */
+  readonly everyMs: number;
+}
 
 export interface WorkerOptions {
   /** `ws://…` of the node. */

@@ -2,7 +2,8 @@
 import type { Executive } from './executive/executive.ts';
 import { dispatchClass, dispatchError } from './framework/dispatch.ts';
 import type { AnyExtension } from './framework/extension.ts';
-import { apiMethod, type RuntimeApi, type RuntimeCall, runtimeApi } from './framework/pallet.ts';
+import { apiMethod, type RuntimeApi, runtimeApi } from './framework/pallet.ts';
+import type { RuntimeCall } from './framework/runtime-call.ts';
 import type { Host } from './host.ts';
 import { METADATA_VERSIONS, type MetadataVersion } from './metadata/metadata.ts';
 import * as system from './pallets/standard/system.ts';

@@ -4,8 +4,8 @@
  * square of it. Sums run in one order whatever the machine, so that every worker gets the same bits.
  */
 
-import { instantiate } from '../engines/embedded/kernels/kernels.ts';
 import { Heap } from '../wasm/heap.ts';
+import { instantiate } from '../wasm/kernels.ts';
 import { blocksOf, type GradientLayout } from './layout.ts';
 import { checkBases, type Eigenbases, PreconditionError } from './precondition.ts';
 import type { Projection } from './projection.ts';

@@ -5,7 +5,6 @@
  * planted fault that is not revealed costs as much as any other.
  */
 import { randomBytes } from 'node:crypto';
-import type { KeyringPair } from '@polkadot/keyring/types';
 import { idOfKey, LedgerError } from '../../rpc/client/connection.ts';
 import { openSession, sessionOf, topUp } from '../../rpc/client/sessions.ts';
 import { signVoucher, VoucherNonces } from '../../rpc/client/vouchers.ts';
@@ -21,20 +20,13 @@ import type { RequestTerms } from '../../runtime/primitives/attribution/request.
 import { equalBytes, fromHex, fromUtf8, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode, u64, vec } from '../../runtime/primitives/scale/codec.ts';
 import { asHash, balance } from '../../runtime/primitives/types.ts';
-import type { WorkerOptions } from '../options.ts';
+import type { Planting, WorkerOptions } from '../options.ts';
 import type { AdapterServer } from '../serving/adapter-server.ts';
 import { transcript } from '../serving/transcript.ts';
 import type { WorkerJournal } from '../session/journal.ts';
 import type { NodeLink } from '../session/link.ts';
 import { snapshotRecords, trainingReceiptOf } from '../session/materials.ts';
 import type { PlantedState } from '../session/planted-state.ts';
-
-/** Who asks and pays for answers with planted faults: nobody should know that it is the worker's. */
-export interface Planting {
-  readonly payer: KeyringPair;
-  /** Between two of them. */
-  readonly everyMs: number;
-}
 
 const DEPOSIT = 10n ** 18n;
 const SAMPLING = [0, 700_000_000, 1_000_000_000] as const;

@@ -34,7 +34,8 @@ import { type AuditFault, compareFeatures, leavesOut } from '../attribution/audi
 import { BasisFileError, readEigenbases, readProjection } from '../attribution/basis-files.ts';
 import type { Projection } from '../attribution/projection.ts';
 import { dot, seededSample } from '../attribution/seeded.ts';
-import { type Adapter, EngineError, type LoadedModel } from '../engines/engine.ts';
+import type { Adapter, LoadedModel } from '../engines/engine.ts';
+import { EngineError } from '../engines/engine-error.ts';
 import { openFeatures } from '../engines/features.ts';
 import { type AdapterMaterial, promptOf, type ServedAdapter } from '../serving/served-adapter.ts';
 import { type Transcript, transcript } from '../serving/transcript.ts';

@@ -1,7 +1,8 @@
 /** Which engine a worker runs, and why: `auto` takes torch where Python has it, else the embedded one, which needs nothing. */
 import type { EngineChoice } from './choice.ts';
 import { embeddedEngine } from './embedded/engine.ts';
-import { type Engine, EngineError } from './engine.ts';
+import type { Engine } from './engine.ts';
+import { EngineError } from './engine-error.ts';
 import { type TorchOptions, torchEngine } from './torch/engine.ts';
 import { findPython } from './torch/python.ts';
 import { VllmEngine, type VllmOptions } from './vllm/engine.ts';

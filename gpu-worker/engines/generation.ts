@@ -1,12 +1,7 @@
 /** One generation as its tokens come in, whoever samples them: text that is final, stop sequences, limits. */
 
-import {
-  EngineError,
-  type FinishReason,
-  type Generation,
-  type GenerationHooks,
-  type GenerationRequest,
-} from './engine.ts';
+import type { FinishReason, Generation, GenerationHooks, GenerationRequest } from './engine.ts';
+import { EngineError } from './engine-error.ts';
 import { TextStream } from './text/text-stream.ts';
 import type { StreamingTokenizer } from './text/tokenizer.ts';
 

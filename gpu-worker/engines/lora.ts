@@ -1,6 +1,7 @@
 /** What all engines know of LoRA: which settings make sense, PEFT's names, and where matrices lie in a gradient. */
 import { type GradientLayout, gradientLayout, type LoraMatrix } from '../attribution/layout.ts';
-import { EngineError, LORA_TARGETS, type LoraSettings, type LoraTarget } from './engine.ts';
+import { LORA_TARGETS, type LoraSettings, type LoraTarget } from './engine.ts';
+import { EngineError } from './engine-error.ts';
 
 /** A linear layer that LoRA can be put on. */
 export interface LoraModule {

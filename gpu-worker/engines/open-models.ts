@@ -1,5 +1,6 @@
 /** What engines share whose models live elsewhere, in a thread or a process: opening and closing them, and calls in order. */
-import { type Adapter, EngineError, type LoraSettings, type ServingLimits } from './engine.ts';
+import type { Adapter, LoraSettings, ServingLimits } from './engine.ts';
+import { EngineError } from './engine-error.ts';
 
 /** Limits as they came, or `BAD_SETTINGS`. */
 export function checkedLimits<T extends Partial<ServingLimits>>(limits: T): T {

@@ -13,7 +13,7 @@ import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import { accountInfo } from '../../runtime/pallets/standard/system.ts';
 import { u64 } from '../../runtime/primitives/scale/codec.ts';
 import type { EngineChoice } from '../engines/choice.ts';
-import { EngineError } from '../engines/engine.ts';
+import { EngineError } from '../engines/engine-error.ts';
 import { readModelConfig } from '../engines/torch/model-config.ts';
 import { findPython, type PythonSearch } from '../engines/torch/python.ts';
 

@@ -2,7 +2,7 @@
 
 import { LedgerError } from '../../rpc/client/connection.ts';
 import { ConnectionLost } from '../../rpc/client/json-rpc.ts';
-import { EngineError } from '../engines/engine.ts';
+import { EngineError } from '../engines/engine-error.ts';
 
 /** The node is away, files are not here yet, memory or disk ran out, the engine's process died once too often. */
 export function isPassing(problem: unknown): boolean {

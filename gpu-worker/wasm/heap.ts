@@ -1,5 +1,5 @@
 /** Memory of one model: blocks of 32-bit floats in a WebAssembly memory, which grows as needed (4 GiB at most). */
-import { EngineError } from '../engines/engine.ts';
+import { EngineError } from '../engines/engine-error.ts';
 
 const PAGE = 65_536;
 /** Behind the last block, since kernels read whole vectors. */

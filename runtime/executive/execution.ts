@@ -8,7 +8,8 @@ import {
   type ErrorDef,
   type Origin,
 } from '../framework/dispatch.ts';
-import type { CallContext, Env, EventDef, RuntimeCall } from '../framework/pallet.ts';
+import type { CallContext, Env, EventDef } from '../framework/pallet.ts';
+import type { RuntimeCall } from '../framework/runtime-call.ts';
 import type { Host } from '../host.ts';
 import * as system from '../pallets/standard/system.ts';
 import { encode } from '../primitives/scale/codec.ts';

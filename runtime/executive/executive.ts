@@ -11,7 +11,8 @@ import {
   ZERO_WEIGHT,
 } from '../framework/dispatch.ts';
 import type { AnyExtension, TransactionContext } from '../framework/extension.ts';
-import type { Env, InherentDef, RuntimeCall, UnsignedDef } from '../framework/pallet.ts';
+import type { Env, InherentDef, UnsignedDef } from '../framework/pallet.ts';
+import type { RuntimeCall } from '../framework/runtime-call.ts';
 import type { Host } from '../host.ts';
 import * as system from '../pallets/standard/system.ts';
 import { equalBytes, toHex } from '../primitives/bytes.ts';

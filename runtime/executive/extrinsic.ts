@@ -3,7 +3,8 @@
  * bare or general. Transactions here are handled without their outer length prefix.
  */
 import type { AnyExtension } from '../framework/extension.ts';
-import type { Env, RuntimeCall } from '../framework/pallet.ts';
+import type { Env } from '../framework/pallet.ts';
+import type { RuntimeCall } from '../framework/runtime-call.ts';
 import type { Hashing, Signatures } from '../host.ts';
 import { concatBytes, equalBytes } from '../primitives/bytes.ts';
 import type { Codec } from '../primitives/scale/codec.ts';

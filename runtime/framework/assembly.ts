@@ -2,7 +2,8 @@
 import { type Codec, lazy, mapped, named, snakeCase, tuple, u8, variants } from '../primitives/scale/codec.ts';
 import type { TypeDef, VariantDef } from '../primitives/scale/type.ts';
 import type { DispatchError, DispatchInfo, ErrorDef } from './dispatch.ts';
-import { type CallDef, crateOf, type EventDef, type Pallet, type Reason, type RuntimeCall } from './pallet.ts';
+import { type CallDef, crateOf, type EventDef, type Pallet, type Reason } from './pallet.ts';
+import type { RuntimeCall } from './runtime-call.ts';
 
 // biome-ignore lint/suspicious/noExplicitAny: pallets with different genesis types stand side by side
 export type AnyPallet = Pallet<any>;

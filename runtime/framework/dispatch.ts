@@ -1,7 +1,7 @@
 /** Dispatch: origins, weights, and the ways in which a call can fail (`sp_runtime`, `frame_support::dispatch`). */
 import { fixedBytes, type Infer, named, result, struct, u8, unit, variants } from '../primitives/scale/codec.ts';
 import { type AccountId, type MultiAddress, type Weight, weight } from '../primitives/types.ts';
-import type { RuntimeCall } from './pallet.ts';
+import type { RuntimeCall } from './runtime-call.ts';
 
 // ---- weights -------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,8 @@ import type { Codec } from '../primitives/scale/codec.ts';
 import type { AccountId, BlockNumber } from '../primitives/types.ts';
 import type { ValidTransaction } from '../primitives/validity.ts';
 import type { DispatchInfo, DispatchOutcome } from './dispatch.ts';
-import type { Env, RuntimeCall } from './pallet.ts';
+import type { Env } from './pallet.ts';
+import type { RuntimeCall } from './runtime-call.ts';
 
 /** One transaction under examination. */
 export interface TransactionContext {

@@ -4,6 +4,7 @@ import { type Codec, type StructValue, struct } from '../primitives/scale/codec.
 import type { Weight } from '../primitives/types.ts';
 import type { ValidTransaction } from '../primitives/validity.ts';
 import type { DispatchClass, DispatchInfo, DispatchOutcome, ErrorDef, Origin, PostDispatchInfo } from './dispatch.ts';
+import type { RuntimeCall } from './runtime-call.ts';
 import type { StorageSet } from './storage.ts';
 
 type FieldCodecs = Parameters<typeof struct>[0];
@@ -41,12 +42,6 @@ export interface Env {
 
 export interface CallContext extends Env {
   readonly origin: Origin;
-}
-
-/** A decoded call: the pallet's name, the call's name in snake_case, its arguments. */
-export interface RuntimeCall {
-  readonly type: string;
-  readonly value: { readonly type: string; readonly value?: unknown };
 }
 
 // ---- calls ---------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 /** A LoRA adapter: PEFT's two files, and its matrices in the heap. */
 import { type GradientLayout, gradientLayout } from '../../attribution/layout.ts';
-import { type AdapterFiles, EngineError, type LoraSettings, type LoraTarget } from '../engine.ts';
+import type { AdapterFiles, LoraSettings, LoraTarget } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { checkLora, type LoraModule, loraMatrices } from '../lora.ts';
 import { jsonObject, type LlamaShape, loraModules } from './config.ts';
 import { type Model, pad4 } from './model.ts';

@@ -4,15 +4,15 @@
  * whatever is beside it, and each request draws from its own numbers: the batch does not show in the tokens.
  */
 import { splitMix64 } from '../../attribution/seeded.ts';
-import {
-  EngineError,
-  type FinishReason,
-  type GeneratedToken,
-  type Generation,
-  type GenerationRequest,
-  type LoraTarget,
-  type ServingLimits,
+import type {
+  FinishReason,
+  GeneratedToken,
+  Generation,
+  GenerationRequest,
+  LoraTarget,
+  ServingLimits,
 } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { TextStream } from '../text/text-stream.ts';
 import type { StreamingTokenizer } from '../text/tokenizer.ts';
 import type { LoraMemory } from './adapter.ts';

@@ -1,6 +1,7 @@
 /** `config.json` of a Llama in Hugging Face layout, parsed; what the engine cannot compute is refused by name. */
 
-import { EngineError, LORA_TARGETS, type LoraSettings, type LoraTarget } from '../engine.ts';
+import { LORA_TARGETS, type LoraSettings, type LoraTarget } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { type LoraModule, loraModule } from '../lora.ts';
 
 export interface LlamaShape {

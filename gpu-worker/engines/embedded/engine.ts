@@ -8,7 +8,6 @@ import {
   type Adapter,
   type AdapterFiles,
   type Engine,
-  EngineError,
   type EngineMetrics,
   type Example,
   type ExampleGradient,
@@ -27,6 +26,7 @@ import {
   type TrainingJob,
   type TrainingOutcome,
 } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { adapterLayout, type LoraModule } from '../lora.ts';
 import { checkedLimits, inOrder, NumberedAdapter, OpenModels } from '../open-models.ts';
 import { readTokenizer } from '../text/tokenizer-files.ts';

@@ -1,19 +1,19 @@
 /** One model and all that is done with it, in the thread it runs in: slices of work take turns on the event loop. */
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { MatrixCovariance } from '../../attribution/precondition.ts';
-import {
-  type AdapterFiles,
-  EngineError,
-  type Example,
-  type GeneratedToken,
-  type Generation,
-  type LoraSettings,
-  type ModelInfo,
-  type ServingLimits,
-  type TrainingJob,
-  type TrainingOutcome,
-  type TrainingProgress,
+import type {
+  AdapterFiles,
+  Example,
+  GeneratedToken,
+  Generation,
+  LoraSettings,
+  ModelInfo,
+  ServingLimits,
+  TrainingJob,
+  TrainingOutcome,
+  TrainingProgress,
 } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { readTokenizer } from '../text/tokenizer-files.ts';
 import { type LoraMemory, openAdapter, writeAdapter } from './adapter.ts';
 import { type PlainRequest, Server } from './batcher.ts';

@@ -3,10 +3,11 @@ import { createHash } from 'node:crypto';
 import { type FileHandle, open, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { Heap } from '../../wasm/heap.ts';
-import { EngineError, type LoraTarget, type ModelInfo } from '../engine.ts';
+import { instantiate, type Kernels } from '../../wasm/kernels.ts';
+import type { LoraTarget, ModelInfo } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { modulePath } from '../lora.ts';
 import { jsonObject, type LlamaShape, linearSizes, parseConfig } from './config.ts';
-import { instantiate, type Kernels } from './kernels/kernels.ts';
 import { headerLength, parseHeader, type TensorEntry, toFloats } from './safetensors.ts';
 
 /** W [out][in], packed in tiles of 8 columns for `y = x Wᵀ` and for `dx = dy W`. */

@@ -5,7 +5,8 @@
  */
 
 import type { Scope } from '../../wasm/heap.ts';
-import { EngineError, type Example, type LoraTarget } from '../engine.ts';
+import type { Example, LoraTarget } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import type { GradientPlace, LoraMemory, LoraPart } from './adapter.ts';
 import { ATTENTION_ROWS, linear, linearBackward, lowRank } from './layers.ts';
 import { type LayerWeights, type Model, pad4 } from './model.ts';

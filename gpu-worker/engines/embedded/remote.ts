@@ -2,19 +2,18 @@
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { MatrixCovariance } from '../../attribution/precondition.ts';
-import {
-  type AdapterFiles,
-  EngineError,
-  type EngineErrorCode,
-  type Example,
-  type GeneratedToken,
-  type Generation,
-  type ModelInfo,
-  type ServingLimits,
-  type TrainingJob,
-  type TrainingOutcome,
-  type TrainingProgress,
+import type {
+  AdapterFiles,
+  Example,
+  GeneratedToken,
+  Generation,
+  ModelInfo,
+  ServingLimits,
+  TrainingJob,
+  TrainingOutcome,
+  TrainingProgress,
 } from '../engine.ts';
+import { EngineError, type EngineErrorCode } from '../engine-error.ts';
 import type { PlainRequest } from './batcher.ts';
 import type { GenerateHooks, GradientResult, Host, OpenedAdapter, TrainHooks } from './host.ts';
 import type { GradientScope } from './statistics.ts';

@@ -1,5 +1,5 @@
 /** The safetensors format (huggingface/safetensors, README): u64 length, JSON header, tensors; read by ranges, written whole. */
-import { EngineError, type EngineErrorCode } from '../engine.ts';
+import { EngineError, type EngineErrorCode } from '../engine-error.ts';
 
 const WIDTHS = { F32: 4, F16: 2, BF16: 2 } as const;
 type FloatType = keyof typeof WIDTHS;

@@ -1,5 +1,5 @@
 /** The next token from a row of logits. */
-import { EngineError } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 
 /** `uniform` in [0, 1). Temperature 0 is greedy; of equal logits the lowest id wins. */
 export function sample(logits: Float32Array, temperature: number, topP: number, uniform: () => number): number {

@@ -1,7 +1,8 @@
 /** Per-example gradients, and K-FAC's sums over tokens (Martens & Grosse 2015), of one adapter. */
 import { blockEntries, blocksOf, type GradientLayout } from '../../attribution/layout.ts';
 import type { MatrixCovariance } from '../../attribution/precondition.ts';
-import { EngineError, type Example } from '../engine.ts';
+import type { Example } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import type { LoraMemory } from './adapter.ts';
 import { type Model, pad4 } from './model.ts';
 import { checkExample, type ModuleSlopes, pass } from './pass.ts';

@@ -1,6 +1,6 @@
 /** The thread of one model: takes calls, runs them side by side, answers. */
 import { parentPort, workerData } from 'node:worker_threads';
-import { EngineError } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { ModelHost } from './host.ts';
 import type { Call, Fault, FromThread, ThreadData, ThreadEvent, ToThread } from './remote.ts';
 

@@ -4,7 +4,8 @@
  * what attribution takes for it. A step is synchronous; between steps the caller does as it likes.
  */
 import { createHash } from 'node:crypto';
-import { EngineError, type Example, type TrainingJob, type TrainingSettings } from '../engine.ts';
+import type { Example, TrainingJob, TrainingSettings } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { checkLora } from '../lora.ts';
 import { LoraMemory } from './adapter.ts';
 import { loraModules } from './config.ts';

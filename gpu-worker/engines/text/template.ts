@@ -4,7 +4,7 @@
  * transformers renders them: a newline behind a block is dropped, and so is the indentation before one. What is not
  * understood is refused (`BAD_TEMPLATE`), never skipped.
  */
-import { EngineError } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 
 type Scope = Map<string, unknown>;
 type Expression = (scope: Scope) => unknown;

@@ -4,7 +4,8 @@
  */
 import { Tokenizer } from '@huggingface/tokenizers';
 import { jsonObject } from '../embedded/config.ts';
-import { type ChatMessage, EngineError, type Example, type ModelTokenizer } from '../engine.ts';
+import type { ChatMessage, Example, ModelTokenizer } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { parseTemplate, type Template } from './template.ts';
 
 export interface TokenizerFiles {

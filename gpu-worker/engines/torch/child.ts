@@ -2,7 +2,7 @@
 import { type ChildProcessByStdio, spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
-import { EngineError, type EngineErrorCode } from '../engine.ts';
+import { EngineError, type EngineErrorCode } from '../engine-error.ts';
 import { encodeFrame, type Frame, type Header, PROTOCOL_VERSION, ProtocolError, readFrames } from './protocol.ts';
 
 export interface ChildOptions {

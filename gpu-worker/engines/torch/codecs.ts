@@ -2,7 +2,8 @@
 import { asFloats } from '../../attribution/basis-files.ts';
 import type { FeatureBases, FeatureSettings, Projected } from '../../attribution/extractor.ts';
 import { blockEntries, type GradientLayout } from '../../attribution/layout.ts';
-import { EngineError, type Example, type FitPhase, type TrainingProgress, type TrainingSettings } from '../engine.ts';
+import type { Example, FitPhase, TrainingProgress, TrainingSettings } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import type { Header } from './protocol.ts';
 
 /** int32: of each example its start, its number of tokens, its tokens. */

@@ -6,13 +6,13 @@ import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
   type Engine,
-  EngineError,
   LORA_TARGETS,
   type LoadedModel,
   type LoraTarget,
   type ModelInfo,
   type ServingLimits,
 } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { type LoraModule, loraModule } from '../lora.ts';
 import { checkedLimits, OpenModels } from '../open-models.ts';
 import { readTokenizer } from '../text/tokenizer-files.ts';

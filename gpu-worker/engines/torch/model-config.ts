@@ -1,7 +1,7 @@
 /** What the tokenizer needs of a `config.json`, whatever the architecture; the rest is transformers' to judge. */
 import { jsonObject, tokenIds } from '../embedded/config.ts';
 import { readModelFile } from '../embedded/model.ts';
-import { EngineError } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 
 export interface ModelConfig {
   readonly vocabulary: number;

@@ -7,30 +7,30 @@ import type { FeatureBases, FeatureSettings, Projected } from '../../attribution
 import type { GradientLayout } from '../../attribution/layout.ts';
 import type { MatrixCovariance } from '../../attribution/precondition.ts';
 import { seededSample } from '../../attribution/seeded.ts';
-import {
-  type Adapter,
-  type AdapterFiles,
-  type AdapterMetrics,
-  EngineError,
-  type EngineMetrics,
-  type Example,
-  type ExampleGradient,
-  type ExampleGradientOptions,
-  type FeatureReader,
-  type FitHooks,
-  type Generation,
-  type GenerationHooks,
-  type GenerationRequest,
-  type GradientOptions,
-  type LoadedModel,
-  type LoraSettings,
-  type ModelInfo,
-  type ModelTokenizer,
-  type ProjectedExample,
-  type TrainingHooks,
-  type TrainingJob,
-  type TrainingOutcome,
+import type {
+  Adapter,
+  AdapterFiles,
+  AdapterMetrics,
+  EngineMetrics,
+  Example,
+  ExampleGradient,
+  ExampleGradientOptions,
+  FeatureReader,
+  FitHooks,
+  Generation,
+  GenerationHooks,
+  GenerationRequest,
+  GradientOptions,
+  LoadedModel,
+  LoraSettings,
+  ModelInfo,
+  ModelTokenizer,
+  ProjectedExample,
+  TrainingHooks,
+  TrainingJob,
+  TrainingOutcome,
 } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { GenerationState } from '../generation.ts';
 import { adapterLayout, checkLora, type LoraModule } from '../lora.ts';
 import { inOrder, NumberedAdapter } from '../open-models.ts';

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
-import { EngineError } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { type CallResult, Child, ChildGone, type ChildOptions, type Figures, type Hello } from './child.ts';
 import type { Header } from './protocol.ts';
 

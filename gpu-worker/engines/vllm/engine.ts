@@ -9,20 +9,20 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import {
-  type Adapter,
-  type AdapterFiles,
-  type Engine,
-  EngineError,
-  type EngineMetrics,
-  type FinishReason,
-  type Generation,
-  type GenerationHooks,
-  type GenerationRequest,
-  type LoadedModel,
-  type LoraSettings,
-  type ServingLimits,
+import type {
+  Adapter,
+  AdapterFiles,
+  Engine,
+  EngineMetrics,
+  FinishReason,
+  Generation,
+  GenerationHooks,
+  GenerationRequest,
+  LoadedModel,
+  LoraSettings,
+  ServingLimits,
 } from '../engine.ts';
+import { EngineError } from '../engine-error.ts';
 import { GenerationState } from '../generation.ts';
 import { checkedLimits } from '../open-models.ts';
 import type { StreamingTokenizer } from '../text/tokenizer.ts';

@@ -27,7 +27,8 @@ import {
   ROOT,
   resultOf,
 } from '../../framework/dispatch.ts';
-import { call, constant, type Env, event, pallet, type Reason, type RuntimeCall } from '../../framework/pallet.ts';
+import { call, constant, type Env, event, pallet, type Reason } from '../../framework/pallet.ts';
+import type { RuntimeCall } from '../../framework/runtime-call.ts';
 import { blake2_128Concat, map, mapWithDefault, storage, twox64Concat, value } from '../../framework/storage.ts';
 import type { Host } from '../../host.ts';
 import {

@@ -13,7 +13,8 @@ import {
   resultOf,
   signed,
 } from '../../framework/dispatch.ts';
-import { type CallContext, call, constant, event, pallet, type RuntimeCall } from '../../framework/pallet.ts';
+import { type CallContext, call, constant, event, pallet } from '../../framework/pallet.ts';
+import type { RuntimeCall } from '../../framework/runtime-call.ts';
 import { blake2_128Concat, nMap, storage, twox64Concat } from '../../framework/storage.ts';
 import type { Hashing, Host } from '../../host.ts';
 import { compareBytes, utf8 } from '../../primitives/bytes.ts';

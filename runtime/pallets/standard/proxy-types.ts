@@ -1,5 +1,5 @@
 /** What a proxy may do for the account that named it. Indices are part of storage and of pure accounts: never reuse one. */
-import type { RuntimeCall } from '../../framework/pallet.ts';
+import type { RuntimeCall } from '../../framework/runtime-call.ts';
 import { type Infer, named, variants } from '../../primitives/scale/codec.ts';
 
 export const proxyType = named(

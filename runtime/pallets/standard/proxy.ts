@@ -18,7 +18,8 @@ import {
   resultOf,
   signed,
 } from '../../framework/dispatch.ts';
-import { type CallContext, call, constant, type Env, event, pallet, type RuntimeCall } from '../../framework/pallet.ts';
+import { type CallContext, call, constant, type Env, event, pallet } from '../../framework/pallet.ts';
+import type { RuntimeCall } from '../../framework/runtime-call.ts';
 import { mapWithDefault, storage, twox64Concat } from '../../framework/storage.ts';
 import type { Hashing, Host } from '../../host.ts';
 import { compareBytes, equalBytes, utf8 } from '../../primitives/bytes.ts';

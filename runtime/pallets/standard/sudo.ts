@@ -15,7 +15,8 @@ import {
   resultOf,
   signed,
 } from '../../framework/dispatch.ts';
-import { call, event, pallet, type RuntimeCall } from '../../framework/pallet.ts';
+import { call, event, pallet } from '../../framework/pallet.ts';
+import type { RuntimeCall } from '../../framework/runtime-call.ts';
 import { optionalValue, storage } from '../../framework/storage.ts';
 import type { Host } from '../../host.ts';
 import { option } from '../../primitives/scale/codec.ts';

@@ -23,7 +23,8 @@ import {
   signed,
   ZERO_WEIGHT,
 } from '../../framework/dispatch.ts';
-import { type CallContext, call, constant, event, pallet, type RuntimeCall } from '../../framework/pallet.ts';
+import { type CallContext, call, constant, event, pallet } from '../../framework/pallet.ts';
+import type { RuntimeCall } from '../../framework/runtime-call.ts';
 import type { Hashing } from '../../host.ts';
 import { utf8 } from '../../primitives/bytes.ts';
 import { encode, fixedBytes, named, tuple, u16, u32, variants, vec } from '../../primitives/scale/codec.ts';

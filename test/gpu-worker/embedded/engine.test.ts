@@ -11,7 +11,6 @@ import {
   type Adapter,
   type AdapterFiles,
   type Engine,
-  type EngineErrorCode,
   type Example,
   type GenerationRequest,
   LORA_TARGETS,
@@ -19,6 +18,7 @@ import {
   type LoraSettings,
   type TrainingJob,
 } from '../../../gpu-worker/engines/engine.ts';
+import type { EngineErrorCode } from '../../../gpu-worker/engines/engine-error.ts';
 
 const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));
 const VECTORS = here('../../vectors/embedded');

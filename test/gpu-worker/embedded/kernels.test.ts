@@ -1,8 +1,8 @@
 import { test } from 'tap';
-import { instantiate } from '../../../gpu-worker/engines/embedded/kernels/kernels.ts';
 import { random, shuffled } from '../../../gpu-worker/engines/embedded/random.ts';
 import { sample } from '../../../gpu-worker/engines/embedded/sampler.ts';
 import { Heap } from '../../../gpu-worker/wasm/heap.ts';
+import { instantiate } from '../../../gpu-worker/wasm/kernels.ts';
 
 test('products of any shape and stride are plain loops’', async (t) => {
   const heap = new Heap();

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'tap';
 import { chooseEngine } from '../../../gpu-worker/engines/choose.ts';
-import { EngineError } from '../../../gpu-worker/engines/engine.ts';
+import { EngineError } from '../../../gpu-worker/engines/engine-error.ts';
 import { findPython, isOlder } from '../../../gpu-worker/engines/torch/python.ts';
 
 test('auto takes torch where Python has it, and says what is missing where not', async (t) => {

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Test } from 'tap';
-import type { EngineErrorCode, GenerationRequest, LoadedModel } from '../../../gpu-worker/engines/engine.ts';
+import type { GenerationRequest, LoadedModel } from '../../../gpu-worker/engines/engine.ts';
+import type { EngineErrorCode } from '../../../gpu-worker/engines/engine-error.ts';
 import { torchEngine } from '../../../gpu-worker/engines/torch/engine.ts';
 
 export const here = (path: string): string => fileURLToPath(new URL(path, import.meta.url));

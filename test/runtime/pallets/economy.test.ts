@@ -2,7 +2,7 @@
 import t from 'tap';
 import { signWith } from '../../../node/keystore/keys.ts';
 import { derive } from '../../../node/keystore/secret-uri.ts';
-import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import * as attribution from '../../../runtime/pallets/ledger/attribution.ts';
 import * as authorship from '../../../runtime/pallets/standard/authorship.ts';
 import * as balances from '../../../runtime/pallets/standard/balances.ts';

@@ -8,7 +8,7 @@ import { signWith } from '../../../node/keystore/keys.ts';
 import { derive } from '../../../node/keystore/secret-uri.ts';
 import { encodeBare } from '../../../runtime/executive/extrinsic.ts';
 import { NONE, ROOT } from '../../../runtime/framework/dispatch.ts';
-import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import * as aura from '../../../runtime/pallets/standard/aura/authorities.ts';
 import * as authorship from '../../../runtime/pallets/standard/authorship.ts';
 import { equivocationFraction } from '../../../runtime/pallets/standard/offences.ts';

@@ -1,7 +1,7 @@
 /** Governance and Treasury: proposals, votes and what they freeze, quorum, delay, enactment, spends. */
 import t, { type Test } from 'tap';
 import { NONE, ROOT } from '../../../runtime/framework/dispatch.ts';
-import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import * as balances from '../../../runtime/pallets/standard/balances.ts';
 import * as governance from '../../../runtime/pallets/standard/governance.ts';
 import { palletAccount, TREASURY } from '../../../runtime/primitives/pallet-id.ts';

@@ -2,7 +2,7 @@
 import { createKeyMulti } from '@polkadot/util-crypto';
 import t from 'tap';
 import { ROOT } from '../../../runtime/framework/dispatch.ts';
-import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import { depositFor, MAX_SIGNATORIES, multisigAccount } from '../../../runtime/pallets/standard/multisig.ts';
 import { encode } from '../../../runtime/primitives/scale/codec.ts';
 import { type AccountId, asAccountId } from '../../../runtime/primitives/types.ts';

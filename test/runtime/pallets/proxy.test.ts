@@ -1,7 +1,7 @@
 /** Proxy: every call and every error, deposits to the unit, and what each kind of proxy may do. */
 import t from 'tap';
 import { ROOT } from '../../../runtime/framework/dispatch.ts';
-import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import * as proxies from '../../../runtime/pallets/standard/proxy.ts';
 import { encode } from '../../../runtime/primitives/scale/codec.ts';
 import type { AccountId } from '../../../runtime/primitives/types.ts';

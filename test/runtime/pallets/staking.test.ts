@@ -3,7 +3,7 @@
 import polkadot from '@polkadot/types-support/metadata/v15/polkadot-hex';
 import t, { type Test } from 'tap';
 import { ROOT } from '../../../runtime/framework/dispatch.ts';
-import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import * as aura from '../../../runtime/pallets/standard/aura/authorities.ts';
 import * as balances from '../../../runtime/pallets/standard/balances.ts';
 import * as session from '../../../runtime/pallets/standard/session.ts';

@@ -2,7 +2,7 @@
 import { createKeyDerived } from '@polkadot/util-crypto';
 import t from 'tap';
 import { NONE, ROOT } from '../../../runtime/framework/dispatch.ts';
-import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import { derivativeAccount } from '../../../runtime/pallets/standard/utility.ts';
 import { decode, encode } from '../../../runtime/primitives/scale/codec.ts';
 import { ALICE, BOB, CHARLIE, createWorld, EVE, genesisOf, make, OPEN, remark, to, transfer } from './world.ts';

@@ -11,7 +11,7 @@ import { Database } from '../../../node/database/database.ts';
 import { StateDatabase } from '../../../node/state/state-database.ts';
 import { Execution } from '../../../runtime/executive/execution.ts';
 import { type DispatchOutcome, type Origin, ROOT, signed } from '../../../runtime/framework/dispatch.ts';
-import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import type { GenesisConfig } from '../../../runtime/genesis.ts';
 import * as balances from '../../../runtime/pallets/standard/balances.ts';
 import * as system from '../../../runtime/pallets/standard/system.ts';

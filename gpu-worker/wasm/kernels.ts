@@ -1,5 +1,5 @@
 /** The kernels over one WebAssembly memory, with the signatures that JavaScript calls. Addresses and strides are bytes. */
-import { assemble } from '../../../wasm/assembler.ts';
+import { assemble } from './assembler.ts';
 import { gemmKernel } from './gemm.ts';
 import { ROW_KERNELS } from './rows.ts';
 

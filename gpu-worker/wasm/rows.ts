@@ -25,7 +25,7 @@ import {
   store,
   storeFloat,
   v128,
-} from '../../../wasm/assembler.ts';
+} from './assembler.ts';
 
 const I = 'i32' as const;
 const bytes = (count: Local): Code => i32.shl(get(count), int(2));

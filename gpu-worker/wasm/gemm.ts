@@ -27,7 +27,7 @@ import {
   store,
   v128,
   when,
-} from '../../../wasm/assembler.ts';
+} from './assembler.ts';
 
 /** Parameters: M, N (multiple of 4), K (≥ 1), a, aRow, aStep, b, bTile, bRow, c, cRow, alpha, add (0 or 1); bytes. */
 export function gemmKernel(): Kernel {
