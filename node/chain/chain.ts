@@ -19,6 +19,7 @@ import {
 import { JustificationError, verifyJustification } from '../../consensus/grandpa/justification.ts';
 import { justificationCodec } from '../../consensus/grandpa/messages.ts';
 import type { WarpFragment } from '../../consensus/grandpa/warp.ts';
+import type { IncomingState, WarpImport } from '../../consensus/grandpa/warp-import.ts';
 import type { SignatureCheck } from '../../runtime/executive/executive.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import {
@@ -36,15 +37,7 @@ import type { Genesis } from '../chain-spec/chain-spec.ts';
 import type { Verifier } from '../crypto/verifier.ts';
 import { type Batch, COLUMN, type Database, DatabaseError } from '../database/database.ts';
 import type { BestFirst } from '../pool/best-first.ts';
-import type {
-  BlockImport,
-  BlockOrigin,
-  BlockRef,
-  ImportOptions,
-  ImportResult,
-  IncomingState,
-  WarpImport,
-} from '../ports/chain.ts';
+import type { BlockImport, BlockOrigin, BlockRef, ImportOptions, ImportResult } from '../ports/chain.ts';
 import type { Clock } from '../ports/machine.ts';
 import type { Overlay } from '../state/overlay.ts';
 import { StateDatabase, type StateReceiver } from '../state/state-database.ts';

@@ -2,8 +2,6 @@
  * What the edges (RPC, network, consensus drivers) may ask of the node. The parts behind these interfaces are put
  * together in `service.ts`; the edges import nothing of the node but this file.
  */
-import type { AuthoritySet } from '../../consensus/grandpa/authorities.ts';
-import type { WarpFragment } from '../../consensus/grandpa/warp.ts';
 import type { Block, Header, Justifications } from '../../runtime/primitives/header.ts';
 import type { Hash, RuntimeVersion } from '../../runtime/primitives/types.ts';
 
@@ -141,26 +139,6 @@ export interface BlockImport {
   import(block: Block, options: ImportOptions): Promise<ImportResult>;
   /** Verifies a justification of a known block and finalizes it. */
   importJustification(hash: Hash, justification: Uint8Array): Promise<ImportResult>;
-}
-
-/** The whole state of a final block on its way in. Memory holds one piece of it, however large it is. */
-export interface IncomingState {
-  readonly entries: number;
-  /** The last key taken in. */
-  readonly last: Uint8Array | undefined;
-  /** Entries with keys above those before, in ascending order. */
-  add(entries: readonly (readonly [key: Uint8Array, value: Uint8Array])[]): Promise<void>;
-  /** Goes from the genesis block to the last block of a verified warp proof, whose state this is. */
-  leap(set: AuthoritySet, fragments: readonly WarpFragment[]): Promise<ImportResult>;
-}
-
-/** What warp sync does with the chain. */
-export interface WarpImport {
-  receiveState(): IncomingState;
-  /** The highest block whose body is not here because it was leapt over; undefined when there is none. */
-  missing(): BlockRef | undefined;
-  /** Takes in blocks that were leapt over, the highest first, from {@link missing} on. Each must be the parent of the one before. */
-  fill(blocks: readonly Block[]): Promise<ImportResult>;
 }
 
 /** Why the pool refused an extrinsic. `rpcCode` and `data` are what Substrate's `author` namespace answers. */

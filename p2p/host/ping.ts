@@ -1,15 +1,14 @@
 /** `/ipfs/ping/1.0.0`: what comes goes back. Streams stay open as long as the other side likes; some keep one for hours. */
-import { type AbortOptions, type PeerId, type Stream, serviceCapabilities } from '@libp2p/interface';
+import { type AbortOptions, type Libp2p, type PeerId, type Stream, serviceCapabilities } from '@libp2p/interface';
 import { equalBytes } from '../../runtime/primitives/bytes.ts';
 import { NetworkError } from './errors.ts';
-import type { Host } from './host.ts';
 
 const PROTOCOL = '/ipfs/ping/1.0.0';
 
 /** Bytes not taken back, beyond which it is no ping. */
 const MAX_WAITING = 4_096;
 
-export async function servePing(host: Host): Promise<void> {
+export async function servePing(host: Pick<Libp2p, 'handle'>): Promise<void> {
   await host.handle(PROTOCOL, (stream) => echo(stream), {
     maxInboundStreams: 4,
     runOnLimitedConnection: true,

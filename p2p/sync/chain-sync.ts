@@ -2,15 +2,8 @@
 import type { PeerId as Libp2pPeerId } from '@libp2p/interface';
 import { peerIdFromString } from '@libp2p/peer-id';
 import type { AuthoritySet } from '../../consensus/grandpa/authorities.ts';
-import type {
-  BlockImport,
-  BlockRef,
-  Blocks,
-  RuntimeCalls,
-  StateRanges,
-  States,
-  WarpImport,
-} from '../../node/ports/chain.ts';
+import type { WarpImport } from '../../consensus/grandpa/warp-import.ts';
+import type { BlockImport, BlockRef, Blocks, RuntimeCalls, StateRanges, States } from '../../node/ports/chain.ts';
 import type { Clock, Log } from '../../node/ports/machine.ts';
 import type { Hashing, Signatures } from '../../runtime/host.ts';
 import type { Block } from '../../runtime/primitives/header.ts';

@@ -1,6 +1,6 @@
 /** Blocks that warp sync leapt over, fetched backwards in the background while the node already follows the chain. */
 
-import type { WarpImport } from '../../node/ports/chain.ts';
+import type { WarpImport } from '../../consensus/grandpa/warp-import.ts';
 import type { Clock, Log } from '../../node/ports/machine.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import { NetworkError } from '../host/errors.ts';

@@ -5,7 +5,8 @@
 import type { AuthoritySet } from '../../consensus/grandpa/authorities.ts';
 import { JustificationError } from '../../consensus/grandpa/justification.ts';
 import { verifyWarp, type WarpFragment, type WarpProof } from '../../consensus/grandpa/warp.ts';
-import type { BlockRef, IncomingState, WarpImport } from '../../node/ports/chain.ts';
+import type { IncomingState, WarpImport } from '../../consensus/grandpa/warp-import.ts';
+import type { BlockRef } from '../../node/ports/chain.ts';
 import type { Clock, Log } from '../../node/ports/machine.ts';
 import type { Hashing, Signatures } from '../../runtime/host.ts';
 import type { Header } from '../../runtime/primitives/header.ts';
