@@ -18,32 +18,21 @@ const ALLOWED: Readonly<Record<(typeof FOLDERS)[number], readonly RegExp[]>> = {
   node: [/^(runtime|consensus|p2p|rpc|gpu-worker)\//],
 };
 
-interface Import {
-  readonly to: string;
-  /** Types alone: nothing is loaded by it. */
-  readonly typeOnly: boolean;
-  /** Loaded when it is called for, not with the module. */
-  readonly late: boolean;
-}
-
-const STATIC = /^(?:import|export)\s+(type\s+)?(?:[^'";]*?\s+from\s+)?'([^']+)'/gm;
+const STATIC = /^(?:import|export)\s+(?:type\s+)?(?:[^'";]*?\s+from\s+)?'([^']+)'/gm;
 const LATE = /\bimport\('([^']+)'\)/g;
 
-async function modules(): Promise<Map<string, Import[]>> {
-  const found = new Map<string, Import[]>();
+async function modules(): Promise<Map<string, string[]>> {
+  const found = new Map<string, string[]>();
   for (const folder of FOLDERS) {
     for await (const file of glob(`${folder}/**/*.ts`, { cwd: root })) {
       if (file.endsWith('.d.ts')) continue;
       const text = await readFile(join(root, file), 'utf8');
       const local = (specifier: string) => relative(root, join(root, dirname(file), specifier));
       const imports = [
-        ...[...text.matchAll(STATIC)].map(([, type, to]) => ({ to: to!, typeOnly: type !== undefined, late: false })),
-        ...[...text.matchAll(LATE)].map(([, to]) => ({ to: to!, typeOnly: false, late: true })),
+        ...[...text.matchAll(STATIC)].map(([, to]) => to!),
+        ...[...text.matchAll(LATE)].map(([, to]) => to!),
       ];
-      found.set(
-        file,
-        imports.filter(({ to }) => to.startsWith('.')).map((each) => ({ ...each, to: local(each.to) })),
-      );
+      found.set(file, imports.filter((to) => to.startsWith('.')).map(local));
     }
   }
   return found;
@@ -54,26 +43,61 @@ t.test('dependencies point one way', async (test) => {
   test.ok(graph.size > 200, 'the modules were found');
   const wrong = [...graph].flatMap(([file, imports]) => {
     const folder = file.split('/', 1)[0] as (typeof FOLDERS)[number];
-    const may = ({ to }: Import) => to.startsWith(`${folder}/`) || ALLOWED[folder].some((each) => each.test(to));
-    return imports.filter((each) => !may(each)).map(({ to }) => `${file} → ${to}`);
+    const may = (to: string) => to.startsWith(`${folder}/`) || ALLOWED[folder].some((each) => each.test(to));
+    return imports.filter((to) => !may(to)).map((to) => `${file} → ${to}`);
   });
   test.same(wrong, []);
 });
 
-t.test('no module leads back to itself', async (test) => {
-  const graph = await modules();
+const RELATIVE_PYTHON = /^\s*from \.(\w*) import ([^#\n(]+|\([^)]*\))/gm;
+
+/** The modules of the torch engine's package and which of each other they import, for types alone too. */
+async function pythonModules(): Promise<Map<string, string[]>> {
+  const folder = 'gpu-worker/engines/torch/openledger_torch';
+  const texts = new Map<string, string>();
+  for await (const file of glob('*.py', { cwd: join(root, folder) })) {
+    texts.set(file.replace(/\.py$/, ''), await readFile(join(root, folder, file), 'utf8'));
+  }
+  const imports = (text: string): string[] =>
+    [...text.matchAll(RELATIVE_PYTHON)]
+      .flatMap(([, module, names]) => (module === '' ? names!.split(/[\s,()]+/) : [module!]))
+      .filter((name) => texts.has(name));
+  return new Map([...texts].map(([module, text]) => [module, imports(text)]));
+}
+
+/** Every way along `graph` from a node back to itself. */
+function circles(graph: ReadonlyMap<string, readonly string[]>): string[] {
   const done = new Set<string>();
   const path: string[] = [];
-  const cycles: string[] = [];
-  const visit = (file: string): void => {
-    const at = path.indexOf(file);
-    if (at >= 0) cycles.push([...path.slice(at), file].join(' → '));
-    if (at >= 0 || done.has(file)) return;
-    path.push(file);
-    for (const { to } of graph.get(file) ?? []) visit(to);
+  const found: string[] = [];
+  const visit = (node: string): void => {
+    const at = path.indexOf(node);
+    if (at >= 0) found.push([...path.slice(at), node].join(' → '));
+    if (at >= 0 || done.has(node)) return;
+    path.push(node);
+    for (const next of graph.get(node) ?? []) visit(next);
     path.pop();
-    done.add(file);
+    done.add(node);
   };
-  for (const file of graph.keys()) visit(file);
-  test.same(cycles, []);
+  for (const node of graph.keys()) visit(node);
+  return found;
+}
+
+t.test('no module leads back to itself, types included', async (test) => {
+  const graph = await modules();
+  test.same(circles(graph), []);
+  const python = await pythonModules();
+  test.ok([...python.values()].flat().length > 50, "Python's imports were found");
+  test.same(circles(python), []);
+  test.same(
+    circles(
+      new Map([
+        ['a', ['b']],
+        ['b', ['c']],
+        ['c', ['a']],
+      ]),
+    ),
+    ['a → b → c → a'],
+    'a circle is seen',
+  );
 });

@@ -17,7 +17,8 @@ sys.path.insert(0, os.path.dirname(HERE))
 REPOSITORY = os.path.abspath(os.path.join(HERE, "..", "..", "..", ".."))
 
 from openledger_torch.adapters import Lora, factors_of, write_config, write_weights  # noqa: E402
-from openledger_torch.base import BaseModel, choose_device, choose_dtype, load_base  # noqa: E402
+from openledger_torch.base import BaseModel, choose_device, choose_dtype  # noqa: E402
+from openledger_torch.loading import load_base  # noqa: E402
 
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

@@ -7,18 +7,15 @@ transformers gives for it, which is tried when it is loaded; all others go throu
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from .attention import attend
+from .base import BaseModel
 from .cache import RaggedCache
 from .sites import Group
-
-if TYPE_CHECKING:
-    from .base import BaseModel
 
 FAMILIES = frozenset({"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"})
 #: Largest difference to transformers' logits, as a part of the largest of these.

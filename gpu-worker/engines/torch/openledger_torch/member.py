@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from .base import DTYPES, load_base
+from .base import DTYPES
 from .errors import EngineFault, fault_of
+from .loading import load_base
 from .protocol import Frame, encode_frame, read_frame
 from .team import Accelerated
 from .training import Checkpoint, StepResult, trainer_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Any, Callable, Generator, Iterator
+from typing import Any, Callable, Generator, Iterator
 
 import numpy as np
 import torch
@@ -13,22 +13,21 @@ from torch import Tensor
 
 from . import attribution
 from .adapters import factors_of
-from .base import BaseModel, choose_device, choose_dtype, load_base
+from .base import BaseModel, choose_device, choose_dtype
+from .calls import Call
 from .crew import crew_training
 from .errors import EngineFault
 from .examples import Example, batches, check_example, read_examples
 from .feature_bases import FeatureBases
 from .features import Features
 from .fitting import Fit, FitSettings
+from .loading import load_base
 from .probes import Probe, Probes
 from .serving import Limits, Sequence, Server, read_request
 from .sites import SharedPlan
 from .tiers import AdapterTiers, Entry, now_ms
 from .team import accelerate_version
 from .training import Checkpoint, StepResult, Told, trainer_of
-
-if TYPE_CHECKING:
-    from .service import Call
 
 Job = Iterator[None]
 
@@ -72,8 +71,8 @@ class Methods:
         self._scratch = scratch
         self._token = token
         self._loaded: Loaded | None = None
-        self._sequences: dict[int, tuple["Call", Sequence]] = {}
-        self._table: dict[str, Callable[["Call"], Job | None]] = {
+        self._sequences: dict[int, tuple[Call, Sequence]] = {}
+        self._table: dict[str, Callable[[Call], Job | None]] = {
             "load": self._load,
             "openAdapter": self._open_adapter,
             "recoverAdapters": self._recover_adapters,
@@ -91,7 +90,7 @@ class Methods:
             "adapterMetrics": self._adapter_metrics,
         }
 
-    def begin(self, call: "Call") -> Job | None:
+    def begin(self, call: Call) -> Job | None:
         method = self._table.get(call.method)
         if method is None:
             raise EngineFault("BAD_REQUEST", f"no method {call.method}")
@@ -141,7 +140,7 @@ class Methods:
             raise EngineFault("BAD_REQUEST", "no model is loaded")
         return self._loaded
 
-    def _load(self, call: "Call") -> None:
+    def _load(self, call: Call) -> None:
         if self._loaded is not None:
             raise EngineFault("BAD_REQUEST", "a model is loaded already")
         params = call.params
@@ -156,30 +155,30 @@ class Methods:
         kernel = self._loaded.server.kernel
         call.done({**base.info, "device": str(device), "dtype": name, "kernel": kernel, "figures": self.figures()})
 
-    def _open_adapter(self, call: "Call") -> None:
+    def _open_adapter(self, call: Call) -> None:
         tiers = self._model().tiers
         config, weights = parts_of(call, 2)
         entry = tiers.register(whole(call.params, "adapter", 1, None), bytes(config), bytes(weights))
         lora = {"rank": entry.lora.rank, "alpha": entry.lora.alpha, "targets": list(entry.lora.targets)}
         call.done({"lora": lora, "bytes": entry.bytes, "figures": self.figures()})
 
-    def _recover_adapters(self, call: "Call") -> None:
+    def _recover_adapters(self, call: Call) -> None:
         tiers = self._model().tiers
         for id in call.params.get("adapters") or []:
             tiers.recover(id)
         call.done({"figures": self.figures()})
 
-    def _close_adapter(self, call: "Call") -> None:
+    def _close_adapter(self, call: Call) -> None:
         loaded = self._model()
         id = whole(call.params, "adapter", 1, None)
         loaded.tiers.close(id)
         loaded.devices.pop(id, None)
         call.done({"figures": self.figures()})
 
-    def _adapter_metrics(self, call: "Call") -> None:
+    def _adapter_metrics(self, call: Call) -> None:
         call.done({"adapters": self._model().tiers.report()})
 
-    def _generate(self, call: "Call") -> None:
+    def _generate(self, call: Call) -> None:
         loaded = self._model()
         request, limit = read_request(loaded.base, call.params, loaded.eos)
         id = call.params.get("adapter")
@@ -207,7 +206,7 @@ class Methods:
                 loaded.tiers.release(entry)
             raise
 
-    def _train(self, call: "Call") -> Job:
+    def _train(self, call: Call) -> Job:
         loaded = self._model()
         started = reported = now_ms()
         with contextlib.closing(self._training(loaded, call)) as training:
@@ -235,7 +234,7 @@ class Methods:
                     value = {"steps": told.steps, "tokens": told.tokens, "loss": told.loss}
                     call.done({**value, "milliseconds": round(now_ms() - started, 3)}, list(told.files))
 
-    def _training(self, loaded: Loaded, call: "Call") -> Iterator[Told]:
+    def _training(self, loaded: Loaded, call: Call) -> Iterator[Told]:
         examples, weights, resume = [*parts_of(call, 1, 3), b"", b""][:3]
         settings = call.params.get("settings") or {}
         name = str(call.params.get("baseName") or loaded.base.info["name"])
@@ -246,7 +245,7 @@ class Methods:
             loaded.base, loaded.directory, loaded.processes, self._scratch, settings, parts, loaded.micro_tokens, name
         )
 
-    def _losses(self, call: "Call") -> Job:
+    def _losses(self, call: Call) -> Job:
         loaded = self._model()
         examples = read_examples(parts_of(call, 1)[0])
         id = call.params.get("adapter")
@@ -265,7 +264,7 @@ class Methods:
                 loaded.tiers.release(entry)
         call.done(None, [np.array(out, dtype="<f8").tobytes()])
 
-    def _gradients(self, call: "Call") -> Job:
+    def _gradients(self, call: Call) -> Job:
         """Answers with float64 losses, and float32 gradients one after the other."""
         loaded = self._model()
         examples = read_examples(parts_of(call, 1)[0])
@@ -277,7 +276,7 @@ class Methods:
         rows = [memoryview(each.numpy()).cast("B") for each in probe.results]
         call.done(None, [np.array(probe.losses, dtype="<f8").tobytes(), *rows])
 
-    def _features(self, call: "Call") -> Job:
+    def _features(self, call: Call) -> Job:
         """Answers with float64 losses, and of each example the float32 coordinates along V_k and the squared norm of its sketch."""
         loaded = self._model()
         examples = read_examples(parts_of(call, 1)[0])
@@ -300,7 +299,7 @@ class Methods:
         call.done(None, [np.array(probe.losses, dtype="<f8").tobytes(), *rows])
 
     def _probed(
-        self, loaded: Loaded, call: "Call", examples: list[Example], entry: Entry, features: Features | None = None
+        self, loaded: Loaded, call: Call, examples: list[Example], entry: Entry, features: Features | None = None
     ) -> Generator[None, None, Probe]:
         flat = self._on_device(loaded, entry)
         probe = loaded.probes.add(examples, entry.lora, flat, scope_of(call.params), features)
@@ -315,7 +314,7 @@ class Methods:
             loaded.probes.leave(probe)
         return probe
 
-    def _open_features(self, call: "Call") -> Job:
+    def _open_features(self, call: Call) -> Job:
         bases = self._model().bases
         eigenbases, projection = parts_of(call, 2)
         id = whole(call.params, "features", 1, None)
@@ -329,17 +328,17 @@ class Methods:
             raise
         call.done({"k": features.k, "bytes": features.nbytes})
 
-    def _recover_features(self, call: "Call") -> None:
+    def _recover_features(self, call: Call) -> None:
         bases = self._model().bases
         for id in call.params.get("features") or []:
             bases.recover(id)
         call.done()
 
-    def _close_features(self, call: "Call") -> None:
+    def _close_features(self, call: Call) -> None:
         self._model().bases.close(whole(call.params, "features", 1, None))
         call.done()
 
-    def _fit_features(self, call: "Call") -> Job:
+    def _fit_features(self, call: Call) -> Job:
         """
         Answers with float32 arrays: rank sides and hidden sides of all matrices, Λ, V_k, the energy along its vectors; of each example
         what `features` answers with. Goes on where a process that was killed had got to with the same number `fit`.
@@ -373,7 +372,7 @@ class Methods:
         arrays = [torch.cat(list(bases.rank)), torch.cat(list(bases.hidden)), bases.moments, *others]
         call.done(None, [memoryview(each.cpu().contiguous().numpy()).cast("B") for each in arrays])
 
-    def _covariances(self, call: "Call") -> Job:
+    def _covariances(self, call: Call) -> Job:
         """Answers with two parts a matrix, in the order of the layout: rank side, hidden side; float64."""
         loaded = self._model()
         examples = read_examples(parts_of(call, 1)[0])
@@ -407,7 +406,7 @@ class Methods:
         return flat
 
 
-def parts_of(call: "Call", least: int, most: int | None = None) -> list:
+def parts_of(call: Call, least: int, most: int | None = None) -> list:
     if not least <= len(call.parts) <= (least if most is None else most):
         raise EngineFault("BAD_REQUEST", f"{call.method} with {len(call.parts)} parts")
     return call.parts

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, Callable, Iterator
 import torch
 
 from . import __version__
-from .errors import Cancelled, EngineFault, fault_of
+from .calls import Call
+from .errors import EngineFault, fault_of
 from .methods import Methods
 from .protocol import VERSION, Frame, ProtocolFault, encode_frame, read_frame
 
@@ -30,57 +31,6 @@ MAX_FRAMES = 1024
 #: Serving beside long work: more than one step a turn.
 SERVING_SECONDS = 0.02
 STOP_SECONDS = 10.0
-
-
-class Call:
-    """A call under way. `cancelled` is set by the reading thread."""
-
-    def __init__(self, service: "Service", id: int, method: str, frame: Frame) -> None:
-        self._service = service
-        self.id = id
-        self.method = method
-        self.params: dict[str, Any] = frame.header.get("params") or {}
-        self.parts = frame.parts
-        self.cancelled = threading.Event()
-        self._stored: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self.over = False
-
-    def check(self) -> None:
-        if self.cancelled.is_set():
-            raise Cancelled
-
-    def event(self, name: str, parts: list[bytes | memoryview] | None = None, **values: Any) -> None:
-        self._service.send({"type": "event", "id": self.id, "event": name, **values}, parts or [])
-
-    def done(self, value: Any = None, parts: list[bytes | memoryview] | None = None) -> None:
-        if not self.over:
-            self.over = True
-            self._service.forget(self)
-            self._service.send({"type": "done", "id": self.id, "value": value}, parts or [])
-
-    def fail(self, error: BaseException) -> None:
-        if self.over:
-            return
-        self.over = True
-        self._service.forget(self)
-        if isinstance(error, Cancelled):
-            self._service.send({"type": "cancelled", "id": self.id})
-            return
-        fault = fault_of(error)
-        if not isinstance(error, EngineFault):
-            print(f"{self.method}: {type(error).__name__}: {error}", file=sys.stderr)
-        self._service.send({"type": "failed", "id": self.id, "code": fault.code, "message": fault.message[:2000]})
-
-    def stored(self) -> bool:
-        """Whether the checkpoint that was sent last is stored by now."""
-        try:
-            self._stored.get_nowait()
-            return True
-        except queue.Empty:
-            return False
-
-    def note_stored(self) -> None:
-        self._stored.put(True)
 
 
 class Service:

@@ -28,8 +28,9 @@ from transformers import (
 )
 
 from openledger_torch.adapters import Lora, factors_of, write_config, write_weights
-from openledger_torch.base import BaseModel, load_base
+from openledger_torch.base import BaseModel
 from openledger_torch.examples import Example
+from openledger_torch.loading import load_base
 from openledger_torch.serving import Limits, Sequence, Server, read_request
 from openledger_torch.tiers import AdapterTiers, now_ms
 

@@ -9,7 +9,7 @@ import torch
 from conftest import some_adapter
 
 from openledger_torch.adapters import Lora, read_adapter
-from openledger_torch.base import load_base
+from openledger_torch.loading import load_base
 from openledger_torch.errors import EngineFault
 
 

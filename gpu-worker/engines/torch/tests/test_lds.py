@@ -29,7 +29,7 @@ from lds_truth import Ensemble, answers, query_losses, start_of
 
 from openledger_torch.adapters import Lora, factors_of
 from openledger_torch.attribution import losses
-from openledger_torch.base import load_base
+from openledger_torch.loading import load_base
 from openledger_torch.eigenbases import Layout
 from openledger_torch.sites import SharedPlan
 from openledger_torch.sketches import Sketch, split_mix64
