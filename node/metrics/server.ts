@@ -11,11 +11,14 @@ export interface MetricsAddress {
   readonly port: number;
 }
 
-/** Listens at once. Rejects with an `RpcStartError`. `url`: where the metrics are. */
-export async function metricsServer(
-  registry: Registry,
-  { host, port }: MetricsAddress,
-): Promise<Service & { readonly url: string; close(): Promise<void> }> {
+export interface MetricsServer extends Service {
+  /** Where the metrics are. */
+  readonly url: string;
+  close(): Promise<void>;
+}
+
+/** Listens at once. Rejects with an `RpcStartError`. */
+export async function metricsServer(registry: Registry, { host, port }: MetricsAddress): Promise<MetricsServer> {
   const server = createServer((request, response) => {
     request.resume();
     if (request.url?.split('?', 1)[0] !== '/metrics' || (request.method !== 'GET' && request.method !== 'HEAD')) {
