@@ -1,8 +1,13 @@
 /** One WebSocket connection: requests in, answers and notifications out, and no more memory than it may have. */
 import type { Socket } from 'node:net';
 import { WebSocket } from 'ws';
+import type { Arrival, Arriving } from './arriving.ts';
 import type { Dispatcher } from './dispatcher.ts';
-import { Session } from './session.ts';
+import { MAX_WAITING } from './limits.ts';
+import { type Portions, Session } from './session.ts';
+import type { Caller, Turns } from './turns.ts';
+import type { Reader, Unread } from './unread.ts';
+import type { Doing } from './visitors.ts';
 
 export interface ConnectionLimits {
   readonly maxSubscriptions: number;
@@ -11,7 +16,24 @@ export interface ConnectionLimits {
   /** Bytes waiting for the caller to read: from the first on requests are not read, at the second it is cut off. */
   readonly pauseAt: number;
   readonly maxBuffered: number;
+  /** Characters of one answer. */
+  readonly maxResponse: number;
+  /** A caller that takes nothing of its answers for so long is cut off. */
+  readonly stallMs: number;
 }
+
+/** What a connection shares with all others. */
+export interface Shared {
+  readonly dispatcher: Dispatcher;
+  readonly turns: Turns;
+  readonly unread: Unread;
+  readonly arriving: Arriving;
+}
+
+/** Bytes of a frame's mask, which all that clients send have. */
+const MASK = 4;
+/** Bytes of a control frame of a client beside its payload. */
+const CONTROL_FRAME = 2 + MASK;
 
 const TEXT_FRAME = 0x81;
 const MAX_PAUSED_PINGS = 6;
@@ -43,18 +65,28 @@ export function frames(messages: readonly string[]): Buffer {
 
 const headerLength = (length: number): number => (length < 126 ? 2 : length < 65_536 ? 4 : 10);
 
-export class Connection {
+export class Connection implements Reader {
   readonly session: Session;
   readonly #socket: Socket;
   readonly #webSocket: WebSocket;
   readonly #limits: ConnectionLimits;
+  readonly #shared: Shared;
+  readonly #arrival: Arrival;
   #outgoing: string[] = [];
   #outgoingSize = 0;
   #pending = 0;
+  /** Bytes of messages that are not answered. */
+  #waiting = 0;
   #paused = false;
+  /** Too much was on its way in, over all connections. */
+  #held = false;
+  /** Run when the caller has read what it was sent. */
+  #whenRead: (() => void)[] = [];
   /** Pings since the last sign of life. */
   #missed = 0;
   #pausedPings = 0;
+  /** When it last said something. */
+  #heard = performance.now();
   readonly #flush = (): void => {
     const messages = this.#outgoing;
     this.#outgoing = [];
@@ -69,41 +101,105 @@ export class Connection {
   constructor(
     webSocket: WebSocket,
     socket: Socket,
-    dispatcher: Dispatcher,
-    options: { readonly unsafe: boolean; readonly limits: ConnectionLimits },
+    shared: Shared,
+    options: {
+      readonly unsafe: boolean;
+      readonly caller: Caller;
+      readonly portions: Portions;
+      readonly limits: ConnectionLimits;
+    },
   ) {
+    const { unsafe, caller, portions, limits } = options;
     this.#webSocket = webSocket;
     this.#socket = socket;
-    this.#limits = options.limits;
+    this.#limits = limits;
+    this.#shared = shared;
     this.session = new Session({
-      unsafe: options.unsafe,
-      maxSubscriptions: options.limits.maxSubscriptions,
+      ...{ unsafe, caller, portions, maxSubscriptions: limits.maxSubscriptions, maxResponse: limits.maxResponse },
       send: (text) => this.#send(text),
+      flow: {
+        mayBegin: () => this.#mayBegin(),
+        whenRead: (run) => this.#whenRead.push(run),
+      },
+      charge: (ms) => shared.turns.charge(caller, ms),
     });
-    const reply = (text: string | undefined): void => {
-      this.#pending--;
-      if (text !== undefined) this.#send(text);
-      if (this.#paused) this.#resume();
-    };
-    webSocket.on('message', (data: Buffer) => {
-      this.#pending++;
-      dispatcher.handle(this.session, data.toString(), reply);
-      if (this.#pending > this.#limits.maxPending) this.#pause();
+    this.#arrival = shared.arriving.enter({
+      pause: () => this.#hold(true),
+      resume: () => this.#hold(false),
+      cut: (why) => this.#end(why === 'stalled' ? 1008 : 1013, `the message has ${why}`),
     });
-    webSocket.on('pong', () => {
+    shared.unread.enter(this);
+    // Before the WebSocket sees them, which counts down what it recognises.
+    socket.prependListener('data', (chunk: Buffer) => this.#arrival.grow(chunk.length));
+    webSocket.on('message', (data: Buffer) => this.#hear(data));
+    webSocket.on('ping', (data: Buffer) => this.#arrival.ignore(data.length + CONTROL_FRAME));
+    webSocket.on('pong', (data: Buffer) => {
+      this.#arrival.ignore(data.length + CONTROL_FRAME);
       this.#missed = 0;
     });
-    webSocket.on('close', () => this.session.close());
+    webSocket.on('close', () => {
+      shared.unread.leave(this);
+      this.#arrival.end();
+      this.session.close();
+      shared.turns.leave(caller);
+      this.#goOn();
+    });
     // Followed by 'close'.
     webSocket.on('error', () => {});
     socket.on('drain', () => this.#resume());
+    // Node counts what the caller takes of a long answer as well as what it sends.
+    socket.setTimeout(limits.stallMs);
+    socket.on('timeout', () => {
+      if (socket.writableLength > 0) this.terminate();
+      else socket.setTimeout(limits.stallMs);
+    });
+  }
+
+  get doing(): Doing {
+    return 'open';
+  }
+
+  /** Whether something is under way for it, or it follows something. */
+  get engaged(): boolean {
+    return this.#pending > 0 || this.session.subscriptions > 0;
+  }
+
+  get since(): number {
+    return this.#heard;
+  }
+
+  get unread(): number {
+    return this.#outgoingSize + this.#socket.writableLength;
+  }
+
+  #mayBegin(): boolean {
+    const { unread } = this;
+    return this.session.closed || (unread <= this.#limits.pauseAt && this.#shared.unread.mayBegin(unread));
+  }
+
+  #hear(data: Buffer): void {
+    this.#heard = performance.now();
+    this.#pending++;
+    this.#waiting += data.length;
+    this.#arrival.whole();
+    this.#shared.dispatcher.handle(this.session, data, (text) => {
+      this.#pending--;
+      this.#waiting -= data.length;
+      const wire = data.length + headerLength(data.length) + MASK;
+      // Heads of fragments are counted on the way in but not known here: they go when nothing else is left.
+      this.#arrival.release(this.#pending === 0 ? this.#arrival.complete : wire);
+      if (text !== undefined) this.#send(text);
+      if (this.#paused) this.#resume();
+    });
+    if (this.#pending > this.#limits.maxPending || this.#waiting > MAX_WAITING) this.#pause();
   }
 
   #send(text: string): void {
     if (this.#webSocket.readyState !== WebSocket.OPEN) return;
     if (this.#outgoing.push(text) === 1) process.nextTick(this.#flush);
     this.#outgoingSize += text.length;
-    if (this.#outgoingSize + this.#socket.writableLength > this.#limits.maxBuffered) this.#webSocket.terminate();
+    if (this.unread > this.#limits.maxBuffered) this.#webSocket.terminate();
+    else this.#shared.unread.grew(text.length);
   }
 
   #bound(): void {
@@ -119,10 +215,30 @@ export class Connection {
   }
 
   #resume(): void {
-    if (!this.#paused || this.#pending > this.#limits.maxPending / 2) return;
+    this.#goOn();
+    if (!this.#paused || this.#pending > this.#limits.maxPending / 2 || this.#waiting > MAX_WAITING / 2) return;
     if (this.#socket.writableLength > this.#limits.pauseAt / 2) return;
     this.#paused = false;
-    this.#webSocket.resume();
+    if (!this.#held) this.#webSocket.resume();
+  }
+
+  #hold(held: boolean): void {
+    this.#held = held;
+    if (held) this.#webSocket.pause();
+    else if (!this.#paused) this.#webSocket.resume();
+  }
+
+  /** What waited for the caller to read. */
+  #goOn(): void {
+    if (this.#whenRead.length === 0 || !this.#mayBegin()) return;
+    const waiting = this.#whenRead;
+    this.#whenRead = [];
+    for (const run of waiting) run();
+  }
+
+  /** To be called every second or so: others may have made room. */
+  look(): void {
+    this.#goOn();
   }
 
   /** Asks whether anybody is there, and gives up when nobody was for some time. */
@@ -142,7 +258,22 @@ export class Connection {
     this.#webSocket.close(1001, 'the node is shutting down');
   }
 
+  #end(code: number, why: string): void {
+    this.#webSocket.close(code, why);
+    this.#webSocket.terminate();
+  }
+
   terminate(): void {
     this.#webSocket.terminate();
+  }
+
+  /** It has left too much unread. */
+  cut(): void {
+    this.terminate();
+  }
+
+  /** Its place is needed. */
+  end(): void {
+    this.terminate();
   }
 }

@@ -1,30 +1,50 @@
-/** JSON-RPC 2.0: text in, text out. What can be answered at once is answered at once, without a promise. */
+/**
+ * JSON-RPC 2.0: text in, text out. What can be answered at once is answered at once, without a promise; when the thread has
+ * other things to do, messages and the calls of batches wait for their turns.
+ */
 import type { Log } from '../../node/ports/machine.ts';
 import {
   batchTooLong,
+  busy,
   internalError,
   invalidParams,
   invalidRequest,
   methodNotFound,
   parseError,
-  type RpcError,
+  RpcError,
   responseTooBig,
   toRpcError,
   unsafeRefused,
 } from './errors.ts';
+import { isWithin, type JsonBounds } from './json-bounds.ts';
 import type { BoundMethod, Group } from './method.ts';
 import { parseParams } from './params.ts';
 import { RawJson, resultText } from './result.ts';
 import type { Session } from './session.ts';
 import type { EndAnswer, Subscription } from './subscription.ts';
+import { Turns } from './turns.ts';
+import type { Unread } from './unread.ts';
 
 export interface DispatcherOptions {
   readonly groups: readonly Group[];
   readonly maxBatch: number;
   /** Characters of one answer. */
   readonly maxResponse: number;
+  /** Of one message (default: {@link JSON_BOUNDS}). */
+  readonly bounds?: JsonBounds;
+  readonly turns?: Turns;
+  /** Counts the parts of batches that are under way. */
+  readonly unread?: Unread;
   readonly log: Log;
 }
+
+/** Enough for any method of these interfaces, and parsed within some 50 ms. */
+export const JSON_BOUNDS: JsonBounds = { depth: 64, values: 65_536 };
+/** Texts below this length are parsed without a look at their bounds. */
+const SHORT = 4_096;
+/** Calls of one batch that wait for other threads at the same time. */
+const AT_ONCE = 16;
+const MAX_ID = 1_024;
 
 type Unsubscribe = { readonly kind: 'unsubscribe'; readonly of: string; readonly end: EndAnswer };
 type Entry = BoundMethod | Unsubscribe;
@@ -42,13 +62,19 @@ export const failureText = (error: RpcError): string => failure(null, error);
 
 const idText = (id: Id): string => (typeof id === 'number' ? `${id}` : JSON.stringify(id));
 
+/** `1e999` is a number in JSON and infinite here, which no answer could repeat. */
+const isId = (id: unknown): id is Id =>
+  id === null || (typeof id === 'string' && id.length <= MAX_ID) || (typeof id === 'number' && Number.isFinite(id));
+
 export class Dispatcher {
   readonly counters = { requests: 0, failures: 0, faults: 0 };
   readonly #methods = new Map<string, Entry>();
   readonly #options: DispatcherOptions;
+  readonly #turns: Turns;
 
   constructor(options: DispatcherOptions) {
     this.#options = options;
+    this.#turns = options.turns ?? new Turns();
     for (const { methods } of options.groups) for (const each of methods) this.#register(each);
     const names = [...this.#methods.keys(), 'rpc_methods'].sort();
     const list = new RawJson(JSON.stringify({ methods: names }));
@@ -73,27 +99,50 @@ export class Dispatcher {
     this.#methods.set(name, entry);
   }
 
-  /** `reply` is called once, now or later. */
-  handle(session: Session, text: string, reply: (text: string | undefined) => void): void {
+  /** `reply` is called once, now or later; not at all when the session is closed before its turn comes. */
+  handle(session: Session, data: string | Buffer, reply: (text: string | undefined) => void): void {
+    this.#turns.run(session.caller, () => this.#message(session, data, reply));
+  }
+
+  #parse(data: string | Buffer): unknown {
+    if (data.length > SHORT) {
+      const bytes = typeof data === 'string' ? Buffer.from(data) : data;
+      const bounds = this.#options.bounds ?? JSON_BOUNDS;
+      if (!isWithin(bytes, bounds)) {
+        throw invalidRequest(`more than ${bounds.values} values, or nested more than ${bounds.depth} deep`);
+      }
+    }
+    return JSON.parse(typeof data === 'string' ? data : data.toString());
+  }
+
+  #message(session: Session, data: string | Buffer, reply: (text: string | undefined) => void): void {
     let message: unknown;
     try {
-      message = JSON.parse(text);
-    } catch {
+      message = this.#parse(data);
+    } catch (problem) {
       this.counters.failures++;
-      reply(failure(null, parseError()));
+      reply(failure(null, problem instanceof RpcError ? problem : parseError()));
       return;
     }
     if (Array.isArray(message)) this.#batch(session, message, reply);
     else {
-      this.#single(session, message, (answer, subscription) => {
-        reply(answer);
-        subscription?.open();
+      this.#whenRead(session, () => {
+        this.#single(session, message, (answer, subscription) => {
+          reply(answer);
+          subscription?.open();
+        });
       });
     }
   }
 
+  /** Begins a call when its caller has read enough of the answers before. */
+  #whenRead(session: Session, begin: () => void): void {
+    if (session.flow.mayBegin()) begin();
+    else session.flow.whenRead(() => this.#turns.run(session.caller, () => this.#whenRead(session, begin)));
+  }
+
   #batch(session: Session, messages: readonly unknown[], reply: (text: string | undefined) => void): void {
-    const { maxBatch, maxResponse } = this.#options;
+    const { maxBatch, maxResponse, unread } = this.#options;
     if (messages.length === 0 || messages.length > maxBatch) {
       this.counters.failures++;
       reply(failure(null, messages.length === 0 ? invalidRequest() : batchTooLong(maxBatch)));
@@ -101,20 +150,57 @@ export class Dispatcher {
     }
     const answers: (string | undefined)[] = new Array(messages.length);
     const subscriptions: Subscription[] = [];
-    let waiting = messages.length;
+    let next = 0;
+    let running = 0;
+    let asleep = false;
     let size = 0;
-    messages.forEach((message, index) => {
-      this.#single(session, message, (answer, subscription) => {
-        size += answer?.length ?? 0;
-        answers[index] = size > maxResponse ? undefined : answer;
-        if (subscription !== undefined) subscriptions.push(subscription);
-        if (--waiting > 0) return;
-        const due = answers.filter((each) => each !== undefined);
-        if (size > maxResponse) reply(failure(null, responseTooBig(maxResponse)));
-        else reply(due.length === 0 ? undefined : `[${due.join(',')}]`);
-        for (const each of subscriptions) each.open();
-      });
+    /** Why the rest of the batch is not begun. */
+    let over: RpcError | undefined;
+    const forget = (): void => {
+      answers.length = 0;
+      unread?.release(size);
+      size = 0;
+    };
+    const dismiss = session.onClose(() => {
+      over = busy();
+      forget();
     });
+    const finish = (): void => {
+      dismiss();
+      const due = answers.filter((each) => each !== undefined);
+      const text = over !== undefined ? failure(null, over) : due.length === 0 ? undefined : `[${due.join(',')}]`;
+      forget();
+      reply(text);
+      for (const each of subscriptions) each.open();
+    };
+    const done = (index: number, answer: string | undefined, subscription: Subscription | undefined): void => {
+      running--;
+      if (subscription !== undefined) subscriptions.push(subscription);
+      const length = answer?.length ?? 0;
+      if (over === undefined && length > 0) {
+        size += length;
+        const room = unread?.collect(length) !== false;
+        if (size > maxResponse) over = responseTooBig(maxResponse);
+        else if (!room) over = busy();
+        else answers[index] = answer;
+        if (over !== undefined) forget();
+      }
+      if (running === 0 && (over !== undefined || next === messages.length)) finish();
+      else if (asleep) {
+        asleep = false;
+        this.#turns.run(session.caller, step);
+      }
+    };
+    const step = (): void => {
+      if (over !== undefined || next === messages.length) return;
+      const index = next++;
+      running++;
+      this.#single(session, messages[index], (answer, subscription) => done(index, answer, subscription));
+      if (over !== undefined || next === messages.length) return;
+      if (running < AT_ONCE) this.#turns.run(session.caller, step);
+      else asleep = true;
+    };
+    this.#whenRead(session, step);
   }
 
   #single(session: Session, message: unknown, done: Done): void {
@@ -125,7 +211,7 @@ export class Dispatcher {
     }
     const { jsonrpc, id, method, params } = message as Record<string, unknown>;
     const silent = id === undefined;
-    const known = silent || id === null || typeof id === 'string' || typeof id === 'number';
+    const known = silent || isId(id);
     if (
       jsonrpc !== '2.0' ||
       typeof method !== 'string' ||
@@ -136,10 +222,10 @@ export class Dispatcher {
         known && jsonrpc === '2.0' && typeof method === 'string'
           ? invalidParams('not a list or an object')
           : invalidRequest();
-      done(this.#refuse(known && !silent ? (id as Id) : null, code));
+      done(this.#refuse(known && !silent ? id : null, code));
       return;
     }
-    const answerTo = id as Id;
+    const answerTo = silent ? null : id;
     const answer: Done = silent ? (_text, subscription) => done(undefined, subscription) : done;
     try {
       const entry = this.#methods.get(method);

@@ -12,7 +12,7 @@ export class RpcError extends Error {
 }
 
 export const parseError = (): RpcError => new RpcError(-32700, 'Parse error');
-export const invalidRequest = (): RpcError => new RpcError(-32600, 'Invalid request');
+export const invalidRequest = (why?: string): RpcError => new RpcError(-32600, 'Invalid request', why);
 export const methodNotFound = (): RpcError => new RpcError(-32601, 'Method not found');
 export const unsafeRefused = (): RpcError => new RpcError(-32601, 'RPC call is unsafe to be called externally');
 export const invalidParams = (why: string): RpcError => new RpcError(-32602, 'Invalid params', why);

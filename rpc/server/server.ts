@@ -2,46 +2,35 @@
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { LRUCache } from 'lru-cache';
 import { WebSocketServer } from 'ws';
 import type { Service } from '../../node/ports/chain.ts';
 import type { Log } from '../../node/ports/machine.ts';
-import { access, type Cors, isLoopback, LOCAL_ORIGINS, type MethodPolicy } from './access.ts';
+import { access, addressOf, type Cors, isLoopback, LOCAL_ORIGINS, type MethodPolicy } from './access.ts';
+import { Arriving } from './arriving.ts';
 import { Connection } from './connection.ts';
 import { Dispatcher } from './dispatcher.ts';
+import { Guest } from './guest.ts';
 import { httpHandler, type Route } from './http.ts';
+import { PAUSE_AT, RPC_LIMITS, type RpcLimits, SHARES, SMALL_REQUEST } from './limits.ts';
 import type { Group } from './method.ts';
+import { Shares } from './shares.ts';
+import { Caller, Turns, Usage } from './turns.ts';
+import { Unread } from './unread.ts';
+import { Visitors } from './visitors.ts';
 
-export interface RpcLimits {
-  readonly connections: number;
-  /** Bytes of one message or body. */
-  readonly request: number;
-  /** Characters of one answer. */
-  readonly response: number;
-  /** Requests in one batch. */
-  readonly batch: number;
-  /** Per connection. */
-  readonly subscriptions: number;
-  /** Requests of one connection that wait for their answers. */
-  readonly pending: number;
-  /** Bytes that a caller may leave unread before it is cut off. */
-  readonly buffered: number;
-}
-
-const MIB = 1024 * 1024;
-export const RPC_LIMITS: RpcLimits = {
-  connections: 500,
-  request: 15 * MIB,
-  response: 64 * MIB,
-  batch: 1_000,
-  subscriptions: 1_024,
-  pending: 4_096,
-  buffered: 96 * MIB,
-};
-/** From so many unread bytes on no further request of the connection is read. */
-const PAUSE_AT = MIB;
 const CLOSE_MS = 1_000;
 /** Clients count silence; the shortest patience seen is 30 s. */
 const PING_MS = 12_000;
+/** How often it is looked at who stands still. */
+const LOOK_MS = 1_000;
+/** Foreign addresses whose use of processor time is remembered. */
+const MAX_USAGES = 4_096;
+/** Bytes that a request must bring in each window of `stallMs`. */
+const LEAST_BYTES = 16_384;
+/** Buffers and fragments of one message on a WebSocket, however small. */
+const MAX_CHUNKS = 16_384;
+const MAX_FRAGMENTS = 1_024;
 
 export interface RpcServerOptions {
   readonly groups: readonly Group[];
@@ -56,6 +45,8 @@ export interface RpcServerOptions {
   readonly unsafeExternal?: boolean;
   /** Further host names that callers may use. */
   readonly hosts?: readonly string[];
+  /** Further origins whose pages may call safe methods. */
+  readonly guests?: readonly string[];
   readonly limits?: Partial<RpcLimits>;
   readonly pingMs?: number;
   /** Other things served on the port, asked before JSON-RPC. */
@@ -120,30 +111,88 @@ export function rpcServer(options: RpcServerOptions): RpcServer {
   if (methods === 'unsafe' && !isLoopback(host) && options.unsafeExternal !== true) {
     throw new RpcStartError('UNSAFE_ON_PUBLIC_ADDRESS', `unsafe RPC methods must not be offered on ${host}`);
   }
-  const gate = access({ host, cors, methods, ...(options.hosts && { hosts: options.hosts }) });
+  const { hosts, guests, unsafeExternal } = options;
+  const gate = access({
+    ...{ host, cors, methods },
+    ...(hosts !== undefined && { hosts }),
+    ...(guests !== undefined && { guests }),
+    ...(unsafeExternal !== undefined && { unsafeExternal }),
+  });
+  const turns = new Turns();
+  const unread = new Unread({ hold: limits.unread / 2, cut: limits.unread });
+  const arriving = new Arriving({
+    ...{ free: SMALL_REQUEST, shared: limits.arriving, leastBytes: LEAST_BYTES, windowMs: limits.stallMs },
+  });
+  const visitors = new Visitors({
+    connections: limits.connections,
+    perAddress: Math.max(1, Math.ceil(limits.connections / 4)),
+    // Those who run the node get in when others have taken all the rest.
+    foreign: Math.max(1, limits.connections - Math.min(16, Math.floor(limits.connections / 10))),
+  });
+  const shares = {
+    subscriptions: new Shares({ ...SHARES.subscriptions, most: limits.subscriptions }),
+    watched: new Shares(SHARES.watched),
+    pinned: new Shares(SHARES.pinned),
+  };
+  const usages = new LRUCache<string, Usage>({ max: MAX_USAGES });
+  const callerAt = (of: string | undefined): Caller => {
+    if (of === undefined) return new Caller();
+    const usage = usages.get(of) ?? new Usage();
+    usages.set(of, usage);
+    return new Caller(usage);
+  };
   const dispatcher = new Dispatcher({
     groups: options.groups,
     maxBatch: limits.batch,
     maxResponse: limits.response,
+    turns,
+    unread,
     log,
   });
   const connections = new Set<Connection>();
+  const guestsBySocket = new WeakMap<Socket, Guest>();
   const http = createServer(
-    { requestTimeout: 30_000, headersTimeout: 10_000, keepAliveTimeout: 30_000, noDelay: true },
+    {
+      // The whole of an upload counts against it, however well it goes on: what stands still is ended by `timeout` and `arriving`.
+      requestTimeout: 0,
+      headersTimeout: 10_000,
+      keepAliveTimeout: 30_000,
+      connectionsCheckingInterval: 2_000,
+      noDelay: true,
+    },
     httpHandler({
-      access: gate,
-      cors,
-      dispatcher,
+      ...{ access: gate, cors, dispatcher, turns, unread },
+      guestOf: ({ socket }) => guestsBySocket.get(socket),
       maxRequest: limits.request,
+      maxResponse: limits.response,
       routes: options.routes ?? [],
       health: options.health ?? (() => ({ report: {}, ready: true })),
     }),
   );
-  http.maxConnections = limits.connections;
+  http.on('connection', (socket: Socket) => {
+    const guest = new Guest(socket, { arriving, unread, callerAt });
+    if (!visitors.admit(guest)) {
+      guest.left(unread);
+      socket.destroy();
+      return;
+    }
+    guestsBySocket.set(socket, guest);
+    socket.on('close', () => {
+      visitors.leave(guest);
+      guest.left(unread);
+    });
+  });
+  http.timeout = limits.stallMs;
+  http.on('timeout', (socket: Socket) => {
+    if (socket.writableLength > 0) socket.destroy();
+    else socket.setTimeout(limits.stallMs);
+  });
   const webSockets = new WebSocketServer({
     noServer: true,
     perMessageDeflate: false,
     maxPayload: limits.request,
+    maxBufferedChunks: MAX_CHUNKS,
+    maxFragments: MAX_FRAGMENTS,
     clientTracking: false,
   });
 
@@ -158,16 +207,35 @@ export function rpcServer(options: RpcServerOptions): RpcServer {
       return;
     }
     const socket = stream as Socket;
+    const guest = guestsBySocket.get(socket);
+    if (guest === undefined) {
+      stream.destroy();
+      return;
+    }
     webSockets.handleUpgrade(request, socket, head, (webSocket) => {
-      const connection = new Connection(webSocket, socket, dispatcher, {
-        unsafe: gate.allowsUnsafe(socket.remoteAddress),
-        limits: {
-          maxSubscriptions: limits.subscriptions,
-          maxPending: limits.pending,
-          pauseAt: PAUSE_AT,
-          maxBuffered: limits.buffered,
+      const connection = new Connection(
+        webSocket,
+        socket,
+        { dispatcher, turns, unread, arriving },
+        {
+          unsafe: gate.allowsUnsafe(socket.remoteAddress, request.headers),
+          caller: callerAt(addressOf(socket.remoteAddress, request.headers)),
+          portions: {
+            subscriptions: shares.subscriptions.enter(),
+            watched: shares.watched.enter(),
+            pinned: shares.pinned.enter(),
+          },
+          limits: {
+            maxSubscriptions: limits.subscriptions,
+            maxPending: limits.pending,
+            maxResponse: limits.response,
+            pauseAt: PAUSE_AT,
+            maxBuffered: limits.buffered,
+            stallMs: limits.stallMs,
+          },
         },
-      });
+      );
+      guest.upgraded(connection);
       connections.add(connection);
       webSocket.on('close', () => connections.delete(connection));
     });
@@ -214,10 +282,15 @@ export function rpcServer(options: RpcServerOptions): RpcServer {
       const pings = setInterval(() => {
         for (const connection of connections) connection.ping();
       }, pingMs);
+      const looks = setInterval(() => {
+        arriving.look();
+        for (const connection of connections) connection.look();
+      }, LOOK_MS);
       if (!signal.aborted) {
         await new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
       }
       clearInterval(pings);
+      clearInterval(looks);
       const closed = new Promise<void>((resolve) => http.close(() => resolve()));
       for (const connection of connections) connection.close();
       http.closeIdleConnections();

@@ -1,7 +1,26 @@
 /** One caller: a WebSocket connection with its subscriptions, or a single HTTP request. */
 import { randomBytes } from 'node:crypto';
 import { tooManySubscriptions } from './errors.ts';
+import type { Share } from './shares.ts';
 import { Subscription } from './subscription.ts';
+import { Caller } from './turns.ts';
+
+/** How much of its answers a caller has left unread. */
+export interface Flow {
+  /** Whether another call may be begun for it now. */
+  mayBegin(): boolean;
+  /** Runs a function when the caller has read what it was sent, or is gone. */
+  whenRead(run: () => void): void;
+}
+
+/** What a session may have of the room that all share. */
+export interface Portions {
+  readonly subscriptions: Share;
+  /** Storage keys that are followed: their bytes, and a fixed amount for each. */
+  readonly watched: Share;
+  /** Blocks that are pinned by `chainHead_v1_follow`. */
+  readonly pinned: Share;
+}
 
 export interface SessionOptions {
   /** Whether unsafe methods are allowed. */
@@ -9,6 +28,14 @@ export interface SessionOptions {
   readonly maxSubscriptions: number;
   /** Undefined where nothing can be sent but the answer. */
   readonly send: ((text: string) => void) | undefined;
+  /** Characters of one answer (default: no limit). */
+  readonly maxResponse?: number;
+  readonly caller?: Caller;
+  readonly flow?: Flow;
+  /** Undefined: nothing is shared with others. */
+  readonly portions?: Portions;
+  /** Counts processor time that another thread has spent for this session. */
+  readonly charge?: (ms: number) => void;
 }
 
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
@@ -20,8 +47,14 @@ export const randomId = (): string => {
   return id;
 };
 
+const UNHINDERED: Flow = { mayBegin: () => true, whenRead: (run) => run() };
+
 export class Session {
   readonly unsafe: boolean;
+  readonly caller: Caller;
+  readonly flow: Flow;
+  readonly portions: Portions | undefined;
+  readonly maxResponse: number;
   readonly #options: SessionOptions;
   readonly #subscriptions = new Map<string, { readonly name: string; readonly subscription: Subscription }>();
   readonly #closing = new Set<() => void>();
@@ -29,6 +62,10 @@ export class Session {
 
   constructor(options: SessionOptions) {
     this.unsafe = options.unsafe;
+    this.caller = options.caller ?? new Caller();
+    this.flow = options.flow ?? UNHINDERED;
+    this.portions = options.portions;
+    this.maxResponse = options.maxResponse ?? Number.POSITIVE_INFINITY;
     this.#options = options;
   }
 
@@ -44,13 +81,26 @@ export class Session {
     return this.#subscriptions.size;
   }
 
+  charge(ms: number): void {
+    this.#options.charge?.(ms);
+  }
+
+  /** Resolves when another part of a long answer may be sent, or when the caller is gone. */
+  async read(): Promise<void> {
+    while (!this.#closed && !this.flow.mayBegin()) {
+      await new Promise<void>((resolve) => this.flow.whenRead(resolve));
+    }
+  }
+
   /** Throws {@link RpcError} when there are too many. `name`: of the method that subscribes. */
   subscribe(name: string, notification: string): Subscription {
     const { maxSubscriptions, send } = this.#options;
-    if (this.#subscriptions.size >= maxSubscriptions) throw tooManySubscriptions(maxSubscriptions);
-    const subscription = new Subscription(randomId(), notification, send ?? (() => {}), ({ id }) =>
-      this.#subscriptions.delete(id),
-    );
+    if (this.#subscriptions.size >= maxSubscriptions || this.portions?.subscriptions.take(1) === false) {
+      throw tooManySubscriptions(maxSubscriptions);
+    }
+    const subscription = new Subscription(randomId(), notification, send ?? (() => {}), ({ id }) => {
+      if (this.#subscriptions.delete(id)) this.portions?.subscriptions.give(1);
+    });
     this.#subscriptions.set(subscription.id, { name, subscription });
     if (this.#closed) subscription.close();
     return subscription;
