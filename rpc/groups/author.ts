@@ -4,7 +4,8 @@ import type { Hashing } from '../../runtime/host.ts';
 import { concatBytes, equalBytes, fromUtf8 } from '../../runtime/primitives/bytes.ts';
 import { bytes, decode, encode, fixedBytes, option, tuple, vec } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
-import type { Hash } from '../../runtime/primitives/types.ts';
+import { ownershipStatement } from '../../runtime/primitives/session-keys.ts';
+import { asAccountId, type Hash } from '../../runtime/primitives/types.ts';
 import { RpcError } from '../server/errors.ts';
 import { hexOf, withLength } from '../server/hex.ts';
 import { definitions, type Group, group } from '../server/method.ts';
@@ -128,6 +129,24 @@ const methods = [
     'author_rotateKeys',
     [],
     ({ keystore, sessionKeyTypes }) => concatBytes(...sessionKeyTypes.map((type) => keystore.generate(type))),
+    { unsafe: true },
+  ),
+  method(
+    'author_rotateKeysWithOwner',
+    [hash('owner')],
+    ({ keystore, sessionKeyTypes }, [owner]) => {
+      const statement = ownershipStatement(asAccountId(owner));
+      const made = sessionKeyTypes.map((type) => {
+        const key = keystore.generate(type);
+        const signature = keystore.sign(type, key, statement);
+        if (signature === undefined) throw keyError(`the new key of the type "${type}" does not sign`);
+        return { key, signature };
+      });
+      return {
+        keys: hexOf(concatBytes(...made.map(({ key }) => key))),
+        proof: hexOf(concatBytes(...made.map(({ signature }) => signature))),
+      };
+    },
     { unsafe: true },
   ),
   method(

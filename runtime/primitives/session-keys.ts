@@ -1,5 +1,6 @@
 /** The keys that validators work with, and proofs of whose a key was (`sp_session`). */
-import { equalBytes, utf8 } from './bytes.ts';
+import type { Signatures } from '../host.ts';
+import { concatBytes, equalBytes, utf8 } from './bytes.ts';
 import {
   bool,
   bytes,
@@ -14,7 +15,7 @@ import {
   unit,
   vec,
 } from './scale/codec.ts';
-import { accountId } from './types.ts';
+import { type AccountId, accountId } from './types.ts';
 
 const auraKey = named('sp_consensus_aura::sr25519::app_sr25519::Public', fixedBytes(32));
 const grandpaKey = named('sp_consensus_grandpa::app::Public', fixedBytes(32));
@@ -33,6 +34,34 @@ export const KEY_NAMES: readonly KeyName[] = ['aura', 'grandpa'];
 
 export const sameKeys = (a: SessionKeys, b: SessionKeys): boolean =>
   KEY_NAMES.every((name) => equalBytes(a[name], b[name]));
+
+// ---- proofs of possession ------------------------------------------------------------------------------------
+
+const SIGNATURE_LENGTH = 64;
+const PROOF_LENGTH = SIGNATURE_LENGTH * KEY_NAMES.length;
+
+/** What each key signs to show that its secret is with those who register it for `owner` (`sp_core::proof_of_possession`). */
+export const ownershipStatement = (owner: AccountId): Uint8Array => concatBytes(utf8('POP_'), owner);
+
+/** Signatures of the statement by the keys, in the order of the keys: the proof that `set_keys` takes. */
+export const ownershipProof = (signatures: Readonly<Record<KeyName, Uint8Array>>): Uint8Array =>
+  concatBytes(...KEY_NAMES.map((name) => signatures[name]));
+
+/** Whether every one of the keys signed that it belongs to `owner`. */
+export function isOwnershipProof(
+  host: Pick<Signatures, 'verifySr25519' | 'verifyEd25519'>,
+  keys: SessionKeys,
+  owner: AccountId,
+  proof: Uint8Array,
+): boolean {
+  if (proof.length !== PROOF_LENGTH) return false;
+  const statement = ownershipStatement(owner);
+  const signatureAt = (at: number): Uint8Array => proof.subarray(at * SIGNATURE_LENGTH, (at + 1) * SIGNATURE_LENGTH);
+  return (
+    host.verifySr25519(signatureAt(0), statement, keys.aura) &&
+    host.verifyEd25519(signatureAt(1), statement, keys.grandpa)
+  );
+}
 
 /** The validators of a session with their keys. */
 export const validatorKeys = vec(tuple(accountId, sessionKeys));

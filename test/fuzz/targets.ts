@@ -166,7 +166,7 @@ function isAnswer(value: unknown): boolean {
 }
 
 /** Methods that wait for something, or change what the other inputs meet. */
-const LEFT_OUT = new Set(['author_rotateKeys']);
+const LEFT_OUT = new Set(['author_rotateKeys', 'author_rotateKeysWithOwner']);
 const INPUTS_A_SESSION = 200;
 
 function jsonRpc({ dispatcher, client, faults }: Ledger): Target {

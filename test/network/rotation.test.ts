@@ -4,7 +4,18 @@ import t from 'tap';
 import { changeIn } from '../../consensus/grandpa/authorities.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { until } from '../support/until.ts';
-import { authors, blocksOf, chainOf, connect, finalized, SLOW, setId, startValidators, URIS } from './validators.ts';
+import {
+  authors,
+  blocksOf,
+  chainOf,
+  connect,
+  finalized,
+  newSessionKeys,
+  SLOW,
+  setId,
+  startValidators,
+  URIS,
+} from './validators.ts';
 
 const OPEN = 10n ** 18n;
 
@@ -20,15 +31,15 @@ t.test(
       await close();
     });
     await until('blocks are final', () => members.every((each) => finalized(each) >= 2), 90);
-    const keys = (await api.rpc.author.rotateKeys()).toHex();
     const eve = new Keyring({ type: 'sr25519' }).addFromUri('//Eve');
+    const { keys, proof } = await newSessionKeys(newcomer, eve.publicKey);
     const { staking, session, utility } = api.tx as Record<
       string,
       Record<string, (...args: unknown[]) => ReturnType<typeof api.tx>>
     >;
     const wanted = utility!.batchAll!([
       staking!.bond!(2_000_000n * OPEN, 'Staked'),
-      session!.setKeys!(keys, '0x'),
+      session!.setKeys!(keys, proof),
       staking!.validate!({ commission: 0, blocked: false }),
     ]);
     await wanted.signAndSend(eve, { nonce: -1 });

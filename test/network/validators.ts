@@ -20,6 +20,18 @@ export const setId = (member: Member) => chainOf(member).authoritySet().setId;
 export const connect = ({ node }: Member) =>
   ApiPromise.create({ provider: new WsProvider(node.rpc.ws) as never, noInitWarn: true });
 
+/** New session keys of a node, with the proof that they are `owner`'s. */
+export async function newSessionKeys({ node }: Member, owner: Uint8Array): Promise<{ keys: string; proof: string }> {
+  const provider = new WsProvider(node.rpc.ws, false);
+  await provider.connect();
+  await provider.isReady;
+  try {
+    return await provider.send('author_rotateKeysWithOwner', [toHex(owner)]);
+  } finally {
+    await provider.disconnect();
+  }
+}
+
 /** Who made the final blocks from `first` on, by Aura key. */
 export function authors(member: Member, first: number): Set<string> {
   const seen = new Set<string>();

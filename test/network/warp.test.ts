@@ -3,9 +3,10 @@ import { ApiPromise, Keyring, WsProvider } from '@polkadot/api';
 import t from 'tap';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import type { ChainSpec } from '../../node/chain-spec/chain-spec.ts';
-import { derive } from '../../node/keystore/secret-uri.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, u64 } from '../../runtime/primitives/scale/codec.ts';
+import { asAccountId } from '../../runtime/primitives/types.ts';
+import { keySet } from '../runtime/pallets/session-keys.ts';
 import { until } from '../support/until.ts';
 import { directories, type Member, startMember } from './nodes.ts';
 
@@ -27,11 +28,11 @@ async function rotate(member: Member, names: readonly string[]): Promise<void> {
   try {
     const stash = new Keyring({ type: 'sr25519' }).addFromUri('//Alice//stash');
     for (const [i, name] of names.entries()) {
-      const aura = derive(name, 'sr25519').publicKey;
-      const grandpa = derive(name, 'ed25519').publicKey;
-      member.node.keystore.insert('aura', name, aura);
-      member.node.keystore.insert('gran', name, grandpa);
-      await api.tx.session!.setKeys!({ aura, grandpa }, new Uint8Array()).signAndSend(stash);
+      const { keys, proofFor } = keySet(name);
+      const { aura, grandpa } = keys;
+      member.node.keystore.insert('aura', `//${name}`, aura);
+      member.node.keystore.insert('gran', `//${name}`, grandpa);
+      await api.tx.session!.setKeys!(keys, proofFor(asAccountId(stash.publicKey))).signAndSend(stash);
       await until(`set ${i + 1} is in charge`, () => setId(member) === BigInt(i + 1), 40);
     }
   } finally {
@@ -69,7 +70,7 @@ t.test('two newcomers, one after the other', { timeout: 115_000 }, async (test) 
     bootNodes: [],
   });
   members[0] = first;
-  await rotate(first, ['//Alice//1', '//Alice//2']);
+  await rotate(first, ['Alice//1', 'Alice//2']);
   await until('the new set finalizes', () => info(first).finalized.number >= 12, 20);
 
   const follows = async (member: Member, name: string): Promise<void> => {

@@ -6,10 +6,13 @@ import { cryptoWaitReady } from '@polkadot/util-crypto';
 import t, { type Test } from 'tap';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
+import { createSignatures } from '../../node/crypto/signatures.ts';
 import { startNode } from '../../node/service.ts';
 import { verifyProof } from '../../node/state/proof.ts';
 import { fromHex, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import { bytes, decode, option, u32, vec } from '../../runtime/primitives/scale/codec.ts';
+import { isOwnershipProof, sessionKeys } from '../../runtime/primitives/session-keys.ts';
+import { asAccountId } from '../../runtime/primitives/types.ts';
 import { RpcClient } from '../bench/support/rpc-client.ts';
 import { encodingOf } from '../fuzz/inputs.ts';
 import { apis, outer } from '../fuzz/ledger.ts';
@@ -20,7 +23,7 @@ const { blake2_256, twox128 } = createHashing();
 /** Those of reference lists of @polkadot/api, polkadot-api, dedot, subsquid and sidecar. */
 const EXPECTED = `account_nextIndex archive_v1_body archive_v1_call archive_v1_finalizedHeight archive_v1_genesisHash
 archive_v1_hashByHeight archive_v1_header archive_v1_stopStorage archive_v1_storage author_hasKey author_hasSessionKeys
-author_insertKey author_pendingExtrinsics author_removeExtrinsic author_rotateKeys author_submitAndWatchExtrinsic
+author_insertKey author_pendingExtrinsics author_removeExtrinsic author_rotateKeys author_rotateKeysWithOwner author_submitAndWatchExtrinsic
 author_submitExtrinsic author_unwatchExtrinsic chainHead_v1_body chainHead_v1_call chainHead_v1_continue
 chainHead_v1_follow chainHead_v1_header chainHead_v1_stopOperation chainHead_v1_storage chainHead_v1_unfollow
 chainHead_v1_unpin chainSpec_v1_chainName chainSpec_v1_genesisHash chainSpec_v1_properties chain_getBlock
@@ -248,6 +251,12 @@ t.test('legacy methods', { timeout: 100_000 }, async (test) => {
   test.equal(await call('author_hasKey', session.slice(0, 66), 'aura'), true);
   test.equal(await call('author_hasKey', session.slice(0, 66), 'gran'), false);
   test.equal(await call('author_hasSessionKeys', session), true);
+  const owner = asAccountId(new Uint8Array(32).fill(7));
+  const made = (await call('author_rotateKeysWithOwner', toHex(owner))) as { keys: string; proof: string };
+  const own = decode(sessionKeys, fromHex(made.keys));
+  test.equal(isOwnershipProof(await createSignatures(), own, owner, fromHex(made.proof)), true);
+  test.equal(await call('author_hasSessionKeys', made.keys), true);
+  await test.rejects(call('author_rotateKeysWithOwner', '0x00'), { code: -32602 });
   const pair = new Keyring({ type: 'sr25519' }).addFromUri('//Somebody');
   await call('author_insertKey', 'aura', '//Somebody', toHex(pair.publicKey));
   test.equal(await call('author_hasKey', toHex(pair.publicKey), 'aura'), true);

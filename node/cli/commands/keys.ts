@@ -4,8 +4,17 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { blake2b } from '@noble/hashes/blake2.js';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import { toHex } from '../../../runtime/primitives/bytes.ts';
+import { fromHex, fromUtf8, toHex } from '../../../runtime/primitives/bytes.ts';
+import { decode, encode } from '../../../runtime/primitives/scale/codec.ts';
+import {
+  KEY_TYPES,
+  type KeyName,
+  ownershipProof,
+  ownershipStatement,
+  sessionKeys,
+} from '../../../runtime/primitives/session-keys.ts';
 import { decodeSs58, encodeSs58 } from '../../../runtime/primitives/ss58.ts';
+import { asAccountId } from '../../../runtime/primitives/types.ts';
 import { loadChainSpec } from '../../chain-spec/built-in.ts';
 import { createHashing } from '../../crypto/hashing.ts';
 import { FileKeystore } from '../../keystore/files.ts';
@@ -77,22 +86,33 @@ function inspected(given: string, scheme: Scheme, prefix: number): Shown {
   }
 }
 
-interface InsertFlags {
+interface KeystoreFlags {
   readonly basePath?: string;
   readonly chain: string;
+  readonly passwordFile?: string;
+}
+
+const withKeystore = (command: Command): Command =>
+  command
+    .option('--base-path <dir>', 'base path of the node')
+    .requiredOption('--chain <name|file>', 'the chain that the node follows')
+    .option('--password-file <file>', 'file with the password of the keystore');
+
+const openKeystore = (flags: KeystoreFlags): FileKeystore =>
+  new FileKeystore({
+    directory: join(flags.basePath ?? defaultBasePath(), 'chains', loadChainSpec(flags.chain).id, 'keystore'),
+    password: flags.passwordFile === undefined ? '' : passwordIn(flags.passwordFile),
+    hashing: createHashing(),
+  });
+
+interface InsertFlags extends KeystoreFlags {
   readonly keyType: string;
   readonly suri?: string;
-  readonly passwordFile?: string;
   readonly scheme?: Scheme;
 }
 
 function insert(flags: InsertFlags): void {
-  const { id } = loadChainSpec(flags.chain);
-  const keystore = new FileKeystore({
-    directory: join(flags.basePath ?? defaultBasePath(), 'chains', id, 'keystore'),
-    password: flags.passwordFile === undefined ? '' : passwordIn(flags.passwordFile),
-    hashing: createHashing(),
-  });
+  const keystore = openKeystore(flags);
   try {
     const uri = secret(flags.suri);
     const known = schemeOf(flags.keyType);
@@ -102,6 +122,38 @@ function insert(flags: InsertFlags): void {
     const pair: KeyPair = derive(uri, flags.scheme ?? known ?? 'sr25519');
     keystore.insert(flags.keyType, uri, pair.publicKey);
     process.stdout.write(`${toHex(pair.publicKey)}\n`);
+  } finally {
+    keystore.close();
+  }
+}
+
+interface SessionFlags extends KeystoreFlags {
+  readonly owner: string;
+  readonly keys?: string;
+  readonly json?: boolean;
+}
+
+/** Session keys and the proof that they belong to `owner`: new ones, or those of the keystore that are named. */
+function sessionKeysOf(flags: SessionFlags): void {
+  const owner = asAccountId(decodeSs58(blake2b, flags.owner).key);
+  const keystore = openKeystore(flags);
+  try {
+    const typeOf = (name: KeyName): string => fromUtf8(KEY_TYPES[name]);
+    const keys =
+      flags.keys === undefined
+        ? { aura: keystore.generate(typeOf('aura')), grandpa: keystore.generate(typeOf('grandpa')) }
+        : decode(sessionKeys, fromHex(flags.keys));
+    const statement = ownershipStatement(owner);
+    const signature = (name: KeyName): Uint8Array => {
+      const made = keystore.sign(typeOf(name), keys[name], statement);
+      if (made === undefined)
+        throw new KeystoreError('MISMATCH', `the keystore has no ${name} key ${toHex(keys[name])}`);
+      return made;
+    };
+    const proof = ownershipProof({ aura: signature('aura'), grandpa: signature('grandpa') });
+    const shown = { keys: toHex(encode(sessionKeys, keys)), proof: toHex(proof) };
+    if (flags.json) process.stdout.write(`${JSON.stringify(shown, undefined, 2)}\n`);
+    else process.stdout.write(`${'Session keys'.padEnd(14)} ${shown.keys}\n${'Proof'.padEnd(14)} ${shown.proof}\n`);
   } finally {
     keystore.close();
   }
@@ -122,16 +174,20 @@ export function keysCommands(program: Command): void {
     .action((given: string | undefined, { scheme, ss58Format: prefix, json }) => {
       print(inspected(secret(given), scheme, prefix), json);
     });
-  keys
-    .command('insert')
+  withKeystore(keys.command('insert'))
     .description('put a key into the keystore of a node, which takes it up at its start or on SIGHUP')
-    .option('--base-path <dir>', 'base path of the node')
-    .requiredOption('--chain <name|file>', 'the chain that the node follows')
     .requiredOption('--key-type <type>', 'what for: aura, gran …')
     .option('--suri <secret>', 'the secret, or a file that holds it (default: the standard input)')
-    .option('--password-file <file>', 'file with the password of the keystore')
     .addOption(new Option('--scheme <scheme>', 'kind of key, where the type leaves it open').choices(ALL_SCHEMES))
     .action(insert);
+  withKeystore(keys.command('session'))
+    .description(
+      'make the session keys of a validator in the keystore of its node, and the proof that session.setKeys asks for',
+    )
+    .requiredOption('--owner <address>', 'account of the validator, which signs session.setKeys')
+    .option('--keys <hex>', 'prove session keys that the keystore has already, and make none')
+    .option('--json', 'print JSON')
+    .action(sessionKeysOf);
   keys
     .command('node-key')
     .description('print the peer id of the key in a file, which is made if there is none')

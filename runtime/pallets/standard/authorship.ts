@@ -3,20 +3,27 @@ import { cost } from '../../framework/dispatch.ts';
 import { pallet } from '../../framework/pallet.ts';
 import { optionalValue, storage } from '../../framework/storage.ts';
 import type { Host } from '../../host.ts';
+import { equalBytes } from '../../primitives/bytes.ts';
 import { InvalidBlock } from '../../primitives/invalid-block.ts';
 import { type AccountId, accountId, asAccountId } from '../../primitives/types.ts';
 import * as aura from './aura/authorities.ts';
+import * as historical from './historical.ts';
 import * as session from './session.ts';
 
 export const store = storage('Authorship', {
   Author: optionalValue(accountId, 'Author of current block.'),
 });
 
-/** The account behind the Aura key of the slot: the validator that registered it, else the account of the same bytes. */
+/**
+ * The validator whose turn it is (`FindAccountFromAuthorIndex`): whoever works in this session with the key of that index,
+ * whatever is registered now for later ones. Authorities that no session ever chose are the accounts of their keys.
+ */
 function find(host: Host): AccountId | undefined {
   const index = aura.authorIndex(host);
   const key = index === undefined ? undefined : aura.authorities(host)[index];
-  return key === undefined ? undefined : (session.keyOwner(host, 'aura', key) ?? asAccountId(key));
+  if (key === undefined) return undefined;
+  const working = historical.workingKeys(host).find(([, keys]) => equalBytes(keys.aura, key));
+  return working?.[0] ?? asAccountId(key);
 }
 
 /** The author of the current block, from its initialization to the end of its finalization. */

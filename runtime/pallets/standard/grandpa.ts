@@ -7,15 +7,8 @@ import { type GrandpaEquivocation, grandpaEquivocation, isGrandpaEquivocation } 
 import { GRANDPA_ENGINE } from '../../primitives/header.ts';
 import { encode, option, struct, u32, u64, variants } from '../../primitives/scale/codec.ts';
 import { opaqueKeyOwnershipProof, submitted } from '../../primitives/session-keys.ts';
-import {
-  authorities,
-  authorityId,
-  currentSetId,
-  grandpaAuthorities,
-  MAX_SET_ID_SESSION_ENTRIES,
-  sessionOf,
-  store,
-} from './grandpa/authorities.ts';
+import { authorities, authorityId, currentSetId, grandpaAuthorities, sessionOf, store } from './grandpa/authorities.ts';
+import { KEPT_SESSIONS } from './historical.ts';
 import * as offences from './offences.ts';
 import * as system from './system.ts';
 
@@ -82,12 +75,12 @@ export const grandpa = pallet<GrandpaGenesis>({
     MaxAuthorities: constant(u32, MAX_AUTHORITIES, 'Max authorities in use.'),
     MaxSetIdSessionEntries: constant(
       u64,
-      MAX_SET_ID_SESSION_ENTRIES,
-      'The maximum number of entries to keep in the set id to session index mapping.',
+      BigInt(KEPT_SESSIONS),
+      'Sessions for which set ids are mapped to sessions where no stakes answer for them; otherwise it is as long as stakes do.',
     ),
   },
   hooks: {
-    onInitialize: () => cost(2_000_000n, 1, 2),
+    onInitialize: () => cost(2_000_000n, 5, 5),
     onFinalize({ host, emit }) {
       const change = store.PendingChange.take(host);
       if (change === undefined) return;

@@ -21,7 +21,9 @@ import {
 import { type AccountId, accountId, asHash, hash } from '../../primitives/types.ts';
 
 /** Sessions that are remembered where nobody says from which on they matter. */
-const KEPT_SESSIONS = 168;
+export const KEPT_SESSIONS = 168;
+/** Sessions that are forgotten at a time: after a very long era the rest goes with the sessions that follow. */
+const MOST_FORGOTTEN = 16;
 
 export const store = storage('Historical', {
   HistoricalSessions: map(
@@ -56,7 +58,8 @@ export function note(env: Env, index: number, keys: ValidatorKeys, first: number
   store.HistoricalSessions.insert(host, index, [root, keys.length]);
   env.emit(events.RootStored, { index });
   const [from] = store.StoredRange.get(host) ?? [index];
-  const keep = Math.min(index, Math.max(from, first ?? index + 1 - KEPT_SESSIONS));
+  const wanted = Math.min(index, Math.max(from, first ?? index + 1 - KEPT_SESSIONS));
+  const keep = Math.min(wanted, from + MOST_FORGOTTEN);
   for (let old = from; old < keep; old++) {
     store.HistoricalSessions.remove(host, old);
     store.FirstSlots.remove(host, old);

@@ -3,15 +3,20 @@
  *
  * What the manager chooses at the end of session `n - 1` is queued during `n` and works in `n + 1`; keys set during `n`
  * work from `n + 2` on. Aura and Grandpa hear of a set only when it differs from theirs.
+ *
+ * Whoever registers keys proves that it holds their secrets, leaves a deposit, and owns them until the last session in which
+ * they work is over: replacing or purging keys takes nothing from the sessions that they are queued for. A set is never
+ * empty: where none of those chosen has keys, those at work go on with the keys that they have.
  */
 import { addWeight, cost, ensure, ensureSigned, error, fail, ZERO_WEIGHT } from '../../framework/dispatch.ts';
-import { apiMethod, call, constant, type Env, event, pallet, runtimeApi } from '../../framework/pallet.ts';
+import { apiMethod, call, constant, type Env, event, pallet, type Reason, runtimeApi } from '../../framework/pallet.ts';
 import { map, storage, twox64Concat, value } from '../../framework/storage.ts';
 import type { Host } from '../../host.ts';
-import { equalBytes } from '../../primitives/bytes.ts';
+import { equalBytes, toHex } from '../../primitives/bytes.ts';
 import { bool, bytes, decode, named, option, tuple, u32, vec } from '../../primitives/scale/codec.ts';
 import { ScaleError } from '../../primitives/scale/io.ts';
 import {
+  isOwnershipProof,
   KEY_NAMES,
   KEY_TYPES,
   type KeyName,
@@ -22,11 +27,28 @@ import {
   type ValidatorKeys,
   validatorKeys,
 } from '../../primitives/session-keys.ts';
-import { type AccountId, accountId, PERBILL, perbill, sameAccount, type Weight } from '../../primitives/types.ts';
+import {
+  type AccountId,
+  accountId,
+  type Balance,
+  balance,
+  PERBILL,
+  perbill,
+  sameAccount,
+  type Weight,
+} from '../../primitives/types.ts';
 import * as aura from './aura/authorities.ts';
+import * as balances from './balances.ts';
 import * as grandpa from './grandpa/authorities.ts';
 import * as historical from './historical.ts';
 import * as system from './system.ts';
+
+const INDEX = 32;
+/** Registered keys are kept in the state for as long as this is on hold. */
+export const KEYS_HOLD: Reason = { pallet: INDEX, reason: 0 };
+export const KEY_DEPOSIT: Balance = 10n ** 18n;
+/** Bytes of a proof that `set_keys` looks at; a valid one has 64 for each key. */
+const MAX_PROOF_BYTES = 1_024;
 
 /** Half an hour of slots of three seconds. */
 export const DEFAULT_SESSION_LENGTH = 600;
@@ -55,7 +77,12 @@ export const store = storage('Session', {
   DisabledValidators: value(
     vec(tuple(u32, offenceSeverity)),
     [],
-    'Indices of disabled validators, in order, and how bad what they did is; cleared when the set changes.',
+    'Indices of disabled validators, in order, and how bad what they did is. They stay out of duty, whatever keys they set, until the set of an election that was held later begins to work.',
+  ),
+  Redeemed: value(
+    vec(accountId),
+    [],
+    'Disabled validators of the time of the last election: its set begins to work with them back in duty.',
   ),
   NextKeys: map(twox64Concat(accountId), sessionKeys, 'The next session keys for a validator.'),
   KeyOwner: map(twox64Concat(typedKey), accountId, 'The owner of a key. The key is the `KeyTypeId` + the encoded key.'),
@@ -91,6 +118,20 @@ export const sessionLength = (host: Host): number => store.Length.get(host);
 /** The keys that a validator works with once they have been queued. */
 export const nextKeys = (host: Host, who: AccountId): SessionKeys | undefined => store.NextKeys.get(host, who);
 
+const isAmong = (keys: ValidatorKeys, name: KeyName, key: Uint8Array): boolean =>
+  keys.some(([, own]) => equalBytes(own[name], key));
+/** Whether a key works in this session or in the next one. */
+const isInUse = (host: Host, name: KeyName, key: Uint8Array): boolean =>
+  isAmong(historical.workingKeys(host), name, key) || isAmong(store.QueuedKeys.get(host), name, key);
+
+/** Gives up keys that are not registered any more; what is in use stays reserved for its owner until it is not. */
+function giveUp(host: Host, keys: SessionKeys, kept?: SessionKeys): void {
+  for (const name of KEY_NAMES) {
+    if (kept !== undefined && equalBytes(kept[name], keys[name])) continue;
+    if (!isInUse(host, name, keys[name])) store.KeyOwner.remove(host, [KEY_TYPES[name], keys[name]]);
+  }
+}
+
 /** Registers keys that nobody else has; returns those that were registered before. Fails with `DuplicatedKey`. */
 function putKeys(host: Host, who: AccountId, keys: SessionKeys): SessionKeys | undefined {
   const old = store.NextKeys.get(host, who);
@@ -98,14 +139,29 @@ function putKeys(host: Host, who: AccountId, keys: SessionKeys): SessionKeys | u
     const owner = keyOwner(host, name, keys[name]);
     ensure(owner === undefined || sameAccount(owner, who), errors.DuplicatedKey);
   }
-  for (const name of KEY_NAMES) {
-    if (old !== undefined && !equalBytes(old[name], keys[name])) {
-      store.KeyOwner.remove(host, [KEY_TYPES[name], old[name]]);
-    }
-    store.KeyOwner.insert(host, [KEY_TYPES[name], keys[name]], who);
-  }
+  if (old !== undefined) giveUp(host, old, keys);
+  for (const name of KEY_NAMES) store.KeyOwner.insert(host, [KEY_TYPES[name], keys[name]], who);
   store.NextKeys.insert(host, who, keys);
   return old;
+}
+
+/** Frees the keys that worked in the session before and are neither registered nor in use now. */
+function freeKeys(host: Host, worked: ValidatorKeys): void {
+  const used = new Set(
+    [...historical.workingKeys(host), ...store.QueuedKeys.get(host)].flatMap(([, keys]) =>
+      KEY_NAMES.map((name) => `${name} ${toHex(keys[name])}`),
+    ),
+  );
+  for (const [who, keys] of worked) {
+    const registered = store.NextKeys.get(host, who);
+    for (const name of KEY_NAMES) {
+      const key = keys[name];
+      if (used.has(`${name} ${toHex(key)}`)) continue;
+      if (registered === undefined || !equalBytes(registered[name], key)) {
+        store.KeyOwner.remove(host, [KEY_TYPES[name], key]);
+      }
+    }
+  }
 }
 
 // ---- rotation ------------------------------------------------------------------------------------------------
@@ -141,6 +197,9 @@ export function disable(env: Env, who: AccountId, severity = PERBILL): boolean {
     host,
     [...others, entry].sort(([a], [b]) => a - b),
   );
+  const redeemed = store.Redeemed.get(host);
+  const left = redeemed.filter((each) => !sameAccount(each, who));
+  if (left.length < redeemed.length) store.Redeemed.put(host, left);
   if (before === undefined) env.emit(events.ValidatorDisabled, { validator: who });
   return before === undefined;
 }
@@ -163,9 +222,45 @@ export const disabledValidators = (host: Host): readonly number[] =>
 /** Whether a validator of the current session is out of its duties. */
 export function isDisabled(host: Host, who: AccountId): boolean {
   const disabled = disabledValidators(host);
-  return (
-    disabled.length > 0 && disabled.some((at) => validators(host).findIndex((each) => sameAccount(each, who)) === at)
-  );
+  return disabled.length > 0 && disabled.includes(validators(host).findIndex((each) => sameAccount(each, who)));
+}
+
+/** Validators that may be out of duty at a time: more would stop finality. */
+export const disablingLimit = (count: number): number => Math.floor((count - 1) / 3);
+
+type Disabled = readonly (readonly [who: AccountId, severity: number])[];
+
+const disabledAccounts = (host: Host): Disabled => {
+  const all = validators(host);
+  return store.DisabledValidators.get(host).flatMap(([at, severity]) => {
+    const who = all[at];
+    return who === undefined ? [] : [[who, severity] as const];
+  });
+};
+
+/** Takes those out of duty over to the set that begins to work, but for the redeemed: the worst ones, up to the limit. */
+function carryDisabled(host: Host, before: Disabled): void {
+  const redeemed = store.Redeemed.take(host);
+  const now = validators(host);
+  const kept = before
+    .flatMap(([who, severity]): [number, number][] => {
+      const at = now.findIndex((each) => sameAccount(each, who));
+      return at < 0 || redeemed.some((each) => sameAccount(each, who)) ? [] : [[at, severity]];
+    })
+    .sort(([a, worseA], [b, worseB]) => worseB - worseA || a - b)
+    .slice(0, disablingLimit(now.length))
+    .sort(([a], [b]) => a - b);
+  if (kept.length === 0) store.DisabledValidators.kill(host);
+  else store.DisabledValidators.put(host, kept);
+}
+
+/** The keys of those chosen for the session after the next; where none has any, those at work go on. */
+function keysOfChosen(host: Host, chosen: readonly AccountId[], working: ValidatorKeys): ValidatorKeys {
+  const queued = chosen.flatMap((who): ValidatorKeys => {
+    const keys = store.NextKeys.get(host, who);
+    return keys === undefined ? [] : [[who, keys]];
+  });
+  return queued.length > 0 ? queued : working;
 }
 
 /** Ends a session and begins the next: the queued set works, the one after it is queued. */
@@ -175,22 +270,27 @@ function rotate(env: Env, manager: SessionManager): void {
   const changed = store.QueuedChanged.get(host);
   manager.endSession?.(env, ended);
 
+  const worked = historical.workingKeys(host);
+  const disabled = disabledAccounts(host);
   const working = store.QueuedKeys.get(host);
   store.Validators.put(
     host,
     working.map(([who]) => who),
   );
-  if (changed) store.DisabledValidators.kill(host);
+  if (changed) carryDisabled(host, disabled);
   const index = ended + 1;
   store.CurrentIndex.put(host, index);
   historical.begin(host, index, aura.currentSlot(host), working);
   manager.startSession?.(env, index);
 
   const chosen = manager.newSession(env, index + 1);
-  const queued = (chosen ?? store.Validators.get(host)).flatMap((who): ValidatorKeys => {
-    const keys = store.NextKeys.get(host, who);
-    return keys === undefined ? [] : [[who, keys]];
-  });
+  if (chosen !== undefined) {
+    store.Redeemed.put(
+      host,
+      disabledAccounts(host).map(([who]) => who),
+    );
+  }
+  const queued = keysOfChosen(host, chosen ?? store.Validators.get(host), working);
   // Without a new choice the two lists name the same validators, unless one gave its keys up.
   const keysChanged =
     queued.length !== working.length ||
@@ -200,7 +300,9 @@ function rotate(env: Env, manager: SessionManager): void {
     });
   store.QueuedKeys.put(host, queued);
   store.QueuedChanged.put(host, chosen !== undefined || keysChanged);
-  historical.note(env, index + 1, queued, manager.firstSession?.(host));
+  freeKeys(host, worked);
+  const first = manager.firstSession?.(host);
+  historical.note(env, index + 1, queued, first);
   env.emit(events.NewSession, { sessionIndex: index });
 
   if (!changed) {
@@ -214,12 +316,13 @@ function rotate(env: Env, manager: SessionManager): void {
   grandpa.changeAuthorities(
     env,
     working.map(([, keys]): [Uint8Array, bigint] => [keys.grandpa, 1n]),
-    index,
+    { session: index, first },
   );
 }
 
 /** Of a rotation, by the number of validators. */
-const rotationWeight = (count: number): Weight => cost(60_000_000n + 2_000_000n * BigInt(count), 10 + count, 12);
+const rotationWeight = (count: number): Weight =>
+  cost(60_000_000n + 4_000_000n * BigInt(count), 14 + 2 * count, 16 + 2 * count);
 
 // ---- the pallet ----------------------------------------------------------------------------------------------
 
@@ -245,41 +348,44 @@ function decodeKeys(encoded: Uint8Array): [Uint8Array, Uint8Array][] | undefined
 export const session = (manager: SessionManager = SAME_VALIDATORS) =>
   pallet<SessionGenesis>({
     name: 'Session',
-    index: 32,
+    index: INDEX,
     docs: 'Validators, their keys, and the change of both.',
     storage: store,
     events,
     errors,
+    holdReasons: { Keys: KEYS_HOLD },
     constants: {
       SessionLength: constant(u32, sessionLength, 'Blocks of a session.'),
+      KeyDeposit: constant(balance, KEY_DEPOSIT, 'The amount that is on hold while an account has session keys.'),
     },
     calls: {
       setKeys: call({
         index: 0,
-        args: { keys: sessionKeys, proof: bytes() },
-        weight: cost(30_000_000n, 6, 7),
-        docs: 'Sets the session key(s) of the function caller to `keys`; they work from the session after the next on.',
-        run({ host, origin }, { keys }) {
+        args: { keys: sessionKeys, proof: bytes(MAX_PROOF_BYTES) },
+        weight: cost(800_000_000n, 12, 9),
+        docs: 'Sets the session key(s) of the function caller to `keys`; they work from the session after the next on, and the old ones until then.\n`proof`: what `author_rotateKeysWithOwner` answers beside the keys, the signatures by each key over `POP_` and the caller.',
+        run(context, { keys, proof }) {
+          const { host, origin } = context;
           const who = ensureSigned(origin);
-          if (store.NextKeys.has(host, who)) {
-            putKeys(host, who, keys);
-            return;
-          }
+          ensure(isOwnershipProof(host, keys, who, proof), errors.InvalidProof);
           ensure(system.accountExists(host, who), errors.NoAccount);
-          putKeys(host, who, keys);
+          if (putKeys(host, who, keys) !== undefined) return;
+          balances.hold(context, KEYS_HOLD, who, KEY_DEPOSIT);
           system.incConsumers(host, who);
         },
       }),
       purgeKeys: call({
         index: 1,
         args: {},
-        weight: cost(20_000_000n, 3, 5),
-        docs: 'Removes any session key(s) of the function caller.',
-        run({ host, origin }) {
+        weight: cost(20_000_000n, 7, 6),
+        docs: 'Removes any session key(s) of the function caller. Those that work in this session or the next go on until then.',
+        run(context) {
+          const { host, origin } = context;
           const who = ensureSigned(origin);
           const old = store.NextKeys.take(host, who) ?? fail(errors.NoKeys);
-          for (const name of KEY_NAMES) store.KeyOwner.remove(host, [KEY_TYPES[name], old[name]]);
+          giveUp(host, old);
           system.decConsumers(host, who);
+          balances.release(context, KEYS_HOLD, who, balances.heldOf(host, KEYS_HOLD, who));
         },
       }),
     },

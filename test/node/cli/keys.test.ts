@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Keyring } from '@polkadot/api';
-import { cryptoWaitReady, mnemonicValidate } from '@polkadot/util-crypto';
+import { cryptoWaitReady, decodeAddress, mnemonicValidate } from '@polkadot/util-crypto';
 import { Command } from 'commander';
 import t from 'tap';
 import { genesisOf } from '../../../node/chain/genesis.ts';
@@ -12,10 +12,14 @@ import { chainSpecJson, parseChainSpec } from '../../../node/chain-spec/chain-sp
 import { chainSpecCommands } from '../../../node/cli/commands/chain-spec.ts';
 import { keysCommands } from '../../../node/cli/commands/keys.ts';
 import { createHashing } from '../../../node/crypto/hashing.ts';
+import { createSignatures } from '../../../node/crypto/signatures.ts';
 import { FileKeystore } from '../../../node/keystore/files.ts';
 import { entropyOf, phraseOf } from '../../../node/keystore/mnemonic.ts';
 import { startNode } from '../../../node/service.ts';
 import { fromHex, toHex } from '../../../runtime/primitives/bytes.ts';
+import { decode } from '../../../runtime/primitives/scale/codec.ts';
+import { isOwnershipProof, sessionKeys } from '../../../runtime/primitives/session-keys.ts';
+import { asAccountId } from '../../../runtime/primitives/types.ts';
 import { until } from '../../support/until.ts';
 
 /** What a command line writes; without processes of their own, whose start is slow. */
@@ -84,6 +88,23 @@ t.test('keys', { timeout: 60_000 }, async (test) => {
   test.equal((await stat(join(keys, `6772616e${key.slice(2)}`))).mode & 0o777, 0o600);
   await test.rejects(openledger('keys', 'insert', ...where, '--key-type', 'gran', '--suri', 'no such words'), {
     code: 'BAD_URI',
+  });
+
+  const owner = asAccountId(decodeAddress(alice));
+  const made = JSON.parse(await openledger('keys', 'session', ...where, '--owner', alice, '--json'));
+  const shown = await openledger('keys', 'session', ...where, '--owner', alice, '--keys', made.keys);
+  const proof = /Proof +(0x[0-9a-f]{256})/.exec(shown)?.[1];
+  const signatures = await createSignatures();
+  const own = decode(sessionKeys, fromHex(made.keys));
+  for (const each of [made.proof, proof]) {
+    test.equal(isOwnershipProof(signatures, own, owner, fromHex(each)), true, 'the chain takes keys and proof');
+    test.equal(isOwnershipProof(signatures, own, asAccountId(new Uint8Array(32)), fromHex(each)), false);
+  }
+  const opened = new FileKeystore({ directory: keys, password: 'correct horse', hashing: createHashing() });
+  test.equal(opened.has('aura', own.aura) && opened.has('gran', own.grandpa), true, 'and a node works with them');
+  opened.close();
+  await test.rejects(openledger('keys', 'session', ...where, '--owner', alice, '--keys', `0x${'07'.repeat(64)}`), {
+    code: 'MISMATCH',
   });
 
   const nodeKey = join(home, 'node-key');

@@ -24,6 +24,7 @@ import { TREASURY } from '../../../runtime/primitives/pallet-id.ts';
 import { bytes, decode, encode, fixedBytes, option, struct, u64 } from '../../../runtime/primitives/scale/codec.ts';
 import { type MembershipProof, membershipProof } from '../../../runtime/primitives/session-keys.ts';
 import { type AccountId, asHash, PERBILL, ZERO_HASH } from '../../../runtime/primitives/types.ts';
+import { setKeysCall } from './session-keys.ts';
 import { createWorld, genesisOf, make, OPEN, person, type World } from './world.ts';
 
 const hashing = createHashing();
@@ -241,11 +242,7 @@ t.test('past sessions and sets; forgotten ones', async (test) => {
   const early = ownership(of, 'Grandpa', bob.grandpa)!;
   of.next(4 * SESSION);
   // Charlie changes his keys: a new set from session 7 on.
-  const fresh = { aura: person(90), grandpa: person(91) };
-  test.ok(
-    of.dispatch(make('Session', 'set_keys', { keys: fresh, proof: new Uint8Array() }), validators[2]!.account).outcome
-      .ok,
-  );
+  test.ok(of.dispatch(setKeysCall('fresh', validators[2]!.account), validators[2]!.account).outcome.ok);
   of.next(8 * SESSION);
   const late = ownership(of, 'Grandpa', bob.grandpa)!;
   test.equal(late.session, 8);

@@ -7,6 +7,7 @@ import { createKeyMulti, cryptoWaitReady, encodeAddress } from '@polkadot/util-c
 import t from 'tap';
 import { presetSpec } from '../../../node/chain-spec/built-in.ts';
 import { startNode } from '../../../node/service.ts';
+import { toHex } from '../../../runtime/primitives/bytes.ts';
 import { until } from '../../support/until.ts';
 
 const OPEN = 10n ** 18n;
@@ -202,8 +203,10 @@ t.test('a wallet and the standard pallets', { timeout: 110_000 }, async (test) =
 
   await test.test('new session keys take over authoring and finality', async (sub) => {
     const before = Number(`${await api.query.grandpa!.currentSetId!()}`);
-    const keys = (await api.rpc.author.rotateKeys()).toHex();
-    const sent = await send(session!.setKeys!(keys, '0x'), stash);
+    const owner32 = toHex(stash.publicKey);
+    const made = await provider.send<{ keys: string; proof: string }>('author_rotateKeysWithOwner', [owner32]);
+    const { keys, proof } = made;
+    const sent = await send(session!.setKeys!(keys, proof), stash);
     const owner = await api.query.session!.keyOwner!(['aura', keys.slice(0, 66)]);
     sub.equal(`${owner}`, stash.address);
     await block((Math.floor(sent.number / SESSION) + 3) * SESSION + 6);

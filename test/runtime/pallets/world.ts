@@ -73,6 +73,8 @@ export async function createWorld(genesis: GenesisConfig = genesisOf(), genesisH
   const records = vec(tuple(system.phase, assembly.event, vec(hash)));
   let number = 0;
   let open = false;
+  /** Slots in which no block was possible. */
+  let empty = 0;
 
   const events = (): EventRecord[] => {
     const stored = host.get(system.eventsKey(host));
@@ -95,23 +97,36 @@ export async function createWorld(genesis: GenesisConfig = genesisOf(), genesisH
     if (!balanced()) throw new Error(`the books do not balance after block ${number}`);
     return header;
   };
-  /** Ends the block under way and begins the next, up to block `until` of them. Returns the header of the last one ended. */
+  /**
+   * Ends the block under way and begins the next, up to block `until` of them. Returns the header of the last one ended.
+   * A block that cannot begin leaves no trace but an empty slot, and what is wrong with it is thrown.
+   */
   const next = (until = number + 1): Header | undefined => {
     let last: Header | undefined;
     while (number < until) {
       last = finish();
       number++;
+      const at = 1_000 + number + empty;
+      const slot = encode(u64, BigInt(at));
+      host.beginTransaction();
+      try {
+        executive.initializeBlock(host, {
+          // No two blocks have the same hash: some calls take chance from it.
+          parentHash: number === 1 ? genesisHash : asHash(hashing.blake2_256(slot)),
+          number,
+          stateRoot: ZERO_HASH,
+          extrinsicsRoot: ZERO_HASH,
+          digest: { logs: [{ type: 'PreRuntime', value: [AURA_ENGINE, slot] }] },
+        });
+      } catch (problem) {
+        host.rollbackTransaction();
+        number--;
+        empty++;
+        throw problem;
+      }
+      host.commitTransaction();
       open = true;
-      const slot = encode(u64, BigInt(1_000 + number));
-      executive.initializeBlock(host, {
-        // No two blocks have the same hash: some calls take chance from it.
-        parentHash: number === 1 ? genesisHash : asHash(hashing.blake2_256(slot)),
-        number,
-        stateRoot: ZERO_HASH,
-        extrinsicsRoot: ZERO_HASH,
-        digest: { logs: [{ type: 'PreRuntime', value: [AURA_ENGINE, slot] }] },
-      });
-      const inherents = executive.inherentExtrinsics(host, { timstap0: encode(u64, BigInt(1_000 + number) * 3_000n) });
+      const inherents = executive.inherentExtrinsics(host, { timstap0: encode(u64, BigInt(at) * 3_000n) });
       for (const inherent of inherents) {
         if (!executive.applyExtrinsic(host, inherent).ok) throw new Error('an inherent was refused');
       }

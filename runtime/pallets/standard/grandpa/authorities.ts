@@ -16,6 +16,7 @@ import {
   variants,
   vec,
 } from '../../../primitives/scale/codec.ts';
+import { KEPT_SESSIONS } from '../historical.ts';
 import * as system from '../system.ts';
 
 export const authorityId = named('sp_consensus_grandpa::app::Public', fixedBytes(32));
@@ -36,9 +37,6 @@ const storedPendingChange = named(
   'pallet_grandpa::StoredPendingChange',
   struct({ scheduledAt: u32, delay: u32, nextAuthorities: grandpaAuthorities, forced: option(u32) }),
 );
-/** Sets whose session is remembered, for evidence of old equivocations. */
-export const MAX_SET_ID_SESSION_ENTRIES = 168n;
-
 export const store = storage('Grandpa', {
   State: value(storedState, { type: 'Live' }, 'State of the current authority set.'),
   PendingChange: optionalValue(storedPendingChange, 'Pending change: (signaled at, scheduled change).'),
@@ -46,6 +44,7 @@ export const store = storage('Grandpa', {
   Stalled: optionalValue(tuple(u32, u32), 'Whether finality is stalled, and since when; never used here.'),
   CurrentSetId: value(u64, 0n, 'The number of changes of the authority set.'),
   SetIdSession: map(twox64Concat(u64), u32, 'The last session, so far, in which a set was in charge.'),
+  OldestSetId: value(u64, 0n, 'The oldest set whose last session is remembered, for evidence of old equivocations.'),
   Authorities: value(grandpaAuthorities, [], 'The current list of authorities.'),
 });
 
@@ -53,11 +52,17 @@ export const authorities = (host: Host): GrandpaAuthorities => store.Authorities
 export const currentSetId = (host: Host): bigint => store.CurrentSetId.get(host);
 export const sessionOf = (host: Host, setId: bigint): number | undefined => store.SetIdSession.get(host, setId);
 
+/** The session that begins, and the first one whose validators still answer for what they did. */
+export interface Handover {
+  readonly session: number;
+  readonly first: number | undefined;
+}
+
 /**
  * Hands finality over to another set when this block is final; nothing happens if it is the same. The delay is always 0,
  * since verifiers treat a change as immediate.
  */
-export function changeAuthorities({ host }: Env, next: GrandpaAuthorities, session: number): void {
+export function changeAuthorities({ host }: Env, next: GrandpaAuthorities, { session, first }: Handover): void {
   const same = equalBytes(encode(grandpaAuthorities, authorities(host)), encode(grandpaAuthorities, next));
   if (next.length === 0 || same || store.PendingChange.exists(host)) {
     noteSession(host, session);
@@ -71,7 +76,20 @@ export function changeAuthorities({ host }: Env, next: GrandpaAuthorities, sessi
   });
   const setId = store.CurrentSetId.mutate(host, (id) => id + 1n);
   store.SetIdSession.insert(host, setId, session);
-  if (setId >= MAX_SET_ID_SESSION_ENTRIES) store.SetIdSession.remove(host, setId - MAX_SET_ID_SESSION_ENTRIES);
+  forgetSets(host, first ?? session - KEPT_SESSIONS);
+}
+
+/** Forgets sets whose last session was before `first`: two at a time, as many as one change may leave behind at most. */
+function forgetSets(host: Host, first: number): void {
+  const current = currentSetId(host);
+  const before = store.OldestSetId.get(host);
+  let oldest = before;
+  // The set before the oldest that matters says where that one began.
+  while (oldest < before + 2n && oldest + 1n < current && (sessionOf(host, oldest + 1n) ?? 0) < first) {
+    store.SetIdSession.remove(host, oldest);
+    oldest++;
+  }
+  if (oldest > before) store.OldestSetId.put(host, oldest);
 }
 
 /** The set stays in charge for another session. */

@@ -28,12 +28,9 @@ function eraOf(host: Host, index: number): number | undefined {
   return store.BondedEras.get(host).findLast(([, first]) => first <= index)?.[0];
 }
 
-/** Validators that may be out of duty at a time: more would stop finality. */
-const disablingLimit = (count: number): number => Math.floor((count - 1) / 3);
-
 function disable(env: Env, who: AccountId, fraction: number): void {
   const { host } = env;
-  const most = disablingLimit(session.validators(host).length);
+  const most = session.disablingLimit(session.validators(host).length);
   if (session.disabledValidators(host).length < most) session.disable(env, who, fraction);
 }
 
