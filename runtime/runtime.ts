@@ -13,6 +13,7 @@ import { describe, type MetadataVersion, metadata } from './metadata/metadata.ts
 import { attribution } from './pallets/ledger/attribution.ts';
 import { audits } from './pallets/ledger/audits.ts';
 import { blobs } from './pallets/ledger/blobs.ts';
+import { commitments } from './pallets/ledger/commitments.ts';
 import { compute } from './pallets/ledger/compute.ts';
 import { datanets } from './pallets/ledger/datanets.ts';
 import { inference } from './pallets/ledger/inference.ts';
@@ -97,6 +98,7 @@ export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
     attribution,
     blobs,
     audits,
+    commitments,
     authorship,
     staking,
     session(manager),

@@ -196,7 +196,7 @@ export class Auditor {
         batch,
         file,
         item,
-        disclosed: disclosed === undefined ? undefined : await ledger.blob(disclosed),
+        disclosed: disclosed === undefined ? undefined : await ledger.blob(disclosed.blob),
         sessionKey: session?.key,
         rules: receiptRules(rules, markup),
         exact: await this.#isExact(accused),

@@ -1,16 +1,21 @@
 /** Files that a worker owes to the node: kept in the journal until the chain expects them and the node has them. */
-import * as blobs from '../../runtime/pallets/ledger/blobs.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
+import { encode, struct, u64 } from '../../runtime/primitives/scale/codec.ts';
+import { asHash, hash as hashCodec } from '../../runtime/primitives/types.ts';
 import type { WorkerJournal } from './journal.ts';
 import type { NodeLink } from './link.ts';
 
 /** So often a file is looked at before it is clear that nobody will ask for it: its receipt was refused or struck. */
 const PATIENCE = 600;
 
+const question = struct({ blob: hashCodec, bytes: u64 });
+const YES = '0x01';
+
 export class Uploads {
   readonly #link: NodeLink;
   readonly #journal: WorkerJournal;
   readonly #unexpected = new Map<string, number>();
+  readonly #lengths = new Map<string, number>();
 
   constructor(link: NodeLink, journal: WorkerJournal) {
     this.#link = link;
@@ -21,8 +26,7 @@ export class Uploads {
   async look(): Promise<void> {
     for (const hash of await this.#journal.fileNames()) {
       const key = toHex(hash);
-      const expected = await this.#link.ledger.read('blobs', 'blobs', blobs.committedBlob, key);
-      if (expected === undefined) {
+      if (!(await this.#isExpected(hash))) {
         const times = (this.#unexpected.get(key) ?? 0) + 1;
         this.#unexpected.set(key, times);
         if (times < PATIENCE) continue;
@@ -31,6 +35,15 @@ export class Uploads {
       }
       await this.#journal.forgetFile(hash);
       this.#unexpected.delete(key);
+      this.#lengths.delete(key);
     }
+  }
+
+  async #isExpected(hash: Uint8Array): Promise<boolean> {
+    const key = toHex(hash);
+    const bytes = this.#lengths.get(key) ?? (await this.#journal.file(hash))?.length ?? 0;
+    this.#lengths.set(key, bytes);
+    const asked = toHex(encode(question, { blob: asHash(hash), bytes: BigInt(bytes) }));
+    return (await this.#link.ledger.rpc.call<string>('state_call', 'BlobsApi_expected', asked)) === YES;
   }
 }

@@ -33,8 +33,8 @@ export interface BlobStoreOptions {
   readonly directory: string;
   /** Bytes of all blobs together, at most. */
   readonly maxBytes: number;
-  /** Bytes that the chain has committed to for a hash; undefined if it has not. */
-  expected(hash: Hash): number | undefined;
+  /** The sizes that the chain's claims give a blob; none if nobody has claimed it. Only one of them can be right. */
+  expected(hash: Hash): readonly number[];
 }
 
 const TEMPORARY = 'incoming';
@@ -85,7 +85,7 @@ export class BlobStore {
 
   /** Whether the chain has committed to it. */
   expects(hash: Hash): boolean {
-    return this.#options.expected(hash) !== undefined;
+    return this.#options.expected(hash).length > 0;
   }
 
   size(hash: Uint8Array): number | undefined {
@@ -101,18 +101,24 @@ export class BlobStore {
   }
 
   /**
-   * Takes a blob in. Once this resolves the blob survives a power cut. Throws {@link BlobError}; a second upload of what
-   * is there already is read no further than its start.
+   * Takes a blob in. `size`: how large it is by the word of whoever sends it, if that is known. Once this resolves the blob
+   * survives a power cut. Throws {@link BlobError}; a second upload of what is there already is read no further than its start.
    */
-  async put(hash: Hash, body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
+  async put(hash: Hash, body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>, size?: number): Promise<void> {
     const name = nameOf(hash);
     if (this.#sizes.has(name)) return;
-    const size = this.#options.expected(hash);
-    if (size === undefined) throw new BlobError('NOT_EXPECTED', `the chain has committed to no blob 0x${name}`);
-    await this.#reserve(size);
+    const claimed = this.#options.expected(hash);
+    const possible = size === undefined ? claimed : claimed.filter((each) => each === size);
+    if (possible.length === 0) {
+      const as = size === undefined ? '' : ` of ${size} bytes`;
+      throw new BlobError('NOT_EXPECTED', `the chain has committed to no blob 0x${name}${as}`);
+    }
+    const most = possible.reduce((a, b) => Math.max(a, b));
+    await this.#reserve(most);
     const temporary = join(this.#options.directory, TEMPORARY, `${name}.${this.#next++}`);
+    let received: number;
     try {
-      await this.#receive(temporary, hash, size, body);
+      received = await this.#receive(temporary, hash, possible, body);
       await mkdir(join(this.#options.directory, name.slice(0, 2)), { recursive: true });
       await rename(temporary, this.#path(name));
       await syncDirectory(join(this.#options.directory, name.slice(0, 2)));
@@ -120,10 +126,10 @@ export class BlobStore {
       await unlink(temporary).catch(() => {});
       throw outOfSpace(problem) ? new BlobError('STORE_FULL', 'the disk is full') : problem;
     } finally {
-      this.#promised -= size;
+      this.#promised -= most;
     }
-    if (!this.#sizes.has(name)) this.#stored += size;
-    this.#sizes.set(name, size);
+    if (!this.#sizes.has(name)) this.#stored += received;
+    this.#sizes.set(name, received);
     this.#verified.add(name);
   }
 
@@ -143,24 +149,26 @@ export class BlobStore {
   async #receive(
     path: string,
     hash: Hash,
-    size: number,
+    sizes: readonly number[],
     body: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
-  ): Promise<void> {
+  ): Promise<number> {
+    const most = sizes.reduce((a, b) => Math.max(a, b));
     const file = await open(path, 'wx', 0o600);
     try {
       const hasher = blake2b.create({ dkLen: 32 });
       let received = 0;
       for await (const chunk of body) {
         received += chunk.length;
-        if (received > size) throw new BlobError('TOO_LARGE', `more than the ${size} bytes that were committed to`);
+        if (received > most) throw new BlobError('TOO_LARGE', `more than the ${most} bytes that were committed to`);
         hasher.update(chunk);
         await file.write(chunk);
       }
-      if (received < size) throw new BlobError('TRUNCATED', `${received} of ${size} bytes`);
+      if (!sizes.includes(received)) throw new BlobError('TRUNCATED', `${received} of ${sizes.join(' or ')} bytes`);
       const actual = hasher.digest();
       if (nameOf(actual) !== nameOf(hash))
         throw new BlobError('WRONG_HASH', `these bytes have the hash ${toHex(actual)}`);
       await file.sync();
+      return received;
     } finally {
       await file.close();
     }

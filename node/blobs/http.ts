@@ -42,6 +42,12 @@ export function parseRange(header: string | undefined, size: number): readonly [
   return first >= size ? null : last < first ? undefined : [first, last];
 }
 
+/** What a request says of its length; undefined where it comes in chunks. */
+function sizeOf({ headers }: IncomingMessage): number | undefined {
+  const length = headers['content-length'];
+  return length === undefined ? undefined : Number(length);
+}
+
 /** Gets a blob from other nodes; false when it cannot be had. */
 export type FetchBlob = (hash: Hash) => Promise<boolean>;
 
@@ -83,7 +89,7 @@ async function serve(
       const known = store.has(hash);
       request.setTimeout(IDLE_MS, () => request.destroy());
       if (known) request.resume();
-      else await store.put(hash, request);
+      else await store.put(hash, request, sizeOf(request));
       response.writeHead(known ? 200 : 201, { 'content-length': 0 }).end();
       return;
     }

@@ -2,7 +2,6 @@
 import { join } from 'node:path';
 import type { Network } from '../../p2p/network.ts';
 import type { Host } from '../../runtime/host.ts';
-import { decode, option, u64 } from '../../runtime/primitives/scale/codec.ts';
 import { WorkerHub } from '../attribution/hub.ts';
 import { ReceiptVerifier } from '../attribution/receipt-verifier.ts';
 import { stateReader } from '../attribution/state-reader.ts';
@@ -36,15 +35,12 @@ export async function openAttribution(
 ): Promise<AttributionPart> {
   const genesisHash = () => blocks.info().genesisHash;
   const state = () => stateReader(chain.at(blocks.info().best.hash)!, hashing, signatures);
+  const committed = new CommittedBlobs({ chain, state, hashing });
   const blobs = await BlobStore.open({
     directory: join(directory, 'blobs'),
     maxBytes: options.blobBytes ?? BLOB_BYTES,
-    expected: (blob) => {
-      const size = decode(option(u64), chain.call(blocks.info().best.hash, 'BlobsApi_expected', blob));
-      return size === undefined ? undefined : Number(size);
-    },
+    expected: (blob) => committed.claimsOf(blob).map(({ bytes }) => bytes),
   });
-  const committed = new CommittedBlobs({ chain, state, hashing });
   const services: Service[] = [];
 
   const exchange = network && (await blobExchange(network, blobs, committed, validator));

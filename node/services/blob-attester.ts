@@ -1,16 +1,19 @@
 /**
- * Attests on the chain which blobs a validator holds. A blob counts as held when its bytes have had the right hash once in this
- * run of the node; one whose bytes have not is removed, so that it is fetched anew, and taken back on the chain.
+ * Attests on the chain whose claims' files a validator holds. A file counts as held when its bytes have had the right hash once in
+ * this run of the node; one whose bytes have not is removed, so that it is fetched anew, and taken back on the chain. Of a batch
+ * of records, root and number of records must be those of the file.
  */
 
 import type { Hashing, Host } from '../../runtime/host.ts';
-import { type Attester, attestersAmong, isHolder } from '../../runtime/pallets/ledger/blobs.ts';
+import { type Attester, attestersAmong, type Claim, isHolder } from '../../runtime/pallets/ledger/blobs.ts';
+import { manifestOf } from '../../runtime/pallets/ledger/datanets.ts';
 import * as system from '../../runtime/pallets/standard/system.ts';
-import { availability, MAX_ATTESTED_BLOBS } from '../../runtime/primitives/attribution/availability.ts';
+import { availability, MAX_ATTESTED_CLAIMS } from '../../runtime/primitives/attribution/availability.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
+import type { ClaimId } from '../../runtime/primitives/attribution/ids.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { encode, fixedBytes, struct } from '../../runtime/primitives/scale/codec.ts';
-import type { Hash } from '../../runtime/primitives/types.ts';
+import { holdsBatch } from '../blobs/batch-check.ts';
 import type { BlobStore } from '../blobs/blob-store.ts';
 import type { CommittedBlobs } from '../blobs/committed.ts';
 import type { Chain } from '../chain/chain.ts';
@@ -26,8 +29,8 @@ export interface AttesterPorts {
   readonly events: ChainEvents;
   /** The state of the best block. */
   readonly state: () => Host;
-  readonly blobs: Pick<BlobStore, 'has' | 'verify'>;
-  readonly committed: Pick<CommittedBlobs, 'all'>;
+  readonly blobs: Pick<BlobStore, 'has' | 'size' | 'verify' | 'stream'>;
+  readonly committed: Pick<CommittedBlobs, 'claims'>;
   readonly pool: Pick<Pool, 'submit'>;
   readonly keystore: Pick<Keystore, 'has' | 'sign'>;
   readonly hashing: Pick<Hashing, 'blake2_256'>;
@@ -42,8 +45,10 @@ export class BlobAttester implements Service {
   readonly #ports: AttesterPorts;
   /** Of each own validator, its last attestation, and the height at which it was made. */
   readonly #sent = new Map<number, { readonly session: number; readonly sequence: number; readonly at: number }>();
-  /** Blobs of which the chain says what is the case, by own account: looked at again in the next session. */
-  readonly #settled = new Map<string, Set<string>>();
+  /** Claims of which the chain says what is the case, by own account: looked at again in the next session. */
+  readonly #settled = new Map<string, Set<ClaimId>>();
+  /** Whether the file of a batch of records is what the batch says; it is read once. */
+  readonly #fits = new Map<ClaimId, boolean>();
   #session = -1;
   #work: Promise<void> | undefined;
 
@@ -56,7 +61,7 @@ export class BlobAttester implements Service {
     const unsubscribe = events.subscribe((event) => {
       if (event.type !== 'imported' || !event.isNewBest || this.#work !== undefined || isMajorSyncing()) return;
       this.#work = this.#look(signal)
-        .catch((problem: unknown) => log('warn', 'blobs could not be attested', { problem: String(problem) }))
+        .catch((problem: unknown) => log('warn', 'files could not be attested', { problem: String(problem) }))
         .finally(() => {
           this.#work = undefined;
         });
@@ -75,33 +80,55 @@ export class BlobAttester implements Service {
       const waits = before?.session === own.session && before.sequence === own.sequence && at < before.at + PATIENCE;
       if (waits || at + 1 < own.from || signal.aborted) continue;
       const settled = this.#settledOf(own);
-      const held: Hash[] = [];
-      const lost: Hash[] = [];
-      for (const blob of [...committed.all()].filter((each) => !settled.has(toHex(each)) || !blobs.has(each))) {
-        const isThere = await blobs.verify(blob);
-        if (isThere === isHolder(host, blob, own.account)) {
-          if (isThere) settled.add(toHex(blob));
+      const held: ClaimId[] = [];
+      const lost: ClaimId[] = [];
+      const open = [...committed.claims()].filter(
+        ([id, { files }]) => !settled.has(id) || files.some(({ hash }) => !blobs.has(hash)),
+      );
+      for (const [id, claim] of open) {
+        if (signal.aborted) return;
+        const holds = await this.#holds(id, claim);
+        if (holds === isHolder(host, id, own.account)) {
+          if (holds) settled.add(id);
           continue;
         }
-        (isThere ? held : lost).push(blob);
-        if (held.length === MAX_ATTESTED_BLOBS || lost.length === MAX_ATTESTED_BLOBS) break;
+        (holds ? held : lost).push(id);
+        if (held.length === MAX_ATTESTED_CLAIMS || lost.length === MAX_ATTESTED_CLAIMS) break;
       }
       if (held.length + lost.length > 0 && !signal.aborted) await this.#attest(own, held, lost);
     }
+    const known = committed.claims();
+    for (const id of this.#fits.keys()) if (!known.has(id)) this.#fits.delete(id);
   }
 
-  #settledOf({ session, account }: Attester): Set<string> {
+  /** Whether all files of a claim are here as it names them. */
+  async #holds(id: ClaimId, { files, purpose }: Claim): Promise<boolean> {
+    const { blobs, hashing, state } = this.#ports;
+    for (const { hash, bytes } of files) {
+      if (blobs.size(hash) !== Number(bytes) || !(await blobs.verify(hash))) return false;
+    }
+    if (purpose.type !== 'Records') return true;
+    const known = this.#fits.get(id);
+    if (known !== undefined) return known;
+    const manifest = manifestOf(state(), purpose.value.datanet, purpose.value.batch);
+    if (manifest === undefined) return false;
+    const fits = await holdsBatch(hashing, manifest, blobs.stream(manifest.blob));
+    this.#fits.set(id, fits);
+    return fits;
+  }
+
+  #settledOf({ session, account }: Attester): Set<ClaimId> {
     if (session !== this.#session) {
       this.#session = session;
       this.#settled.clear();
     }
     const name = toHex(account);
-    const known = this.#settled.get(name) ?? new Set<string>();
+    const known = this.#settled.get(name) ?? new Set<ClaimId>();
     this.#settled.set(name, known);
     return known;
   }
 
-  async #attest({ key, session, validator, sequence }: Attester, held: Hash[], lost: Hash[]): Promise<void> {
+  async #attest({ key, session, validator, sequence }: Attester, held: ClaimId[], lost: ClaimId[]): Promise<void> {
     const { chain, keystore, hashing, pool, state, log } = this.#ports;
     const attestation = { chain: chain.blocks.info().genesisHash, session, validator, sequence, held, lost };
     const signature = keystore.sign(KEY_TYPE, key, hashOf(hashing, availability, attestation));
@@ -112,7 +139,7 @@ export class BlobAttester implements Service {
     const { transactions } = chain.callOffchain(best.hash, method, encode(submission, { attestation, signature }));
     try {
       for (const each of transactions) await pool.submit(each, 'local');
-      log('debug', 'blobs are attested', { held: held.length, lost: lost.length });
+      log('debug', 'files are attested', { held: held.length, lost: lost.length });
     } catch (problem) {
       // The chain has gone on meanwhile: the next block brings another look.
       log('debug', 'an attestation was not taken', { problem: String(problem) });

@@ -21,7 +21,7 @@ export interface KeptBlobs {
   expects(blob: Hash): boolean;
   size(blob: Uint8Array): number | undefined;
   /** Hashes and checks size while it takes the bytes in; rejects with an error that has a `code`. */
-  put(blob: Hash, body: AsyncIterable<Uint8Array>): Promise<void>;
+  put(blob: Hash, body: AsyncIterable<Uint8Array>, size: number): Promise<void>;
   stream(blob: Uint8Array): AsyncIterable<Uint8Array>;
 }
 
@@ -137,8 +137,9 @@ export class BlobExchange {
       await sendFrame(stream, blob, until);
       const first = await frames.next();
       if (first === undefined) return false;
-      if (decode(found, first).type === 'Missing') return false;
-      await this.#ports.blobs.put(blob, frames);
+      const answer = decode(found, first);
+      if (answer.type === 'Missing') return false;
+      await this.#ports.blobs.put(blob, frames, Number(answer.value.size));
       return true;
     } catch (problem) {
       if (problem instanceof ScaleError) throw new NetworkError('MALFORMED', problem.message, { cause: problem });

@@ -4,15 +4,20 @@ import { availabilityReport, MAX_ASKED } from '../../runtime/pallets/ledger/blob
 import * as pallet from '../../runtime/pallets/ledger/datanets.ts';
 import type { Blake } from '../../runtime/primitives/attribution/canonical.ts';
 import { blobName } from '../../runtime/primitives/attribution/commitment.ts';
-import { type DatanetId, datanetId } from '../../runtime/primitives/attribution/ids.ts';
+import { type ClaimId, claimId, type DatanetId, datanetId } from '../../runtime/primitives/attribution/ids.ts';
 import { MAX_RECORD_BYTES } from '../../runtime/primitives/attribution/limits.ts';
-import { merkleRoot } from '../../runtime/primitives/attribution/merkle.ts';
 import { minHash, sketchCommitment } from '../../runtime/primitives/attribution/minhash.ts';
-import { canonicalJson, RecordError, recordHash, recordText } from '../../runtime/primitives/attribution/records.ts';
+import {
+  batchRoot,
+  canonicalJson,
+  RecordError,
+  recordHash,
+  recordText,
+} from '../../runtime/primitives/attribution/records.ts';
 import { shingles } from '../../runtime/primitives/attribution/shingles.ts';
-import { concatBytes, fromHex, fromUtf8, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
+import { fromHex, fromUtf8, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import { decode, encode, type Infer, struct, u32, vec } from '../../runtime/primitives/scale/codec.ts';
-import { type Hash, hash as hashCodec } from '../../runtime/primitives/types.ts';
+import { type AccountId, asAccountId, type Hash } from '../../runtime/primitives/types.ts';
 import { firstField, idOfKey, type Ledger, LedgerError } from './connection.ts';
 
 /** What a Datanet is opened with; amounts in OPEN's smallest unit. */
@@ -37,7 +42,8 @@ export interface PreparedBatch {
   /** Canonical JSONL. */
   readonly blob: Uint8Array;
   readonly hash: Hash;
-  readonly root: Hash;
+  /** Its Merkle root, which is bound to who contributes it. */
+  rootFor(contributor: AccountId): Hash;
   readonly sketches: Hash;
   readonly records: number;
 }
@@ -77,13 +83,12 @@ export function prepareBatch(hashing: Blake, jsonl: Uint8Array | string): Prepar
     return { record, bytes: utf8(line) };
   });
   if (canonical.length === 0) throw new RecordError('RECORD_EMPTY', 1, 'there is no record');
-  const feed = Uint8Array.of(10);
-  const blob = concatBytes(...canonical.flatMap(({ bytes }) => [bytes, feed]));
+  const blob = utf8([...first.keys()].map((line) => `${line}\n`).join(''));
   const leaves = canonical.map(({ bytes }) => recordHash(hashing, bytes));
   return {
     blob,
     hash: blobName(hashing, blob),
-    root: merkleRoot(hashing, 'records', leaves),
+    rootFor: (contributor) => batchRoot(hashing, contributor, leaves),
     sketches: sketchCommitment(
       hashing,
       canonical.map(({ record }) => minHash(shingles(utf8(recordText(record))))),
@@ -165,7 +170,8 @@ export async function contribute(
   datanet: DatanetId,
   batch: PreparedBatch,
 ): Promise<number> {
-  const { hash, blob, records, root, sketches } = batch;
+  const { hash, blob, records, sketches } = batch;
+  const root = batch.rootFor(asAccountId(pair.publicKey));
   const call = ledger.tx(
     'datanets',
     'contribute',
@@ -256,15 +262,15 @@ export const batchesOf = async (
     .map(({ key, value }) => ({ index: idOfKey(key), batch: value }))
     .sort((a, b) => a.index - b.index);
 
-/** How many validators there are, and how many of them attested that they hold each of the blobs. */
+/** How many validators there are, and how many of them attested that they hold the files of each claim. */
 export async function availabilityOf(
   ledger: Ledger,
-  blobs: readonly Hash[],
+  claims: readonly ClaimId[],
 ): Promise<Infer<typeof availabilityReport>> {
   const holders: number[] = [];
   let validators = 0;
-  for (let at = 0; at === 0 || at < blobs.length; at += MAX_ASKED) {
-    const question = toHex(encode(vec(hashCodec), blobs.slice(at, at + MAX_ASKED)));
+  for (let at = 0; at === 0 || at < claims.length; at += MAX_ASKED) {
+    const question = toHex(encode(vec(claimId), claims.slice(at, at + MAX_ASKED)));
     const answer = await ledger.rpc.call<string>('state_call', 'BlobsApi_availability', question);
     const report = decode(availabilityReport, fromHex(answer));
     validators = report.validators;

@@ -10,7 +10,7 @@ import { createHashing } from '../../node/crypto/hashing.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
 import { derive } from '../../node/keystore/secret-uri.ts';
 import { Ledger } from '../../rpc/client/connection.ts';
-import { availabilityOf, contribute, openDatanet, prepareBatch } from '../../rpc/client/datanets.ts';
+import { availabilityOf, batchOf, contribute, openDatanet, prepareBatch } from '../../rpc/client/datanets.ts';
 import { attestersAmong, holdersOf } from '../../runtime/pallets/ledger/blobs.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import { until } from '../support/until.ts';
@@ -58,18 +58,19 @@ t.test('blobs are attested by those who hold them', { timeout: 170_000 }, async 
     accessPrice: 0n,
   });
   const batch = prepareBatch(hashing, '{"prompt":"What is slate?","response":"A stone that splits."}');
-  await contribute(ledger, owner, datanet, batch);
+  const index = await contribute(ledger, owner, datanet, batch);
+  const { claim } = await batchOf(ledger, datanet, index);
 
   const state = () => {
     const { hash } = alice.node.client.blocks.info().best;
     return stateReader(chainOf(alice).at(hash)!, hashing, signatures);
   };
-  const holders = () => holdersOf(state(), batch.hash).map(toHex).sort();
+  const holders = () => holdersOf(state(), claim).map(toHex).sort();
   const stash = (name: string) => toHex(keyring.addFromUri(`//${name}//stash`).publicKey);
   const both = [stash('Alice'), stash('Bob')].sort();
   await until('two of them attest it', () => holders().length === 2, 90);
   test.same(holders(), both);
-  test.same(await availabilityOf(ledger, [batch.hash]), { validators: 3, holders: [2] });
+  test.same(await availabilityOf(ledger, [claim]), { validators: 3, holders: [2] });
   // Time enough for the third to say so too, if it would.
   const seen = finalized(alice);
   await until('a few blocks more', () => finalized(alice) >= seen + 6, 90);

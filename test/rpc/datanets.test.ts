@@ -4,7 +4,8 @@ import { createHashing } from '../../node/crypto/hashing.ts';
 import { prepareBatch } from '../../rpc/client/datanets.ts';
 import { MAX_RECORD_BYTES } from '../../runtime/primitives/attribution/limits.ts';
 import { parseRecords, RecordError } from '../../runtime/primitives/attribution/records.ts';
-import { concatBytes, utf8 } from '../../runtime/primitives/bytes.ts';
+import { concatBytes, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
+import { type AccountId, asAccountId } from '../../runtime/primitives/types.ts';
 
 const hashing = createHashing();
 const fault = (jsonl: string | Uint8Array): string => {
@@ -35,10 +36,20 @@ t.test('the first bad line is named', async (test) => {
 });
 
 t.test('what people write becomes what the ledger keeps', async (test) => {
-  const { blob, records, hash, root } = prepareBatch(hashing, '{ "b": 1, "a": "x" }\n{"text":"y"}');
+  const batch = prepareBatch(hashing, '{ "b": 1, "a": "x" }\n{"text":"y"}');
+  const { blob, records, hash } = batch;
   test.equal(Buffer.from(blob).toString(), '{"a":"x","b":1}\n{"text":"y"}\n');
   test.equal(records, 2);
   test.equal(parseRecords(blob).length, 2, 'canonical: the chain’s own parser takes it');
-  test.same(prepareBatch(hashing, blob), prepareBatch(hashing, '{"b":1,"a":"x"}\n{"text":"y"}\n'));
-  test.equal(hash.length + root.length, 64);
+  const [ann, ben] = [1, 2].map((fill) => asAccountId(new Uint8Array(32).fill(fill))) as [AccountId, AccountId];
+  for (const again of [prepareBatch(hashing, blob), prepareBatch(hashing, '{"b":1,"a":"x"}\n{"text":"y"}\n')]) {
+    test.same([again.blob, again.hash, again.rootFor(ann)], [blob, hash, batch.rootFor(ann)]);
+  }
+  test.not(toHex(batch.rootFor(ann)), toHex(batch.rootFor(ben)), 'a root is its contributor’s own');
+});
+
+t.test('a file of very many records', (test) => {
+  const lines = Array.from({ length: 70_000 }, (_, i) => `{"n":${i}}`);
+  test.equal(prepareBatch(hashing, lines.join('\n')).records, 70_000);
+  test.end();
 });

@@ -52,10 +52,10 @@ async function contribute(datanet: number, file: string, flags: SignerFlags): Pr
   const prepared = prepareBatch(createHashing(), new Uint8Array(source));
   const pair = await signer(flags);
   const batch = await withLedger(flags.node, (ledger) => hand(ledger, pair, datanet as DatanetId, prepared));
-  const { records, blob, hash, root } = prepared;
+  const { records, blob, hash } = prepared;
   print(
     flags,
-    { datanet, batch, records, bytes: blob.length, blob: hash, root },
+    { datanet, batch, records, bytes: blob.length, blob: hash },
     () => `Batch ${batch} of Datanet ${datanet}: ${records} records, ${blob.length} bytes.`,
   );
 }
@@ -119,7 +119,7 @@ async function show(datanet: number | undefined, flags: ClientFlags): Promise<vo
     const batches = await batchesOf(ledger, datanet as DatanetId);
     const { validators, holders } = await availabilityOf(
       ledger,
-      batches.map(({ batch }) => batch.blob),
+      batches.map(({ batch }) => batch.claim),
     );
     const rows = batches.map(({ index, batch }, at) => ({
       batch: index,

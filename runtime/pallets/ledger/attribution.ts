@@ -30,7 +30,15 @@ import {
 import type { Host } from '../../host.ts';
 import { hashOf, part } from '../../primitives/attribution/canonical.ts';
 import type { Verdict } from '../../primitives/attribution/challenge.ts';
-import { type AdapterId, adapterId, type ReceiptBatchId, receiptBatchId } from '../../primitives/attribution/ids.ts';
+import {
+  type AdapterId,
+  adapterId,
+  type BlobRef,
+  type ClaimId,
+  claimId,
+  type ReceiptBatchId,
+  receiptBatchId,
+} from '../../primitives/attribution/ids.ts';
 import { batchChallenge, batchFault, decideBatch } from '../../primitives/attribution/inference-challenge.ts';
 import { batchItem, itemRoot } from '../../primitives/attribution/ledger.ts';
 import { MAX_BATCH_RECEIPTS } from '../../primitives/attribution/limits.ts';
@@ -95,6 +103,8 @@ export const pendingBatch = part(
     markup: perbill,
     rules,
     until: u32,
+    /** Keeps the receipts with the nodes until the window closes. */
+    claim: claimId,
   }),
 );
 export type PendingBatch = Infer<typeof pendingBatch>;
@@ -108,6 +118,9 @@ export const reward = part(
   }),
 );
 export type Reward = Infer<typeof reward>;
+
+/** What keeps a training's files with the nodes: what it made, and its states in between, of which there may be none. */
+const trainingClaims = part('TrainingClaims', struct({ artifacts: claimId, segments: option(claimId) }));
 
 const previousRules = part('PreviousRules', struct({ rules, until: u32 }));
 
@@ -144,6 +157,7 @@ export const store = storage('Attribution', {
   Batches: map(twox64Concat(receiptBatchId), pendingBatch, 'Batches in their window.'),
   Closing: mapWithDefault(twox64Concat(u32), vec(audits.subject, MAX_CLOSING), [], 'Windows that close, by block.'),
   Ranges: map(twox64Concat(adapterId), u32, 'How many ranges lie under the snapshot’s root, while it can be disputed.'),
+  Claims: map(twox64Concat(adapterId), trainingClaims, 'What keeps the files of trainings with the nodes.'),
   Rewards: mapWithDefault(blake2_128Concat(accountId), reward, { claimable: 0n, earned: 0n }, 'What accounts earned.'),
   Rules: value(rules, DEFAULT_RULES, 'How fees are split.'),
   PreviousRules: optionalValue(previousRules, 'Rules that receipts under way were made by.'),
@@ -260,15 +274,24 @@ function close(env: Env, of: audits.Subject): void {
   const { host } = env;
   if (of.type === 'Batch') {
     const pending = store.Batches.take(host, of.value);
-    if (pending !== undefined) payOut(env, of.value, pending);
+    if (pending === undefined) return;
+    payOut(env, of.value, pending);
+    blobs.release(env, pending.claim);
     return;
   }
   if (!isPending(host, of.value)) return;
   store.Ranges.remove(host, of.value);
   // Nobody can ask any more how the adapter came about.
-  for (const state of models.receiptOf(host, of.value).payload.segments) blobs.drop(env, state);
+  releaseSegments(env, of.value);
   compute.oblige(host, models.adapterOf(host, of.value).worker, -1);
   models.acceptAdapter(env, of.value);
+}
+
+function releaseSegments(env: Env, id: AdapterId): void {
+  const claims = store.Claims.get(env.host, id);
+  if (claims?.segments === undefined) return;
+  blobs.release(env, claims.segments);
+  store.Claims.insert(env.host, id, { ...claims, segments: undefined });
 }
 
 const isPending = (host: Host, id: AdapterId): boolean => models.adapterOf(host, id).status.type === 'Pending';
@@ -304,19 +327,19 @@ function punish(env: Env, worker: AccountId, finder: AccountId | undefined): voi
 function strikeBatch(env: Env, id: ReceiptBatchId, finder: AccountId | undefined, why: Fault): void {
   const pending = store.Batches.take(env.host, id);
   if (pending === undefined) return;
-  const { batch, payer } = pending;
+  const { batch, payer, claim } = pending;
   // A payer whose account is gone cannot be given less than an account lives on.
   if (!inference.refund(env, batch.session, payer, POT, batch.fees)) passOn(env, TREASURY, batch.fees);
-  blobs.drop(env, batch.blob);
+  blobs.release(env, claim);
   punish(env, batch.worker, finder);
   env.emit(events.BatchStruck, { batch: id, fault: why });
 }
 
 /** Undoes a batch whose fault was planted by its worker at its own cost. */
-function withdrawBatch(env: Env, id: ReceiptBatchId, { batch, payer }: PendingBatch): void {
+function withdrawBatch(env: Env, id: ReceiptBatchId, { batch, payer, claim }: PendingBatch): void {
   store.Batches.remove(env.host, id);
   if (!inference.refund(env, batch.session, payer, POT, batch.fees)) passOn(env, TREASURY, batch.fees);
-  blobs.drop(env, batch.blob);
+  blobs.release(env, claim);
   compute.oblige(env.host, batch.worker, -1);
 }
 
@@ -324,7 +347,9 @@ function strikeTraining(env: Env, id: AdapterId, finder: AccountId | undefined, 
   if (!isPending(env.host, id)) return;
   const { payload } = models.receiptOf(env.host, id);
   store.Ranges.remove(env.host, id);
-  for (const blob of artifacts(payload)) blobs.drop(env, blob);
+  releaseSegments(env, id);
+  const claims = store.Claims.take(env.host, id);
+  if (claims !== undefined) blobs.release(env, claims.artifacts);
   punish(env, payload.worker, finder);
   models.strikeAdapter(env, id);
   env.emit(events.TrainingStruck, { adapter: id, fault: why });
@@ -348,28 +373,29 @@ function decide(
 
 // ---- training ------------------------------------------------------------------------------------------------
 
-const artifacts = ({ adapter, adapterConfig, basis, features, segments }: TrainingReceipt) => [
-  adapter,
-  adapterConfig,
-  basis.checkpoint,
-  basis.eigenbases,
-  basis.projection,
-  features.featureFile,
-  features.sumFile,
-  features.frequencyFile,
-  ...segments,
+/** What a training publishes, in the order of the receipt, with the sizes that its worker declares. */
+const artifacts = ({ adapter, adapterConfig, basis, features }: TrainingReceipt, sizes: ArtifactSizes): BlobRef[] => [
+  { hash: adapter, bytes: sizes.adapter },
+  { hash: adapterConfig, bytes: sizes.adapterConfig },
+  { hash: basis.checkpoint, bytes: sizes.checkpoint },
+  { hash: basis.eigenbases, bytes: sizes.eigenbases },
+  { hash: basis.projection, bytes: sizes.projection },
+  { hash: features.featureFile, bytes: sizes.featureFile },
+  { hash: features.sumFile, bytes: sizes.sumFile },
+  { hash: features.frequencyFile, bytes: sizes.frequencyFile },
 ];
-const sizes = (of: ArtifactSizes): bigint[] => [
-  of.adapter,
-  of.adapterConfig,
-  of.checkpoint,
-  of.eigenbases,
-  of.projection,
-  of.featureFile,
-  of.sumFile,
-  of.frequencyFile,
-  ...of.segments,
-];
+
+/** Has nodes keep the files of a training. */
+function keepFiles(env: Env, id: AdapterId, receipt: TrainingReceipt, sizes: ArtifactSizes): void {
+  const depositor = receipt.worker;
+  const segments = receipt.segments.map((hash, at) => ({ hash, bytes: sizes.segments[at]! }));
+  const keep = (type: 'Training' | 'Segments', files: BlobRef[]): ClaimId =>
+    blobs.commit(env, { depositor, purpose: { type, value: id }, files });
+  store.Claims.insert(env.host, id, {
+    artifacts: keep('Training', artifacts(receipt, sizes)),
+    segments: segments.length === 0 ? undefined : keep('Segments', segments),
+  });
+}
 
 const genesisHash = (host: Host) => system.blockHash(host, 0);
 
@@ -425,7 +451,7 @@ export const calls = {
   submitTraining: call({
     index: 0,
     args: { receipt: signedTrainingReceipt, sizes: artifactSizes },
-    weight: cost(250_000_000n, 25, 16),
+    weight: cost(300_000_000n, 45, 42),
     docs: 'Hand in a training’s signed receipt under its lease, with the sizes of its files. It can be challenged for a while.',
     run({ origin, ...env }, { receipt, sizes: declared }) {
       const { host } = env;
@@ -442,9 +468,8 @@ export const calls = {
       const digest = hashOf(host, trainingReceipt, payload);
       ensure(verifySignature(host, signature, digest, worker), errors.BadSignature);
       ensure(declared.segments.length === payload.segments.length, errors.WrongCount);
-      const bytes = sizes(declared);
-      for (const [at, blob] of artifacts(payload).entries()) blobs.commit(env, blob, bytes[at]!);
       const id = models.addAdapter(env, receipt, digest);
+      keepFiles(env, id, payload, declared);
       // The bond goes on standing for it: the lease's obligation ends with the window.
       compute.submitTask(host, payload.order);
       const { datanet, version } = payload.snapshot;
@@ -478,7 +503,7 @@ export const calls = {
     index: 2,
     args: { batch: signedReceiptBatch, bytes: u64 },
     weight: ({ batch }) =>
-      addWeight(cost(300_000_000n, 20, 14), scaleWeight(perTotal, BigInt(batch.payload.totals.length))),
+      addWeight(cost(300_000_000n, 26, 20), scaleWeight(perTotal, BigInt(batch.payload.totals.length))),
     docs: 'Settle a batch of inference receipts: its fees leave the deposit now, and are paid out when its window closes.',
     run({ origin, ...env }, { batch: { payload: batch, signature }, bytes }) {
       const { host } = env;
@@ -504,13 +529,17 @@ export const calls = {
       ensure(batch.fees <= session.deposit, errors.OverDeposit);
       ensure(verifySignature(host, signature, hashOf(host, receiptBatch, batch), worker), errors.BadSignature);
 
-      blobs.commit(env, batch.blob, bytes);
       inference.pay(env, { ...batch, cumulative }, POT);
       const id = store.NextBatch.get(host);
       store.NextBatch.put(host, (id + 1n) as ReceiptBatchId);
+      const claim = blobs.commit(env, {
+        depositor: worker,
+        purpose: { type: 'Receipts', value: id },
+        files: [{ hash: batch.blob, bytes }],
+      });
       const of = { type: 'Batch', value: id } as const;
       const until = openWindow(host, of);
-      store.Batches.insert(host, id, { batch, payer: session.owner, markup, rules: by, until });
+      store.Batches.insert(host, id, { batch, payer: session.owner, markup, rules: by, until, claim });
       compute.oblige(host, worker, 1);
       audits.enter(host, of, worker, baseModel, batch.receipts);
       const { adapter, receipts, fees } = batch;

@@ -14,6 +14,7 @@ import {
   type BaseModelId,
   baseModelId,
   blobHash,
+  claimId,
   type ReceiptBatchId,
   receiptBatchId,
 } from '../../primitives/attribution/ids.ts';
@@ -78,7 +79,7 @@ export const audit = part(
     item: u32,
     auditors: vec(auditor, MAX_AUDITORS),
     /** What was asked and said for the receipt, as a blob, once the accused has disclosed it. Training is public as it is. */
-    disclosed: option(blobHash),
+    disclosed: option(struct({ blob: blobHash, claim: claimId })),
     discloseUntil: u32,
     commitUntil: u32,
     revealUntil: u32,
@@ -274,7 +275,7 @@ export function conclude(env: Env, now: number): Conclusion[] {
   return due.flatMap((id) => {
     const ended = store.Audits.take(host, id);
     if (ended === undefined) return [];
-    if (ended.disclosed !== undefined) blobs.drop(env, ended.disclosed);
+    if (ended.disclosed !== undefined) blobs.release(env, ended.disclosed.claim);
     const votes = ended.auditors.filter(({ verdict }) => verdict !== undefined);
     const against = votes.filter(({ verdict }) => verdict === true);
     const faulty = 2 * against.length > ended.auditors.length;
@@ -402,7 +403,7 @@ export const calls = {
   disclose: call({
     index: 3,
     args: { audit: u32, blob: blobHash, bytes: u64 },
-    weight: cost(40_000_000n, 2, 2),
+    weight: cost(60_000_000n, 8, 8),
     docs: 'Disclose what was asked and said for an audited answer, as a blob. The accused only; who does not is at fault.',
     run({ origin, ...env }, { audit: id, blob, bytes }) {
       const { host } = env;
@@ -413,8 +414,12 @@ export const calls = {
       ensure(system.blockNumber(host) <= found.discloseUntil, errors.TooLate);
       ensure(found.disclosed === undefined, errors.AlreadyDisclosed);
       ensure(bytes <= MAX_DISCLOSURE, errors.TooLarge);
-      blobs.commit(env, blob, bytes);
-      store.Audits.insert(host, id, { ...found, disclosed: blob });
+      const claim = blobs.commit(env, {
+        depositor: who,
+        purpose: { type: 'Disclosure', value: id },
+        files: [{ hash: blob, bytes }],
+      });
+      store.Audits.insert(host, id, { ...found, disclosed: { blob, claim } });
       env.emit(events.Disclosed, { audit: id, blob });
     },
   }),

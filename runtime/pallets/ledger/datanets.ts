@@ -17,9 +17,16 @@ import { call, constant, type Env, event, pallet, type Reason } from '../../fram
 import { blake2_128Concat, map, nMap, storage, twox64Concat, value } from '../../framework/storage.ts';
 import type { Host } from '../../host.ts';
 import { part } from '../../primitives/attribution/canonical.ts';
-import { batchIndex, blobHash, type DatanetId, datanetId, snapshotVersion } from '../../primitives/attribution/ids.ts';
+import {
+  batchIndex,
+  blobHash,
+  claimId,
+  type DatanetId,
+  datanetId,
+  snapshotVersion,
+} from '../../primitives/attribution/ids.ts';
 import { MAX_RECORD_BYTES, NOVELTY_ONE } from '../../primitives/attribution/limits.ts';
-import { leafHash, merkleProof, verifyLeaf } from '../../primitives/attribution/merkle.ts';
+import { leafHash, merkleProof } from '../../primitives/attribution/merkle.ts';
 import { recordOverlap } from '../../primitives/attribution/novelty.ts';
 import {
   parseRecord,
@@ -27,7 +34,9 @@ import {
   recordHash,
   snapshotRange,
   snapshotRoot,
+  verifyBatchRecord,
 } from '../../primitives/attribution/records.ts';
+import { equalBytes } from '../../primitives/bytes.ts';
 import { TREASURY } from '../../primitives/pallet-id.ts';
 import { bool, bytes, type Infer, struct, text, u32, u64, variants, vec } from '../../primitives/scale/codec.ts';
 import { type AccountId, accountId, balance, hash, PERBILL, perbill, sameAccount } from '../../primitives/types.ts';
@@ -83,6 +92,8 @@ export const batch = part(
     root: hash,
     sketches: hash,
     status: batchStatus,
+    /** Keeps the blob with the nodes. */
+    claim: claimId,
     /** On hold; 0 once released or slashed. */
     stake: balance,
     at: u32,
@@ -196,6 +207,11 @@ export const datanetOf = (host: Host, id: DatanetId): Datanet | undefined => sto
 export const snapshotOf = (host: Host, id: DatanetId, version: number): StoredSnapshot | undefined =>
   store.Snapshots.get(host, [id, version]);
 
+/** What a batch says of its file, for those who attest that it is so. */
+export function manifestOf(host: Host, id: DatanetId, index: number): Batch | undefined {
+  return store.Batches.get(host, [id, index]);
+}
+
 function known(host: Host, id: DatanetId): Datanet {
   return store.Datanets.get(host, id) ?? fail(errors.UnknownDatanet);
 }
@@ -215,7 +231,7 @@ function releaseStake(env: Env, id: DatanetId, index: number, held: Batch): Batc
 /** Whether the line stands in the batch where the proof says. */
 function proves(host: Host, found: Batch, { line, proof }: Infer<typeof recordEvidence>): boolean {
   const leaf = leafHash(host, 'records', line);
-  return verifyLeaf(host, 'records', found.root, found.records, leaf, proof);
+  return verifyBatchRecord(host, found, leaf, proof);
 }
 
 function isMalformed(line: Uint8Array): boolean {
@@ -229,7 +245,7 @@ function isMalformed(line: Uint8Array): boolean {
 }
 
 function overlaps(host: Host, a: Uint8Array, b: Uint8Array, threshold: number): boolean {
-  if (recordHash(host, a).every((byte, at) => byte === recordHash(host, b)[at])) return true;
+  if (equalBytes(recordHash(host, a), recordHash(host, b))) return true;
   if (isMalformed(a) || isMalformed(b)) return false;
   return recordOverlap(a, b) >= threshold;
 }
@@ -315,15 +331,20 @@ export const calls = {
       ensure(manifest.records > 0 && manifest.bytes >= 3n * BigInt(manifest.records), errors.EmptyBatch);
       ensure(found.records + manifest.records <= 0xffffffff, errors.TooManyRecords);
       ensure(!store.Committed.has(host, [id, manifest.blob]), errors.AlreadyCommitted);
-      blobs.commit(env, manifest.blob, manifest.bytes);
-      const stake = found.stake + manifest.bytes * blobs.BYTE_DEPOSIT;
-      balances.hold(env, BATCH_STAKE, contributor, stake);
+      const { stake } = found;
       const open = found.admission.type === 'Open';
       const index = found.batches;
+      const claim = blobs.commit(env, {
+        depositor: contributor,
+        purpose: { type: 'Records', value: { datanet: id, batch: index } },
+        files: [{ hash: manifest.blob, bytes: manifest.bytes }],
+      });
+      balances.hold(env, BATCH_STAKE, contributor, stake);
       store.Committed.insert(host, [id, manifest.blob], index);
       store.Batches.insert(host, [id, index], {
         ...manifest,
         contributor,
+        claim,
         stake,
         at: system.blockNumber(host),
         status: { type: open ? 'Admitted' : 'Pending' },
@@ -358,7 +379,7 @@ export const calls = {
           ...releaseStake(env, id, index, pending),
           status: { type: 'Refused' },
         });
-        blobs.drop(env, pending.blob);
+        blobs.release(env, pending.claim);
         env.emit(events.Refused, { id, batch: index });
       }
     },

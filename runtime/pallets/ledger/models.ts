@@ -12,6 +12,7 @@ import {
   adapterId,
   type BaseModelId,
   baseModelId,
+  claimId,
   datanetId,
   type OrderId,
   orderId,
@@ -30,14 +31,13 @@ import * as datanets from './datanets.ts';
 /** The owner's markup on the base price, at most. */
 const MAX_MARKUP = PERBILL;
 
-const MODEL_DEPOSIT: Reason = { pallet: 21, reason: 0 };
 const BUDGET: Reason = { pallet: 21, reason: 1 };
 
 // ---- types ---------------------------------------------------------------------------------------------------
 
 export const baseModel = part(
   'BaseModel',
-  struct({ owner: accountId, manifest: baseModelManifest, hash, deposit: balance }),
+  struct({ owner: accountId, manifest: baseModelManifest, hash, claim: claimId }),
 );
 export type BaseModel = Infer<typeof baseModel>;
 
@@ -230,14 +230,18 @@ export const calls = {
     run({ origin, ...env }, { manifest }) {
       const { host } = env;
       const owner = ensureSigned(origin);
-      const files = [manifest.config, manifest.weights, manifest.tokenizer];
-      for (const { blob, bytes } of files) blobs.commit(env, blob, bytes);
-      const deposit = files.reduce((sum, { bytes }) => sum + bytes, 0n) * blobs.BYTE_DEPOSIT;
-      balances.hold(env, MODEL_DEPOSIT, owner, deposit);
       const id = store.NextBaseModel.get(host);
       store.NextBaseModel.put(host, (id + 1) as BaseModelId);
+      const claim = blobs.commit(env, {
+        depositor: owner,
+        purpose: { type: 'BaseModel', value: id },
+        files: [manifest.config, manifest.weights, manifest.tokenizer].map(({ blob, bytes }) => ({
+          hash: blob,
+          bytes,
+        })),
+      });
       const digest = hashOf(host, baseModelManifest, manifest);
-      store.BaseModels.insert(host, id, { owner, manifest, hash: digest, deposit });
+      store.BaseModels.insert(host, id, { owner, manifest, hash: digest, claim });
       env.emit(events.BaseModelRegistered, { id, owner, hash: digest });
     },
   }),
@@ -350,5 +354,5 @@ export const models = pallet({
   events,
   errors,
   constants: { MaxMarkup: constant(perbill, MAX_MARKUP, 'The highest markup on the base price.') },
-  holdReasons: { ModelDeposit: MODEL_DEPOSIT, Budget: BUDGET },
+  holdReasons: { Budget: BUDGET },
 });

@@ -373,6 +373,15 @@ export function release(env: Env, reason: Reason, who: AccountId, amount: Balanc
   env.emit(events.Released, { reason, who, amount });
 }
 
+/** From hold for one reason to hold for another. Fails with `FundsUnavailable` when less is on hold. */
+export function rehold(env: Env, from: Reason, to: Reason, who: AccountId, amount: Balance): void {
+  if (amount === 0n || sameReason(from, to)) return;
+  takeHeld(env, from, who, amount);
+  putHeld(env.host, to, who, heldOf(env.host, to, who) + amount);
+  env.emit(events.Released, { reason: from, who, amount });
+  env.emit(events.Held, { reason: to, who, amount });
+}
+
 /** From hold of one account to the free balance of another. */
 export function transferHeld(env: Env, reason: Reason, from: AccountId, to: AccountId, amount: Balance): void {
   if (amount === 0n) return;

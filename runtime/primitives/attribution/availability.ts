@@ -1,14 +1,14 @@
-/** What a validator says of the blobs that it keeps, signed by its GRANDPA key. */
+/** What a validator says of the files that it keeps, signed by its GRANDPA key. */
 import { type Infer, struct, u32, vec } from '../scale/codec.ts';
 import { hash } from '../types.ts';
 import { canonical } from './canonical.ts';
-import { blobHash } from './ids.ts';
+import { claimId } from './ids.ts';
 
-/** Blobs of each kind that one attestation names: its weight grows with them. */
-export const MAX_ATTESTED_BLOBS = 256;
+/** Claims of each kind that one attestation names: its weight grows with them. */
+export const MAX_ATTESTED_CLAIMS = 256;
 
 export const availability = canonical(
-  'availability/1',
+  'availability/2',
   'Availability',
   struct({
     /** Hash of the genesis block: no other chain takes it. */
@@ -18,10 +18,13 @@ export const availability = canonical(
     validator: u32,
     /** Counts the validator's attestations of the session from 0. */
     sequence: u32,
-    /** Blobs that it holds now, whole and with the right hash. */
-    held: vec(blobHash, MAX_ATTESTED_BLOBS),
-    /** Blobs that it said it held, and does not hold any more. */
-    lost: vec(blobHash, MAX_ATTESTED_BLOBS),
+    /**
+     * Claims whose files it holds now, whole, with the hashes and sizes that the claim names. Of a batch of records it has
+     * also seen that the root and the number of records are those of the file.
+     */
+    held: vec(claimId, MAX_ATTESTED_CLAIMS),
+    /** Claims of which it said so, and can say so no more. */
+    lost: vec(claimId, MAX_ATTESTED_CLAIMS),
   }),
 );
 export type Availability = Infer<typeof availability>;

@@ -1,5 +1,5 @@
 /** Names of things on the ledger that receipts refer to. */
-import { branded, type Infer, u32, u64 } from '../scale/codec.ts';
+import { branded, compact, type Infer, struct, u32, u64 } from '../scale/codec.ts';
 import { hash } from '../types.ts';
 import { part } from './canonical.ts';
 
@@ -23,5 +23,16 @@ export type SessionId = Infer<typeof sessionId>;
 export const receiptBatchId = part('ReceiptBatchId', branded<'ReceiptBatchId'>()(u64));
 export type ReceiptBatchId = Infer<typeof receiptBatchId>;
 
+/** What commits nodes to keep files: one thing of one account. */
+export const claimId = part('ClaimId', branded<'ClaimId'>()(u64));
+export type ClaimId = Infer<typeof claimId>;
+
 /** Hash of a blob's bytes (blake2b-256, no domain: blobs are content-addressed by everybody). */
 export const blobHash = hash;
+
+/**
+ * A blob as somebody claims it to be. Only one size belongs to a hash, but nobody can tell which before the bytes are seen:
+ * so a claim names both, and a wrong one hinders nobody else's.
+ */
+export const blobRef = part('BlobRef', struct({ hash: blobHash, bytes: compact(u64) }));
+export type BlobRef = Infer<typeof blobRef>;

@@ -119,18 +119,17 @@ export function proveRange(
   return { first, siblings };
 }
 
-/** Whether `leaves` are the leaves from `proof.first` on in the tree of `total` leaves under `root`. Never throws. */
-export function verifyRange(
+/** Root of the tree of `total` leaves in which `leaves` stand from `proof.first` on; undefined if the proof is none. Never throws. */
+export function rootOfRange(
   hashing: Blake,
   kind: TreeKind,
-  root: Uint8Array,
   total: number,
   leaves: readonly Uint8Array[],
   proof: MerkleProof,
-): boolean {
+): Hash | undefined {
   const { first, siblings } = proof;
   const end = first + leaves.length;
-  if (!(Number.isInteger(first) && first >= 0 && leaves.length > 0 && end <= total)) return false;
+  if (!(Number.isInteger(first) && first >= 0 && leaves.length > 0 && end <= total)) return undefined;
   const join = joiner(hashing, kind);
   let used = 0;
   const walk = (from: number, to: number): Uint8Array | undefined => {
@@ -142,7 +141,20 @@ export function verifyRange(
     return right && left.length === 32 && right.length === 32 ? join(left, right) : undefined;
   };
   const top = walk(0, total);
-  return top !== undefined && used === siblings.length && equalBytes(seal(hashing, kind, total, top), root);
+  return top !== undefined && used === siblings.length ? seal(hashing, kind, total, top) : undefined;
+}
+
+/** Whether `leaves` are the leaves from `proof.first` on in the tree of `total` leaves under `root`. Never throws. */
+export function verifyRange(
+  hashing: Blake,
+  kind: TreeKind,
+  root: Uint8Array,
+  total: number,
+  leaves: readonly Uint8Array[],
+  proof: MerkleProof,
+): boolean {
+  const found = rootOfRange(hashing, kind, total, leaves, proof);
+  return found !== undefined && equalBytes(found, root);
 }
 
 export const verifyLeaf = (
@@ -153,3 +165,37 @@ export const verifyLeaf = (
   leaf: Uint8Array,
   proof: MerkleProof,
 ): boolean => verifyRange(hashing, kind, root, total, [leaf], proof);
+
+/** A tree that grows leaf by leaf, as a file streams past: it remembers one node for each bit of their number. */
+export class GrowingTree {
+  readonly #hashing: Blake;
+  readonly #kind: TreeKind;
+  readonly #join: (left: Uint8Array, right: Uint8Array) => Hash;
+  /** Roots of complete subtrees, the widest first; their widths are the bits of `count`. */
+  readonly #peaks: Uint8Array[] = [];
+  #count = 0;
+
+  constructor(hashing: Blake, kind: TreeKind) {
+    this.#hashing = hashing;
+    this.#kind = kind;
+    this.#join = joiner(hashing, kind);
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  push(leaf: Uint8Array): void {
+    let node = leaf;
+    for (let width = this.#count; width % 2 === 1; width = (width - 1) / 2) node = this.#join(this.#peaks.pop()!, node);
+    this.#peaks.push(node);
+    this.#count++;
+  }
+
+  /** The same as {@link merkleRoot} of all leaves so far. */
+  root(): Hash {
+    if (this.#count === 0) return seal(this.#hashing, this.#kind, 0, ZERO_HASH);
+    const top = this.#peaks.reduceRight((right, left) => this.#join(left, right));
+    return seal(this.#hashing, this.#kind, this.#count, top);
+  }
+}

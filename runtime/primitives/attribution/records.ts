@@ -2,13 +2,13 @@
  * Records, the batches they are contributed in, and the snapshots that adapters are trained on. A record is one line of
  * canonical JSONL; its hash is its leaf in the batch's Merkle tree, so equal records have equal hashes anywhere.
  */
-import { compareBytes, fromUtf8, utf8 } from '../bytes.ts';
+import { compareBytes, equalBytes, fromUtf8, utf8 } from '../bytes.ts';
 import { encode, type Infer, struct, u32, u64, vec } from '../scale/codec.ts';
 import { type AccountId, accountId, type Hash, hash } from '../types.ts';
-import { type Blake, canonical, part } from './canonical.ts';
+import { type Blake, canonical, hashOf, part } from './canonical.ts';
 import { batchIndex, blobHash, datanetId, snapshotVersion } from './ids.ts';
 import { MAX_RECORD_BYTES } from './limits.ts';
-import { leafHash, merkleProof, merkleRoot, proveRange, verifyLeaf } from './merkle.ts';
+import { leafHash, type MerkleProof, merkleProof, merkleRoot, proveRange, rootOfRange, verifyLeaf } from './merkle.ts';
 
 export const MAX_SNAPSHOT_RANGES = 65_536;
 
@@ -22,7 +22,7 @@ export const batchManifest = canonical(
     blob: blobHash,
     bytes: u64,
     records: u32,
-    /** Merkle root over the records, in file order. */
+    /** {@link batchRoot} over the records, in file order. */
     root: hash,
     /** Hash of the MinHash sketches of the records ({@link sketchCommitment}). */
     sketches: hash,
@@ -60,6 +60,27 @@ export const recordProof = part(
 export type RecordProof = Infer<typeof recordProof>;
 
 export const recordHash = (hashing: Blake, line: Uint8Array): Hash => leafHash(hashing, 'records', line);
+
+const boundRoot = canonical('batch-root/1', 'BatchRoot', struct({ contributor: accountId, records: hash }));
+
+/** The root of records, made their contributor's own: under another account's name nothing can be proven with it. */
+export const bindRoot = (hashing: Blake, contributor: AccountId, records: Hash): Hash =>
+  hashOf(hashing, boundRoot, { contributor, records });
+
+/** Root of a batch over its {@link recordHash}es. */
+export const batchRoot = (hashing: Blake, contributor: AccountId, leaves: readonly Hash[]): Hash =>
+  bindRoot(hashing, contributor, merkleRoot(hashing, 'records', leaves));
+
+/** Whether the record with `leaf` stands at `proof.first` of a batch of `records` records. */
+export function verifyBatchRecord(
+  hashing: Blake,
+  { contributor, root, records }: Pick<BatchManifest, 'contributor' | 'root' | 'records'>,
+  leaf: Uint8Array,
+  proof: MerkleProof,
+): boolean {
+  const found = rootOfRange(hashing, 'records', records, [leaf], proof);
+  return found !== undefined && equalBytes(bindRoot(hashing, contributor, found), root);
+}
 
 const rangeLeaf = (hashing: Blake, range: SnapshotRange): Hash =>
   leafHash(hashing, 'snapshot', encode(snapshotRange, range));
@@ -103,7 +124,7 @@ export function verifyRecord(
     index < range.first + range.count &&
     proof.recordProof.first === index - range.first &&
     verifyLeaf(hashing, 'snapshot', root, ranges, rangeLeaf(hashing, range), rangeProof) &&
-    verifyLeaf(hashing, 'records', range.root, range.count, leaf, proof.recordProof)
+    verifyBatchRecord(hashing, { ...range, records: range.count }, leaf, proof.recordProof)
   );
 }
 
@@ -154,6 +175,23 @@ export function canonicalJson(value: Json, depth = 0): string {
 /** One record as its canonical line, without a line feed. */
 export const recordLine = (record: { readonly [key: string]: Json }): Uint8Array => utf8(canonicalJson({ ...record }));
 
+/** Whether brackets outside of strings nest deeper than canonical records may; also of bytes that are no JSON. */
+function isDeep(bytes: Uint8Array): boolean {
+  let depth = 0;
+  let quoted = false;
+  for (let i = 0; i < bytes.length; i++) {
+    const byte = bytes[i];
+    if (quoted) {
+      if (byte === 0x5c) i++;
+      else if (byte === 0x22) quoted = false;
+    } else if (byte === 0x22) quoted = true;
+    else if (byte === 0x5b || byte === 0x7b) {
+      if (++depth > MAX_JSON_DEPTH + 1) return true;
+    } else if (byte === 0x5d || byte === 0x7d) depth--;
+  }
+  return false;
+}
+
 /** Parses a canonical line. `line` is for the error only. Throws {@link RecordError}. */
 export function parseRecord(bytes: Uint8Array, line = 1): { readonly [key: string]: Json } {
   if (bytes.length === 0) throw new RecordError('RECORD_EMPTY', line, 'empty');
@@ -166,6 +204,8 @@ export function parseRecord(bytes: Uint8Array, line = 1): { readonly [key: strin
   } catch {
     throw new RecordError('RECORD_NOT_UTF8', line, 'not valid UTF-8');
   }
+  // Engines differ in how deep their parsers go: this one bound is everybody's.
+  if (isDeep(bytes)) throw new RecordError('RECORD_TOO_DEEP', line, 'nested too deeply');
   let value: Json;
   let again: string;
   try {

@@ -16,12 +16,12 @@ const nameOf = (data: Uint8Array) => asHash(blake2b(data, { dkLen: 32 }));
 async function setUp(test: Test, maxBytes = 10_000_000) {
   const directory = await mkdtemp(join(tmpdir(), 'blobs-'));
   test.teardown(() => rm(directory, { recursive: true, force: true }));
-  const committed = new Map<string, number>();
-  const options = { directory, maxBytes, expected: (hash: Uint8Array) => committed.get(toHex(hash)) };
+  const committed = new Map<string, number[]>();
+  const options = { directory, maxBytes, expected: (hash: Uint8Array) => committed.get(toHex(hash)) ?? [] };
   const store = await BlobStore.open(options);
   const commit = (data: Uint8Array, size = data.length) => {
     const hash = nameOf(data);
-    committed.set(toHex(hash), size);
+    committed.set(toHex(hash), [size]);
     return hash;
   };
   return { directory, options, store, commit };

@@ -24,7 +24,7 @@ import {
   ledgerRoot,
 } from '../../../runtime/primitives/attribution/ledger.ts';
 import { MAX_SCALE, NOVELTY_ONE } from '../../../runtime/primitives/attribution/limits.ts';
-import { merkleRoot, proveRange } from '../../../runtime/primitives/attribution/merkle.ts';
+import { proveRange } from '../../../runtime/primitives/attribution/merkle.ts';
 import { type RowDirection, rowOverlap } from '../../../runtime/primitives/attribution/novelty.ts';
 import {
   feeOf,
@@ -36,6 +36,7 @@ import {
   trainingReceipt,
 } from '../../../runtime/primitives/attribution/receipts.ts';
 import {
+  batchRoot,
   parseRecord,
   recordHash,
   recordLine,
@@ -113,7 +114,7 @@ export function world(seed = 1, { records = 200, contributors = 5, k = 24 } = {}
     }
     const leaves = lines.slice(first).map((line) => recordHash(hashing, line));
     batches.push(leaves);
-    ranges.push({ contributor, batch: ranges.length, first, count, root: merkleRoot(hashing, 'records', leaves) });
+    ranges.push({ contributor, batch: ranges.length, first, count, root: batchRoot(hashing, contributor, leaves) });
   }
   const sets = lines.map((line) => shingles(utf8(recordText(parseRecord(line)))));
   const directions: RowDirection[] = lines.map(() => unitRow(rng, k));

@@ -16,7 +16,7 @@ import * as system from '../../../runtime/pallets/standard/system.ts';
 import { hashOf } from '../../../runtime/primitives/attribution/canonical.ts';
 import { rowLeaf } from '../../../runtime/primitives/attribution/features.ts';
 import type { AdapterId, OrderId, SessionId } from '../../../runtime/primitives/attribution/ids.ts';
-import { leafHash, merkleRoot, proveRange } from '../../../runtime/primitives/attribution/merkle.ts';
+import { leafHash, proveRange } from '../../../runtime/primitives/attribution/merkle.ts';
 import { bentFeature, type PlantedFault, plantedFault } from '../../../runtime/primitives/attribution/planted.ts';
 import {
   type InferenceReceipt,
@@ -27,7 +27,7 @@ import {
   trainingReceipt,
   voucher,
 } from '../../../runtime/primitives/attribution/receipts.ts';
-import { snapshotRange } from '../../../runtime/primitives/attribution/records.ts';
+import { batchRoot, snapshotRange } from '../../../runtime/primitives/attribution/records.ts';
 import { splitPool } from '../../../runtime/primitives/attribution/shares.ts';
 import { DEFAULT_RULES, distribute, receiptRules } from '../../../runtime/primitives/attribution/split.ts';
 import { sumRoot } from '../../../runtime/primitives/attribution/sums.ts';
@@ -340,12 +340,12 @@ t.test('a Datanet’s rules', async (test) => {
   const line = utf8('{"text":"the same words stand here as there they stand"}');
   const bad = utf8('{"text": "a space too many"}');
   const leaves = (lines: Uint8Array[]) => lines.map((each) => leafHash(hashing, 'records', each));
-  const batch = (name: string, lines: Uint8Array[]) => ({
+  const batch = (name: string, lines: Uint8Array[], by = payer) => ({
     id: 1,
     blob: someHash(name),
     bytes: 500n,
     records: lines.length,
-    root: merkleRoot(hashing, 'records', leaves(lines)),
+    root: batchRoot(hashing, by, leaves(lines)),
     sketches: ZERO_HASH,
   });
   const proof = (lines: Uint8Array[], at: number) => proveRange(hashing, 'records', leaves(lines), at);
@@ -353,9 +353,14 @@ t.test('a Datanet’s rules', async (test) => {
   test.equal(fails(payer, 'Datanets', 'contribute', { ...batch('x', first), id: 9 }), 'Datanets.UnknownDatanet');
   test.equal(fails(payer, 'Datanets', 'contribute', { ...batch('x', first), records: 0 }), 'Datanets.EmptyBatch');
   test.equal(fails(payer, 'Datanets', 'contribute', { ...batch('x', first), bytes: 1n << 40n }), 'Blobs.TooLarge');
+  const stake = 5n * OPEN;
   const reserved = world.reserved(payer);
   does(payer, 'Datanets', 'contribute', batch('one', first));
-  test.equal(world.reserved(payer) - reserved, 5n * OPEN + 500n * 10n ** 11n, 'stake and bytes are on hold');
+  test.equal(
+    world.reserved(payer) - reserved,
+    stake + blobs.depositFor([{ hash: ZERO_HASH, bytes: 500n }]),
+    'stake and bytes are on hold',
+  );
   test.equal(fails(second, 'Datanets', 'contribute', batch('one', first)), 'Datanets.AlreadyCommitted');
   test.equal(fails(owner, 'Datanets', 'snapshot', { id: 1, maxBatches: 10 }), 'Datanets.NothingAdmitted');
   test.equal(fails(second, 'Datanets', 'curate', { id: 1, batch: 0, admit: true }), 'Datanets.NotCurator');
@@ -364,7 +369,7 @@ t.test('a Datanet’s rules', async (test) => {
   test.equal(fails(second, 'Datanets', 'curate', { id: 1, batch: 0, admit: false }), 'Datanets.AlreadyDecided');
 
   const copied = [bad, line];
-  does(third, 'Datanets', 'contribute', batch('two', copied));
+  does(third, 'Datanets', 'contribute', batch('two', copied, third));
   does(second, 'Datanets', 'curate', { id: 1, batch: 1, admit: true });
   const evidence = (at: number) => ({ batch: 1, line: copied[at]!, proof: proof(copied, at) });
   const earlier = { batch: 0, line, proof: proof(first, 0) };
@@ -387,7 +392,6 @@ t.test('a Datanet’s rules', async (test) => {
   test.equal(fails(challenger, 'Datanets', 'dispute_record', duplicate(earlier, evidence(1))), 'Datanets.NotEarlier');
   const [had, lost] = [world.free(challenger), world.reserved(third)];
   does(challenger, 'Datanets', 'dispute_record', duplicate(evidence(1), earlier));
-  const stake = 5n * OPEN + 500n * 10n ** 11n;
   test.equal(world.free(challenger) - had, stake / 2n, 'half the stake is the finder’s');
   test.equal(lost - world.reserved(third), stake);
   test.equal(fails(third, 'Datanets', 'release_stake', { id: 1, batch: 1 }), 'Datanets.StakeLocked');
@@ -788,7 +792,7 @@ t.test('an audited answer: disclosed in time by its worker alone, or its auditor
   test.equal(disclose(worker, { bytes: 0n }), 'Blobs.Empty');
   test.equal(disclose(worker), undefined);
   test.equal(disclose(worker), 'Audits.AlreadyDisclosed');
-  test.equal(blobs.sizeOf(world.host, blob), 500n, 'nodes take it in');
+  test.ok(blobs.isExpected(world.host, blob, 500n), 'nodes take it in');
 
   const salt = new Uint8Array(32).fill(5);
   const commitment = (audit: number, faulty: boolean) =>
@@ -799,7 +803,7 @@ t.test('an audited answer: disclosed in time by its worker alone, or its auditor
   const [paid, deposit] = [world.free(auditor), inference.sessionOf(world.host, 0n as SessionId)!.deposit];
   world.wait(2);
   test.equal(world.free(auditor) - paid, parameters.fee, 'an audit is paid for');
-  test.equal(blobs.sizeOf(world.host, blob), undefined, 'what was said is nobody’s business any more');
+  test.notOk(blobs.isExpected(world.host, blob, 500n), 'what was said is nobody’s business any more');
   world.wait(4);
   test.ok(world.free(worker) > 0n && inference.sessionOf(world.host, 0n as SessionId)!.deposit === deposit);
   test.equal(world.fails(batch.totals[0]!.contributor, 'Attribution', 'claim'), undefined, 'nothing was wrong');
