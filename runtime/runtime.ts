@@ -3,7 +3,7 @@ import { standardApis } from './apis.ts';
 import { Execution } from './executive/execution.ts';
 import { Executive } from './executive/executive.ts';
 import { extensions } from './extensions.ts';
-import { type Assembly, assemble, outerCall } from './framework/assembly.ts';
+import { type AnyPallet, type Assembly, assemble, outerCall } from './framework/assembly.ts';
 import { DispatchFailure } from './framework/dispatch.ts';
 import type { ConstantDef, RuntimeApi } from './framework/pallet.ts';
 import type { GenesisConfig } from './genesis.ts';
@@ -39,17 +39,7 @@ import { utf8 } from './primitives/bytes.ts';
 import { type Codec, encode } from './primitives/scale/codec.ts';
 import { ScaleError, Source } from './primitives/scale/io.ts';
 import { type RuntimeVersion, runtimeVersion } from './primitives/types.ts';
-
-/** Calls, storage, transaction format: `transactionVersion` rises when a call's index or arguments change. */
-const VERSION = {
-  specName: 'openledger',
-  implName: 'openledger-node',
-  authoringVersion: 1,
-  specVersion: 1,
-  implVersion: 1,
-  transactionVersion: 1,
-  systemVersion: 1,
-};
+import { VERSION } from './version.ts';
 
 /** What wallets call amounts; a chain spec that says otherwise does not fit transactions signed by hardware wallets. */
 const TOKEN = { decimals: 18, tokenSymbol: 'OPEN' };
@@ -84,7 +74,7 @@ export interface RuntimeOptions {
 export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
   const nameless: RuntimeVersion = { ...VERSION, apis: [] };
   const calls = { codec: outerCall(() => assembly.call) };
-  const pallets = [
+  const pallets: readonly AnyPallet[] = [
     system(() => version),
     timestamp,
     aura,

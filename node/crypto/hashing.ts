@@ -3,7 +3,7 @@ import { hash as nodeHash } from 'node:crypto';
 import { keccak_256 } from '@noble/hashes/sha3.js';
 import sodium from 'sodium-native';
 import type { Hashing } from '../../runtime/host.ts';
-import { twox } from './twox.ts';
+import { twox } from '../../runtime/primitives/twox.ts';
 
 /** Inputs up to this many bytes go through memory that native code already knows. */
 const SMALL = 256;

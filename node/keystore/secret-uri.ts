@@ -53,7 +53,7 @@ function parse(uri: string): ParsedUri {
     throw badUri('it should be a mnemonic or 0x-seed, then /soft and //hard derivations, then ///password');
   }
   const { phrase = '', password = '' } = parts;
-  const path = (parts.path?.match(/\/\/?[^/]+/g) ?? []).map(junction);
+  const path = junctions(parts.path ?? '');
   if (phrase.startsWith('0x')) {
     if (phrase.length !== 66) throw badUri('a seed has 64 hex digits');
     return { seed: fromHex(phrase), path };
@@ -70,15 +70,16 @@ const derived = (name: string, seed: Uint8Array, path: readonly Junction[]): Uin
     seed,
   );
 
-/** Throws {@link KeystoreError} `BAD_URI`. */
-export function derive(uri: string, scheme: Scheme): KeyPair {
-  const { seed, path } = parse(uri);
+const junctions = (path: string): Junction[] => (path.match(/\/\/?[^/]+/g) ?? []).map(junction);
+
+/** `root`: the pair of sr25519 (96 bytes), the seed of the other schemes. */
+function walk(scheme: Scheme, root: Uint8Array, path: readonly Junction[]): KeyPair {
   if (scheme !== 'sr25519' && path.some(({ isSoft }) => isSoft)) {
     throw badUri(`${scheme} keys have no soft derivations (/), only hard ones (//)`);
   }
   switch (scheme) {
     case 'sr25519': {
-      let pair = schnorrkel.sr25519_keypair_from_seed(seed);
+      let pair = root;
       for (const { isSoft, chainCode } of path) {
         const step = isSoft ? schnorrkel.sr25519_derive_keypair_soft : schnorrkel.sr25519_derive_keypair_hard;
         pair = step(pair, chainCode);
@@ -86,15 +87,27 @@ export function derive(uri: string, scheme: Scheme): KeyPair {
       return { scheme, publicKey: pair.slice(64), secret: pair.slice(0, 64) };
     }
     case 'ed25519': {
-      const secret = derived('Ed25519HDKD', seed, path);
+      const secret = derived('Ed25519HDKD', root, path);
       const publicKey = new Uint8Array(32);
       sodium.crypto_sign_seed_keypair(publicKey, new Uint8Array(64), secret);
       return { scheme, publicKey, secret };
     }
     case 'ecdsa': {
-      const secret = derived('Secp256k1HDKD', seed, path);
+      const secret = derived('Secp256k1HDKD', root, path);
       if (!secp256k1.utils.isValidSecretKey(secret)) throw badUri('its seed is no secp256k1 key');
       return { scheme, publicKey: secp256k1.getPublicKey(secret, true), secret };
     }
   }
+}
+
+/** Throws {@link KeystoreError} `BAD_URI`. */
+export function derive(uri: string, scheme: Scheme): KeyPair {
+  const { seed, path } = parse(uri);
+  return walk(scheme, scheme === 'sr25519' ? schnorrkel.sr25519_keypair_from_seed(seed) : seed, path);
+}
+
+/** The pair that a path such as `//session` leads to from another. Throws {@link KeystoreError} `BAD_URI`. */
+export function deriveFrom({ scheme, publicKey, secret }: KeyPair, path: string): KeyPair {
+  if (!/^(?:\/\/?[^/]+)+$/.test(path)) throw badUri('a path has the form //hard/soft');
+  return walk(scheme, scheme === 'sr25519' ? concatBytes(secret, publicKey) : secret, junctions(path));
 }

@@ -55,6 +55,31 @@ const EXTENSION_VERSION = 0;
 const compactLength = (length: number): number =>
   length < 0x40 ? 1 : length < 0x4000 ? 2 : length < 0x40000000 ? 4 : 5;
 
+/** What a version-4 signature is over: call, extra and implicit data; hashed when longer than 256 bytes. */
+export function signedMessage(
+  hashing: Pick<Hashing, 'blake2_256'>,
+  parts: { readonly call: Uint8Array; readonly extra: Uint8Array; readonly implicit: Uint8Array },
+): Uint8Array {
+  const message = concatBytes(parts.call, parts.extra, parts.implicit);
+  return message.length > 256 ? hashing.blake2_256(message) : message;
+}
+
+/** A signed extrinsic, version 4, without length prefix. `call` and `extra` are encoded. */
+export function encodeSigned(parts: {
+  readonly signer: AccountId;
+  readonly signature: MultiSignature;
+  readonly extra: Uint8Array;
+  readonly call: Uint8Array;
+}): Uint8Array {
+  const sink = new Sink(parts.call.length + parts.extra.length + 128);
+  sink.u8(SIGNED_V4);
+  multiAddress.encodeTo(sink, { type: 'Id', value: parts.signer });
+  multiSignature.encodeTo(sink, parts.signature);
+  sink.bytes(parts.extra);
+  sink.bytes(parts.call);
+  return sink.finish();
+}
+
 /** An extrinsic without signature, version 4. */
 export function encodeBare(codec: Codec<RuntimeCall>, call: RuntimeCall): Uint8Array {
   const sink = new Sink();
@@ -129,14 +154,12 @@ export class ExtrinsicCodec {
   signingPayload(env: Env, extrinsic: Extrinsic, blockNumber: number): Uint8Array {
     const { preamble } = extrinsic;
     if (preamble.type === 'Bare') throw new Error('a bare extrinsic has no signing payload');
-    const sink = new Sink(256);
-    sink.bytes(extrinsic.callBytes);
-    sink.bytes(preamble.extraBytes);
+    const sink = new Sink(128);
     this.#extensions.forEach((each, i) => {
       each.implicit.encodeTo(sink, each.implicitOf(env, preamble.extra[i], blockNumber));
     });
-    const payload = sink.finish();
-    return payload.length > 256 ? env.host.blake2_256(payload) : payload;
+    const parts = { call: extrinsic.callBytes, extra: preamble.extraBytes, implicit: sink.finish() };
+    return signedMessage(env.host, parts);
   }
 }
 

@@ -134,6 +134,8 @@ export type DispatchError = Infer<typeof dispatchError>;
 export interface ErrorDef {
   readonly index: number;
   readonly docs: string;
+  /** Events have one, errors none: neither can stand where the other belongs. */
+  readonly codec?: never;
 }
 export const error = (index: number, docs: string): ErrorDef => ({ index, docs });
 

@@ -4,6 +4,7 @@ import { type Codec, type StructValue, struct } from '../primitives/scale/codec.
 import type { Weight } from '../primitives/types.ts';
 import type { ValidTransaction } from '../primitives/validity.ts';
 import type { DispatchClass, DispatchInfo, DispatchOutcome, ErrorDef, Origin, PostDispatchInfo } from './dispatch.ts';
+import { enterPlace } from './place.ts';
 import type { RuntimeCall } from './runtime-call.ts';
 import type { StorageSet } from './storage.ts';
 
@@ -199,7 +200,17 @@ export interface PalletSpec<G> {
 }
 
 export type Pallet<G = undefined> = PalletSpec<G>;
-export const pallet = <G = undefined>(spec: PalletSpec<G>): Pallet<G> => spec;
+
+/** A pallet with the types of its own definitions. Its calls, events and errors know their place from here on. */
+// biome-ignore lint/suspicious/noExplicitAny: genesis configurations of all shapes
+export function pallet<const S extends PalletSpec<any>>(spec: S): S {
+  for (const kind of ['calls', 'events', 'errors'] as const) {
+    for (const [name, definition] of Object.entries(spec[kind] ?? {})) {
+      enterPlace(definition, { pallet: spec.name, palletIndex: spec.index, name });
+    }
+  }
+  return spec;
+}
 
 /** The crate name under which wallets and explorers look for a pallet's types. */
 export const crateOf = (spec: { readonly name: string; readonly crate?: string }): string =>

@@ -69,22 +69,33 @@ interface Bindable {
   bind(pallet: string, name: string): void;
 }
 
+/** The names that an item's keys are made of. */
+export interface ItemName {
+  readonly pallet: string;
+  readonly item: string;
+}
+
 class Prefix {
-  #names: readonly [string, string] | undefined;
+  #name: ItemName | undefined;
   #bytes: Uint8Array | undefined;
 
   bind(pallet: string, item: string): void {
-    this.#names = [pallet, item];
+    this.#name = { pallet, item };
+  }
+
+  get name(): ItemName {
+    if (this.#name === undefined) throw new Error('a storage item was used before it was given to storage()');
+    return this.#name;
   }
 
   bytes(host: Hashing): Uint8Array {
-    if (this.#bytes === undefined) {
-      if (this.#names === undefined) throw new Error('a storage item was used before it was given to storage()');
-      this.#bytes = concatBytes(host.twox128(utf8(this.#names[0])), host.twox128(utf8(this.#names[1])));
-    }
+    this.#bytes ??= concatBytes(host.twox128(utf8(this.name.pallet)), host.twox128(utf8(this.name.item)));
     return this.#bytes;
   }
 }
+
+/** `twox128(pallet) ++ twox128(item)`. */
+const PREFIX_LENGTH = 32;
 
 const decodeStored = <T>(codec: Codec<T>, bytes: Uint8Array): T => codec.decodeFrom(new Source(bytes));
 
@@ -105,13 +116,21 @@ export class ValueItem<T, Q> implements Bindable {
     this.#prefix.bind(pallet, name);
   }
 
+  get name(): ItemName {
+    return this.#prefix.name;
+  }
+
   key(host: Hashing): Uint8Array {
     return this.#prefix.bytes(host);
   }
 
-  get(host: Store): Q {
-    const stored = host.get(this.key(host));
+  /** What the item reads as while `stored` is under its key. Throws `ScaleError`. */
+  decodeValue(stored: Uint8Array | undefined): Q {
     return stored === undefined ? this.#fallback : (decodeStored(this.#codec, stored) as unknown as Q);
+  }
+
+  get(host: Store): Q {
+    return this.decodeValue(host.get(this.key(host)));
   }
 
   exists(host: Store): boolean {
@@ -141,6 +160,11 @@ export class ValueItem<T, Q> implements Bindable {
 
 const RECENT_KEYS = 4;
 
+/** The first parts of a key that has several: none, or some of them. */
+export type LeadingKeys<K> = K extends readonly [infer First, ...infer Rest]
+  ? readonly [] | readonly [First, ...LeadingKeys<Rest>]
+  : readonly [];
+
 /** A map from `K` (a tuple for several key parts) to `V`. `Q` as in {@link ValueItem}. */
 export class MapItem<K, V, Q> implements Bindable {
   readonly info: ItemInfo;
@@ -165,8 +189,17 @@ export class MapItem<K, V, Q> implements Bindable {
     this.#prefix.bind(pallet, name);
   }
 
+  get name(): ItemName {
+    return this.#prefix.name;
+  }
+
   prefix(host: Hashing): Uint8Array {
     return this.#prefix.bytes(host);
+  }
+
+  /** The start of all storage keys whose first key parts are `under`. */
+  prefixUnder(host: Hashing, under: LeadingKeys<K>): Uint8Array {
+    return this.#keyOf(host, under);
   }
 
   key(host: Hashing, key: K): Uint8Array {
@@ -189,9 +222,18 @@ export class MapItem<K, V, Q> implements Bindable {
     );
   }
 
-  get(host: Store, key: K): Q {
-    const stored = host.get(this.key(host, key));
+  /** What the map reads as where `stored` is. Throws `ScaleError`. */
+  decodeValue(stored: Uint8Array | undefined): Q {
     return stored === undefined ? this.#fallback : (decodeStored(this.#codec, stored) as unknown as Q);
+  }
+
+  /** The value of an entry, which is there. Throws `ScaleError`. */
+  decodeEntry(stored: Uint8Array): V {
+    return decodeStored(this.#codec, stored);
+  }
+
+  get(host: Store, key: K): Q {
+    return this.decodeValue(host.get(this.key(host, key)));
   }
 
   has(host: Store, key: K): boolean {
@@ -215,8 +257,7 @@ export class MapItem<K, V, Q> implements Bindable {
   /** Writes what `change` makes of the value; `undefined` removes it. */
   mutate(host: Store, key: K, change: (value: Q) => V | undefined): void {
     const storageKey = this.key(host, key);
-    const stored = host.get(storageKey);
-    const value = change(stored === undefined ? this.#fallback : (decodeStored(this.#codec, stored) as unknown as Q));
+    const value = change(this.decodeValue(host.get(storageKey)));
     if (value === undefined) host.delete(storageKey);
     else host.put(storageKey, encode(this.#codec, value));
   }
@@ -229,14 +270,14 @@ export class MapItem<K, V, Q> implements Bindable {
     const prefix = this.#keyOf(host, under);
     for (let key = host.nextKey(prefix); key !== undefined && startsWith(key, prefix); key = host.nextKey(key)) {
       const stored = host.get(key);
-      if (stored !== undefined) yield [this.#decodeKey(key), decodeStored(this.#codec, stored)];
+      if (stored !== undefined) yield [this.decodeKey(key), decodeStored(this.#codec, stored)];
     }
   }
 
   *keys(host: Store, under: readonly unknown[] = []): Generator<K> {
     const prefix = this.#keyOf(host, under);
     for (let key = host.nextKey(prefix); key !== undefined && startsWith(key, prefix); key = host.nextKey(key)) {
-      yield this.#decodeKey(key);
+      yield this.decodeKey(key);
     }
   }
 
@@ -245,8 +286,9 @@ export class MapItem<K, V, Q> implements Bindable {
     return host.clearPrefix(this.#keyOf(host, under), limit);
   }
 
-  #decodeKey(key: Uint8Array): K {
-    const source = new Source(key, 32);
+  /** The key parts that a storage key of this map names. Throws `ScaleError`; the two hashed names are not looked at. */
+  decodeKey(key: Uint8Array): K {
+    const source = new Source(key, PREFIX_LENGTH);
     const values = this.#parts.map(({ hasher, codec }) => {
       const skip = HASH_LENGTH[hasher];
       if (skip === undefined) throw new Error(`keys hashed by ${hasher} cannot be read back`);

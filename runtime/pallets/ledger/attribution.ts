@@ -638,7 +638,7 @@ export interface AttributionGenesis {
   readonly windowBlocks?: number;
 }
 
-export const attribution = pallet<AttributionGenesis | undefined>({
+export const attribution = pallet({
   name: 'Attribution',
   index: 24,
   docs: 'Receipts, disputes, rewards: who shaped an answer, and what that earned.',
@@ -667,7 +667,7 @@ export const attribution = pallet<AttributionGenesis | undefined>({
       return cost(10_000_000n + 100_000_000n * BigInt(busy), 3 + 4 * busy + 64 * drawn, 4 * busy);
     },
   },
-  genesis(env, config) {
+  genesis(env, config: AttributionGenesis | undefined) {
     // The pot outlives its contents, so that no fee is too small to be paid into it.
     balances.deposit(env, POT, balances.EXISTENTIAL_DEPOSIT);
     if (config !== undefined) store.Parameters.put(env.host, { ...DEFAULT_PARAMETERS, ...config });

@@ -448,7 +448,7 @@ export interface AuditGenesis {
   readonly revealBlocks?: number;
 }
 
-export const audits = pallet<AuditGenesis | undefined>({
+export const audits = pallet({
   name: 'Audits',
   index: 26,
   docs: 'Workers check workers.',
@@ -458,7 +458,7 @@ export const audits = pallet<AuditGenesis | undefined>({
   errors,
   holdReasons: { Plant: PLANT },
   constants: { MaxDisclosure: constant(u64, MAX_DISCLOSURE, 'Bytes of a disclosed answer, at most.') },
-  genesis({ host }, config) {
+  genesis({ host }, config: AuditGenesis | undefined) {
     if (config !== undefined) store.Parameters.put(host, { ...DEFAULT_PARAMETERS, ...config });
   },
 });

@@ -449,3 +449,5 @@ export const blobs = pallet({
   },
   apis: [api],
 });
+
+export const { calls } = blobs;

@@ -51,7 +51,7 @@ export interface AuraGenesis {
   readonly slotDurationMs: number;
 }
 
-export const aura = pallet<AuraGenesis>({
+export const aura = pallet({
   name: 'Aura',
   index: 2,
   docs: 'Slots and their authors.',
@@ -112,8 +112,10 @@ export const aura = pallet<AuraGenesis>({
       },
     }),
   ],
-  genesis({ host }, config) {
+  genesis({ host }, config: AuraGenesis) {
     store.Authorities.put(host, [...config.authorities]);
     store.SlotDuration.put(host, BigInt(config.slotDurationMs));
   },
 });
+
+export const { calls } = aura;

@@ -509,7 +509,7 @@ export interface BalancesGenesis {
   readonly balances: readonly { readonly account: AccountId; readonly amount: Balance }[];
 }
 
-export const balances = pallet<BalancesGenesis>({
+export const balances = pallet({
   name: 'Balances',
   index: 10,
   docs: 'OPEN in accounts: transfers, holds, freezes, total issuance.',
@@ -603,10 +603,12 @@ export const balances = pallet<BalancesGenesis>({
       },
     }),
   },
-  genesis(env, config) {
+  genesis(env, config: BalancesGenesis) {
     for (const { account, amount } of config.balances) {
       if (amount < EXISTENTIAL_DEPOSIT) fail(UNDERFLOW);
       deposit(env, account, amount);
     }
   },
 });
+
+export const { calls } = balances;

@@ -334,7 +334,7 @@ function checked(next: Parameters): Parameters {
 export type GovernanceGenesis = Partial<Parameters> | undefined;
 
 export const governance = ({ codec }: OuterCalls) =>
-  pallet<GovernanceGenesis>({
+  pallet({
     name: 'Governance',
     index: INDEX,
     docs: 'Proposals, votes of the holders of OPEN, and what they enact.',
@@ -453,7 +453,7 @@ export const governance = ({ codec }: OuterCalls) =>
       },
     },
     /** Amounts may be decimal strings, as chain specs write them. */
-    genesis({ host }, config) {
+    genesis({ host }, config: GovernanceGenesis) {
       if (config === undefined) return;
       const next = { ...DEFAULT_PARAMETERS, ...config };
       store.Parameters.put(

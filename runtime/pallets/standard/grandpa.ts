@@ -63,7 +63,7 @@ export interface GrandpaGenesis {
   readonly authorities: readonly { readonly key: Uint8Array; readonly weight: bigint }[];
 }
 
-export const grandpa = pallet<GrandpaGenesis>({
+export const grandpa = pallet({
   name: 'Grandpa',
   index: 3,
   docs: 'The authorities that finalize blocks.',
@@ -125,7 +125,7 @@ export const grandpa = pallet<GrandpaGenesis>({
       },
     }),
   ],
-  genesis({ host }, config) {
+  genesis({ host }, config: GrandpaGenesis) {
     store.Authorities.put(
       host,
       config.authorities.map(({ key, weight }): [Uint8Array, bigint] => [key, weight]),
@@ -133,3 +133,5 @@ export const grandpa = pallet<GrandpaGenesis>({
     store.SetIdSession.insert(host, 0n, 0);
   },
 });
+
+export const { calls } = grandpa;

@@ -346,7 +346,7 @@ function decodeKeys(encoded: Uint8Array): [Uint8Array, Uint8Array][] | undefined
 }
 
 export const session = (manager: SessionManager = SAME_VALIDATORS) =>
-  pallet<SessionGenesis>({
+  pallet({
     name: 'Session',
     index: INDEX,
     docs: 'Validators, their keys, and the change of both.',
@@ -414,7 +414,7 @@ export const session = (manager: SessionManager = SAME_VALIDATORS) =>
         },
       }),
     ],
-    genesis(env, { keys, length }) {
+    genesis(env, { keys, length }: SessionGenesis) {
       const { host } = env;
       if (length !== undefined) store.Length.put(host, length);
       for (const { account, ...own } of keys) {

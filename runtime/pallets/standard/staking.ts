@@ -278,7 +278,7 @@ function ensureEras({ sessionsPerEra, bondingDuration, slashDeferDuration }: Era
   ensure(slashDeferDuration === 0 || slashDeferDuration + 2 <= bondingDuration, errors.BoundNotMet);
 }
 
-export const staking = pallet<StakingGenesis | undefined>({
+export const staking = pallet({
   name: 'Staking',
   index: INDEX,
   docs: 'Stakes, validators, nominators, eras, rewards and slashes.',
@@ -349,7 +349,7 @@ export const staking = pallet<StakingGenesis | undefined>({
       },
     }),
   ],
-  genesis(env, config) {
+  genesis(env, config: StakingGenesis | undefined) {
     const { host } = env;
     // The pot outlives its contents, so that no fee is too small to be paid into it.
     balances.deposit(env, POT, balances.EXISTENTIAL_DEPOSIT);

@@ -56,7 +56,7 @@ export interface SudoGenesis {
 }
 
 export const sudo = ({ codec }: OuterCalls) =>
-  pallet<SudoGenesis>({
+  pallet({
     name: 'Sudo',
     index: 43,
     docs: 'A single key with the rights of root, for development chains.',
@@ -124,7 +124,7 @@ export const sudo = ({ codec }: OuterCalls) =>
         },
       }),
     },
-    genesis({ host }, { key }) {
+    genesis({ host }, { key }: SudoGenesis) {
       if (key !== undefined) store.Key.put(host, key);
     },
   });

@@ -82,3 +82,5 @@ export const timestamp = pallet({
     },
   },
 });
+
+export const { calls } = timestamp;

@@ -250,3 +250,5 @@ export const transactionPayment = pallet({
     },
   },
 });
+
+export const { calls } = transactionPayment;

@@ -72,3 +72,5 @@ export const treasury = pallet({
     if (balances.freeBalance(env.host, TREASURY) === 0n) balances.deposit(env, TREASURY, balances.EXISTENTIAL_DEPOSIT);
   },
 });
+
+export const { calls } = treasury;

@@ -4,8 +4,8 @@ import { gunzipSync } from 'node:zlib';
 import { blake2AsU8a, keccakAsU8a, xxhashAsU8a } from '@polkadot/util-crypto';
 import t from 'tap';
 import { createHashing } from '../../../node/crypto/hashing.ts';
-import { twox } from '../../../node/crypto/twox.ts';
 import { fromHex, toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
+import { twox } from '../../../runtime/primitives/twox.ts';
 
 const hashing = createHashing();
 const vectors = new URL('../../vectors/', import.meta.url);
