@@ -1,7 +1,8 @@
 /** Calls of the ledger as applications make them: a pallet's own definition with named, typed arguments. */
 
-import type { CallDef, RuntimeCall } from '../../runtime/framework/pallet.ts';
+import type { CallDef } from '../../runtime/framework/pallet.ts';
 import { placeOf } from '../../runtime/framework/place.ts';
+import type { RuntimeCall } from '../../runtime/framework/runtime-call.ts';
 import type { Codec } from '../../runtime/primitives/scale/codec.ts';
 import { snakeCase } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError, Sink } from '../../runtime/primitives/scale/io.ts';

@@ -5,7 +5,7 @@
 import { blake2b } from '@noble/hashes/blake2.js';
 import { blake3 } from '@noble/hashes/blake3.js';
 import type { DispatchError } from '../../runtime/framework/dispatch.ts';
-import type { RuntimeCall } from '../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../runtime/framework/runtime-call.ts';
 import { type Phase, phase } from '../../runtime/pallets/standard/system.ts';
 import { decode, vec } from '../../runtime/primitives/scale/codec.ts';
 import { Source } from '../../runtime/primitives/scale/io.ts';

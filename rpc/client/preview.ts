@@ -1,6 +1,6 @@
 /** What a transaction will cost, what its bytes say, and whether it would work: before anybody signs, or before it is sent. */
 import { dispatchError } from '../../runtime/framework/dispatch.ts';
-import type { RuntimeCall } from '../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../runtime/framework/runtime-call.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, result, unit } from '../../runtime/primitives/scale/codec.ts';
