@@ -1,6 +1,7 @@
 /** The network of the node: who its peers are, and what is spoken with them. */
 import type { PeerId as Libp2pPeerId, PrivateKey } from '@libp2p/interface';
 import { peerIdFromString } from '@libp2p/peer-id';
+import type { Multiaddr } from '@multiformats/multiaddr';
 import type { GrandpaNetwork } from '../consensus/grandpa/driver.ts';
 import type {
   BlockImport,
@@ -23,15 +24,18 @@ import { type BlockCheck, BlockNews, MAX_BLOCK_BYTES } from './chain/block-news.
 import { Finality, type VoterPort } from './chain/finality.ts';
 import { MAX_TRANSACTIONS_BYTES, type NetworkPool, Transactions } from './chain/transactions.ts';
 import { Dialer } from './host/dialer.ts';
+import { Discovery } from './host/discovery.ts';
 import { NetworkError } from './host/errors.ts';
 import { createHost, type Host } from './host/host.ts';
 import { loadIdentity } from './host/identity.ts';
+import { KnownPeers } from './host/known-peers.ts';
 import { FEE, type PeerId, PeerLedger } from './host/peer-scores.ts';
 import { servePing } from './host/ping.ts';
+import { createLimits, type Limits } from './limits/limits.ts';
 import { type AnnounceHandshake, announceHandshake, type Role, role } from './protocols/announce.ts';
 import { ChainSync, type SyncedChain } from './sync/chain-sync.ts';
 import type { WarpPorts } from './sync/warp.ts';
-import { Gossip } from './wire/gossip.ts';
+import { Gossip, ROOMS, topicOf } from './wire/gossip.ts';
 import { Notifications } from './wire/notifications.ts';
 import type { Wire } from './wire/wire.ts';
 
@@ -69,6 +73,8 @@ export interface NetworkOptions extends Required<NetworkSettings> {
   readonly clock: Clock;
   readonly log: Log;
 
+  /** Where the peers that this node has reached are kept; undefined: for this run alone. */
+  readonly peersFile: string | undefined;
   readonly role: Role;
   readonly forkId: string | undefined;
   readonly agent: string;
@@ -85,14 +91,20 @@ interface Peer {
 const MAX_GRANDPA_BYTES = 1024 * 1024;
 const GREET_TRIES_MS = [0, 500, 2_000, 8_000];
 
+/** Of all places, those for peers that this node reaches out to itself: whoever fills the others does not choose these. */
+export const outboundPlaces = (maxPeers: number): number => Math.max(2, Math.floor(maxPeers / 3));
+
 /** Throws {@link NetworkError} when the key, an address or a port cannot be used. */
 export async function createNetwork(options: NetworkOptions): Promise<Network> {
-  const { blocks, clock, forkId, hashing } = options;
-  const ledger = new PeerLedger(() => clock.monotonic());
+  const { blocks, clock, forkId, hashing, privateAddresses } = options;
+  let network: Network | undefined;
+  const isNamed = (peer: PeerId): boolean => network?.isNamed(peer) ?? false;
+  const limits = createLimits({ clock, byAddress: !privateAddresses, isNamed });
+  const rangeOf = (peer: PeerId): string | undefined => (isNamed(peer) ? undefined : limits.origins.rangeOf(peer));
+  const ledger = new PeerLedger(() => clock.monotonic(), { rangeOf });
   const genesis = toHex(blocks.info().genesisHash).slice(2);
   const prefix = `/${genesis}${forkId === undefined ? '' : `/${forkId}`}`;
   const identity = await loadIdentity(options.keyFile);
-  let network: Network | undefined;
   const host = await createHost(
     {
       identity,
@@ -100,19 +112,32 @@ export async function createNetwork(options: NetworkOptions): Promise<Network> {
       announce: options.publicAddresses,
       maxPeers: options.maxPeers,
       mdns: options.mdns,
-      kad: options.kad,
-      privateAddresses: options.privateAddresses,
-      isNamed: (peer) => network?.isNamed(peer) ?? false,
+      privateAddresses,
+      isNamed,
+      isNamedAddress: (address) => network?.isNamedAddress(address) ?? false,
       prefix,
       agent: options.agent,
       maxGossip: MAX_BLOCK_BYTES,
+      topics: ROOMS.map((room) => topicOf(prefix, room)),
     },
     ledger,
     hashing,
+    limits,
   );
-  network = new Network(options, host, ledger, prefix, identity);
+  const known = await KnownPeers.open(options.peersFile);
+  network = new Network(options, { host, ledger, prefix, identity, limits, known });
   await network.open();
   return network;
+}
+
+/** What {@link createNetwork} makes before the network. */
+interface NetworkParts {
+  readonly host: Host;
+  readonly ledger: PeerLedger;
+  readonly prefix: string;
+  readonly identity: PrivateKey;
+  readonly limits: Limits;
+  readonly known: KnownPeers;
 }
 
 export class Network implements Service, NetworkStatus {
@@ -123,7 +148,11 @@ export class Network implements Service, NetworkStatus {
   readonly #host: Host;
   readonly #ledger: PeerLedger;
   readonly #gossip: Gossip;
+  readonly #limits: Limits;
+  readonly #known: KnownPeers;
   readonly #dialer: Dialer;
+  /** Undefined where nobody is looked for. */
+  readonly #discovery: Discovery | undefined;
   readonly #peers = new Map<PeerId, Peer>();
   readonly #direct: {
     readonly announces: Notifications;
@@ -137,30 +166,53 @@ export class Network implements Service, NetworkStatus {
   readonly #greetings = new Set<Promise<void>>();
   readonly #stop = new AbortController();
 
-  constructor(options: NetworkOptions, host: Host, ledger: PeerLedger, prefix: string, identity: PrivateKey) {
+  constructor(options: NetworkOptions, { host, ledger, prefix, identity, limits, known }: NetworkParts) {
     this.#options = options;
     this.#prefix = prefix;
     this.#identity = identity;
     this.#host = host;
     this.#ledger = ledger;
+    this.#limits = limits;
+    this.#known = known;
     const { blocks, pool, hashing, clock, log } = options;
-    const now = (): number => clock.monotonic();
     const charge = (peer: PeerId, cost: number, reason: string): void => this.#charge(peer, cost, reason);
     const count = (): void => {
       ledger.counters.received++;
     };
     const peers = this.#peers;
-    this.#gossip = new Gossip({ host, prefix, charge, count, isBanned: (peer) => ledger.isBanned(peer), now, log });
+    this.#gossip = new Gossip({
+      host,
+      prefix,
+      charge,
+      count,
+      isBanned: (peer) => ledger.isBanned(peer),
+      clock,
+      limits,
+      log,
+    });
     this.#dialer = new Dialer({
       host,
       ledger,
       clock,
       log,
-      wantMore: () => peers.size < options.maxPeers / 2,
+      known,
+      wantMore: () => this.#wantsMore(),
       privateAddresses: options.privateAddresses,
     });
 
-    const ports = { libp2p: host, charge, count, now, log };
+    const ports = { libp2p: host, charge, count, clock, limits, log };
+    this.#discovery = options.kad
+      ? new Discovery({
+          ...ports,
+          host,
+          prefix,
+          known,
+          peers: () => [...peers.keys()],
+          wantMore: () => this.#wantsMore(),
+          discovered: (peer, addresses) => this.#dialer.discovered(peer, addresses),
+          privateAddresses: options.privateAddresses,
+        })
+      : undefined;
     const announces = new Notifications(
       {
         name: `${prefix}/block-announces/1`,
@@ -225,6 +277,7 @@ export class Network implements Service, NetworkStatus {
       },
       charge,
       count,
+      limits,
       drop: (peer, reason) => {
         log('warn', `a peer is left: ${reason}`, { peer });
         this.#leave(peer);
@@ -309,6 +362,7 @@ export class Network implements Service, NetworkStatus {
       isMajorSyncing: () => this.isMajorSyncing(),
       join: (options) => this.#gossip.join(options),
       charge: (peer, cost, reason) => this.#charge(peer, cost, reason),
+      limits: this.#limits,
       clock,
       log,
     };
@@ -321,9 +375,13 @@ export class Network implements Service, NetworkStatus {
     for (const address of reserved) this.#dialer.keep(address, true);
     const { announces, transactions, grandpa } = this.#direct;
     for (const each of [announces, transactions, grandpa, this.#sync]) await each.register();
+    await this.#discovery?.register();
     await servePing(this.#host);
     this.#host.addEventListener('peer:connect', ({ detail }) => this.#greet(detail));
     this.#host.addEventListener('peer:disconnect', ({ detail }) => this.#forget(detail.toString()));
+    this.#host.addEventListener('peer:identify', ({ detail: { peerId, connection, listenAddrs } }) => {
+      this.#discovery?.identified(peerId.toString(), connection.remoteAddr, listenAddrs);
+    });
     this.#host.addEventListener('peer:discovery', ({ detail }) => {
       this.#dialer.discovered(detail.id.toString(), detail.multiaddrs);
     });
@@ -346,7 +404,12 @@ export class Network implements Service, NetworkStatus {
     if (signal.aborted) stop();
     const until = this.#stop.signal;
     try {
-      await Promise.all([this.#sync.run(until), this.#transactions.run(until), this.#dialer.run(until)]);
+      await Promise.all([
+        this.#sync.run(until),
+        this.#transactions.run(until),
+        this.#dialer.run(until),
+        this.#discovery?.run(until),
+      ]);
     } finally {
       stop();
       unsubscribe();
@@ -405,6 +468,10 @@ export class Network implements Service, NetworkStatus {
     return this.#dialer.isKept(peer);
   }
 
+  isNamedAddress(address: Multiaddr): boolean {
+    return this.#dialer.isNamedAddress(address);
+  }
+
   isBanned(peer: PeerId): boolean {
     return this.#ledger.isBanned(peer);
   }
@@ -416,6 +483,7 @@ export class Network implements Service, NetworkStatus {
     // What it had sent before it was cut off is still being looked at.
     if (this.#ledger.isBanned(peer)) return;
     log('debug', `a peer costs ${cost}: ${reason}`, { peer });
+    if (cost >= FEE.tooFast) this.#limits.origins.didHarm(peer);
     if (!this.#ledger.charge(peer, cost)) return;
     log('warn', `a peer is banned: ${reason}`, { peer });
     this.#leave(peer);
@@ -433,6 +501,41 @@ export class Network implements Service, NetworkStatus {
     this.#finality.closed(peer);
     for (const each of Object.values(this.#direct)) each.close(peer);
     this.#sync.forget(peer);
+    this.#discovery?.disconnected(peer);
+    // What libp2p would keep of every identity that was ever here, for hours.
+    if (this.#dialer.isKept(peer) || this.#host.status !== 'started') return;
+    this.#host.peerStore.delete(peerIdFromString(peer)).catch((problem: unknown) => {
+      this.#options.log('debug', 'a peer could not be forgotten', { peer, problem: String(problem) });
+    });
+  }
+
+  /** Whether this node reached out to the peer, and not the peer to this node. */
+  #isOutbound(id: Libp2pPeerId): boolean {
+    return this.#host.getConnections(id).some(({ direction }) => direction === 'outbound');
+  }
+
+  /** Peers by who reached out to whom; those whom the operator named are counted apart. */
+  #counts(): { readonly outbound: number; readonly inbound: number } {
+    let [outbound, inbound] = [0, 0];
+    for (const [peer, { id }] of this.#peers) {
+      if (this.#dialer.isKept(peer)) continue;
+      if (this.#isOutbound(id)) outbound++;
+      else inbound++;
+    }
+    return { outbound, inbound };
+  }
+
+  #wantsMore(): boolean {
+    return this.#counts().outbound < outboundPlaces(this.#options.maxPeers);
+  }
+
+  /** Whether there is a place for a peer that shakes hands now. */
+  #hasPlace(peer: PeerId, id: Libp2pPeerId): boolean {
+    if (this.#dialer.isKept(peer)) return true;
+    const { maxPeers } = this.#options;
+    const { outbound, inbound } = this.#counts();
+    if (outbound + inbound >= maxPeers) return false;
+    return this.#isOutbound(id) || inbound < maxPeers - outboundPlaces(maxPeers);
   }
 
   #handshake(): Uint8Array {
@@ -446,7 +549,7 @@ export class Network implements Service, NetworkStatus {
   }
 
   #onHandshake(peer: PeerId, bytes: Uint8Array): boolean {
-    const { blocks, maxPeers } = this.#options;
+    const { blocks } = this.#options;
     if (this.#ledger.isBanned(peer)) return false;
     let shake: AnnounceHandshake;
     try {
@@ -462,14 +565,16 @@ export class Network implements Service, NetworkStatus {
       return false;
     }
     const known = this.#peers.get(peer);
-    if (known === undefined && this.#peers.size >= maxPeers && !this.#dialer.isReserved(peer)) return false;
+    const id = peerIdFromString(peer);
+    if (known === undefined && !this.#hasPlace(peer, id)) return false;
     const best = { hash: bestHash, number: bestNumber };
     if (known !== undefined) {
       known.best = best;
       return true;
     }
-    const id = peerIdFromString(peer);
     this.#peers.set(peer, { id, role: theirs, best });
+    const reached = this.#host.getConnections(id).find(({ direction }) => direction === 'outbound');
+    if (reached !== undefined) this.#known.reached(peer, reached.remoteAddr);
     if (theirs !== 'LIGHT') this.#sync.blocks.take({ type: 'connected', peer, best });
     this.#greet(id);
     return true;

@@ -34,6 +34,7 @@ export async function openNetwork(
     ...settings,
     bootNodes: [...spec.bootNodes, ...settings.bootNodes],
     keyFile: settings.keyFile ?? (options.basePath === undefined ? undefined : join(directory, 'node-key')),
+    peersFile: options.basePath === undefined ? undefined : join(directory, 'known-peers'),
     blocks,
     events: blocks,
     chain,

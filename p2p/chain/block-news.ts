@@ -12,7 +12,8 @@ import type { SyncDriver } from '../sync/driver.ts';
 import { ACCEPT, IGNORE, malformed, type Room, type Verdict } from '../wire/gossip.ts';
 import type { Notifications } from '../wire/notifications.ts';
 
-export const MAX_BLOCK_BYTES = 8 * 1024 * 1024;
+/** The runtime's longest block (5 MiB of extrinsics), with its header and lengths. */
+export const MAX_BLOCK_BYTES = 5.5 * 1024 * 1024;
 
 /**
  * Whether the seal is the author's and the body (where there is one) the header's, so that whoever passes it on cannot be to

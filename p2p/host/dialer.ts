@@ -1,9 +1,12 @@
-/** Keeps connections up: to boot nodes and reserved peers always, to discovered ones while there is room. */
+/** Keeps connections up: to boot nodes and reserved peers always, to others while this node has reached out to too few. */
 import { peerIdFromString } from '@libp2p/peer-id';
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr';
 import type { Clock, Log } from '../../node/ports/machine.ts';
+import { pause } from '../sync/pause.ts';
+import { isPublic, rangeOf } from './addresses.ts';
 import { NetworkError } from './errors.ts';
-import { type Host, MAX_PER_RANGE, rangeOf } from './host.ts';
+import { type Host, MAX_PER_RANGE } from './host.ts';
+import type { KnownPeers } from './known-peers.ts';
 import type { PeerId, PeerLedger } from './peer-scores.ts';
 
 export interface DialerOptions {
@@ -11,6 +14,8 @@ export interface DialerOptions {
   readonly ledger: PeerLedger;
   readonly clock: Clock;
   readonly log: Log;
+  readonly known: KnownPeers;
+  /** Whether there is a place for a peer that this node reaches out to. Others' places are not counted. */
   readonly wantMore: () => boolean;
   /** See {@link import('./host.ts').HostOptions}. */
   readonly privateAddresses: boolean;
@@ -21,6 +26,8 @@ const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 60_000;
 const MAX_AT_ONCE = 4;
 const MAX_DISCOVERED = 512;
+const MAX_ADDRESSES = 8;
+const SAVE_MS = 60_000;
 
 interface Target {
   readonly addresses: readonly Multiaddr[];
@@ -76,12 +83,24 @@ export class Dialer {
     return this.#reserved.has(peer);
   }
 
+  /** Whether the operator named the address, with its peer or without. */
+  isNamedAddress(address: Multiaddr): boolean {
+    const wanted = withoutPeer(address);
+    for (const { kept, addresses } of this.#targets.values()) {
+      if (kept && addresses.some((each) => withoutPeer(each) === wanted)) return true;
+    }
+    return false;
+  }
+
   /** A boot node or a reserved peer. */
   isKept(peer: PeerId): boolean {
     return this.#targets.get(peer)?.kept ?? false;
   }
 
-  discovered(peer: PeerId, addresses: readonly Multiaddr[]): void {
+  /** Somebody says that a peer can be reached there. */
+  discovered(peer: PeerId, told: readonly Multiaddr[]): void {
+    if (peer === this.#options.host.peerId.toString()) return;
+    const addresses = told.filter((each) => this.#options.privateAddresses || isPublic(each)).slice(0, MAX_ADDRESSES);
     if (this.#targets.has(peer) || addresses.length === 0 || this.#targets.size >= MAX_DISCOVERED) return;
     if (!this.#options.privateAddresses) {
       // Whoever makes up identities makes them up where it is.
@@ -95,32 +114,41 @@ export class Dialer {
   }
 
   async run(signal: AbortSignal): Promise<void> {
-    const { host, clock } = this.#options;
+    const { clock, known, log } = this.#options;
+    for (const { peer, addresses } of known.all()) this.discovered(peer, addresses);
     const dials = new Set<Promise<void>>();
+    let savedAt = clock.monotonic();
+    const save = async (): Promise<void> => {
+      savedAt = clock.monotonic();
+      await known.save().catch((problem: unknown) => log('warn', String(problem)));
+    };
     while (!signal.aborted) {
-      const connected = new Set(host.getPeers().map(String));
-      for (const [peer, target] of this.#targets) {
+      for (const [peer, target] of this.#due()) {
         if (this.#dialing.size >= MAX_AT_ONCE) break;
-        if (connected.has(peer)) {
-          target.pauseMs = FIRST_PAUSE_MS;
-          continue;
-        }
-        if (this.#dialing.has(peer) || target.notBefore > clock.monotonic()) continue;
-        if (this.#options.ledger.isBanned(peer) || (!target.kept && !this.#options.wantMore())) continue;
+        if (!target.kept && !this.#options.wantMore()) continue;
         const dial = this.#dial(peer, target, signal).finally(() => dials.delete(dial));
         dials.add(dial);
       }
-      await new Promise<void>((resolve) => {
-        const done = (): void => {
-          cancel();
-          signal.removeEventListener('abort', done);
-          resolve();
-        };
-        const cancel = clock.after(EVERY_MS, done);
-        signal.addEventListener('abort', done, { once: true });
-      });
+      if (clock.monotonic() - savedAt > SAVE_MS) await save();
+      await pause(clock, EVERY_MS, signal);
     }
     await Promise.allSettled(dials);
+    await save();
+  }
+
+  /** Who could be dialled now: those whom the operator named, and then the others in no order that anybody else decides. */
+  #due(): (readonly [PeerId, Target])[] {
+    const { host, clock, ledger } = this.#options;
+    const connected = new Set(host.getPeers().map(String));
+    const now = clock.monotonic();
+    const due: (readonly [PeerId, Target, number])[] = [];
+    for (const [peer, target] of this.#targets) {
+      if (connected.has(peer)) target.pauseMs = FIRST_PAUSE_MS;
+      else if (!this.#dialing.has(peer) && target.notBefore <= now && !ledger.isBanned(peer)) {
+        due.push([peer, target, target.kept ? -1 : Math.random()]);
+      }
+    }
+    return due.sort((a, b) => a[2] - b[2]).map(([peer, target]) => [peer, target] as const);
   }
 
   async #dial(peer: PeerId, target: Target, signal: AbortSignal): Promise<void> {
@@ -136,10 +164,15 @@ export class Dialer {
     } catch (problem) {
       log('debug', 'a peer could not be reached', { peer, problem: String(problem) });
       target.pauseMs = Math.min(LONGEST_PAUSE_MS, target.pauseMs * (target.kept ? 1.5 : 4));
-      if (!target.kept && target.pauseMs === LONGEST_PAUSE_MS) this.#targets.delete(peer);
+      if (!target.kept && target.pauseMs === LONGEST_PAUSE_MS) {
+        this.#targets.delete(peer);
+        this.#options.known.forget(peer);
+      }
     } finally {
       target.notBefore = clock.monotonic() + target.pauseMs;
       this.#dialing.delete(peer);
     }
   }
 }
+
+const withoutPeer = (address: Multiaddr): string => address.toString().replace(/\/p2p\/[^/]+$/, '');

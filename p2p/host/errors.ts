@@ -3,6 +3,7 @@ export class NetworkError extends Error {
   readonly code:
     | 'BAD_ADDRESS'
     | 'BAD_KEY_FILE'
+    | 'KNOWN_PEERS'
     | 'LISTEN'
     | 'TOO_LARGE'
     | 'MALFORMED'

@@ -1,7 +1,5 @@
 /** `/ipfs/ping/1.0.0`: what comes goes back. Streams stay open as long as the other side likes; some keep one for hours. */
-import { type AbortOptions, type Libp2p, type PeerId, type Stream, serviceCapabilities } from '@libp2p/interface';
-import { equalBytes } from '../../runtime/primitives/bytes.ts';
-import { NetworkError } from './errors.ts';
+import type { Libp2p, Stream } from '@libp2p/interface';
 
 const PROTOCOL = '/ipfs/ping/1.0.0';
 
@@ -24,49 +22,4 @@ function echo(stream: Stream): void {
   stream.addEventListener('remoteCloseWrite', () => {
     stream.close().catch(() => stream.abort(new Error('it could not be closed')));
   });
-}
-
-interface PingPorts {
-  readonly connectionManager: {
-    openStream(peer: PeerId, protocol: string, options: AbortOptions): Promise<Stream>;
-  };
-}
-
-/** By which Kademlia asks whether old contacts are still there. */
-export class Pinger {
-  readonly [serviceCapabilities] = ['@libp2p/ping'];
-  readonly #ports: PingPorts;
-
-  constructor(ports: PingPorts) {
-    this.#ports = ports;
-  }
-
-  /** Milliseconds until the answer. Rejects with {@link NetworkError} when it is another than was sent, or none comes. */
-  async ping(peer: PeerId, options: AbortOptions = {}): Promise<number> {
-    const stream = await this.#ports.connectionManager.openStream(peer, PROTOCOL, options);
-    const sent = crypto.getRandomValues(new Uint8Array(32));
-    const start = performance.now();
-    const chunks: Uint8Array[] = [];
-    try {
-      await new Promise<void>((resolve, reject) => {
-        const end = (why: string) => reject(new NetworkError('CLOSED', why));
-        stream.addEventListener('message', ({ data }) => {
-          chunks.push(data.subarray());
-          const received = Buffer.concat(chunks);
-          if (received.length < sent.length) return;
-          if (equalBytes(received, sent)) resolve();
-          else end('the answer to a ping was another');
-        });
-        stream.addEventListener('close', () => end('a ping had no answer'));
-        options.signal?.addEventListener('abort', () => end('a ping had no answer in time'), { once: true });
-        stream.send(sent);
-      });
-      const ms = performance.now() - start;
-      await stream.close(options);
-      return ms;
-    } catch (problem) {
-      stream.abort(problem as Error);
-      throw problem;
-    }
-  }
 }

@@ -25,8 +25,11 @@ import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import type { AccountId } from '../../runtime/primitives/types.ts';
 import { NetworkError } from '../host/errors.ts';
-import { FEE, RateLimit } from '../host/peer-scores.ts';
+import { FEE, type PeerId } from '../host/peer-scores.ts';
+import { Budget } from '../limits/budget.ts';
+import { Places } from '../limits/places.ts';
 import { MAX_QUESTION_BYTES, MAX_REPLY_BYTES, MAX_TEXT, question, type Reply, reply } from '../protocols/inference.ts';
+import { Pace } from '../wire/pace.ts';
 import { listenFrames, sendFrame } from '../wire/streams.ts';
 import type { Wire } from '../wire/wire.ts';
 import { type AdvertPorts, Adverts, type ServingNode } from './adverts.ts';
@@ -60,7 +63,16 @@ const CONNECT_MS = 10_000;
 const ANSWER_MS = 130_000;
 /** Frames that wait for a slow asker. */
 const MAX_WAITING = 1_024;
-const MAX_ANSWERING = 256;
+/** Questions that are being answered here for others. */
+const ANSWERING = { all: 256, peer: 64 } as const;
+/** Questions of one peer, of a group and of all. */
+const RATES = {
+  peer: { perSecond: 20, burst: 100 },
+  group: { perSecond: 40, burst: 200 },
+  all: { perSecond: 160, burst: 800 },
+} as const;
+/** What is answered has to be taken at least so fast. */
+const REPLY_PACE = { graceMs: 10_000, bytesPerSecond: 16 * 1024 } as const;
 
 export class InferenceNetwork implements InferenceHub {
   readonly name = 'inference';
@@ -72,8 +84,8 @@ export class InferenceNetwork implements InferenceHub {
   readonly #protocol: string;
   /** Jobs elsewhere, by the name that this node gave them. */
   readonly #remote = new Map<string, { stop(): void }>();
-  readonly #rates = new Map<string, RateLimit>();
-  #answering = 0;
+  readonly #rates: Budget;
+  readonly #answering: Places;
 
   constructor(
     wire: Wire,
@@ -84,6 +96,9 @@ export class InferenceNetwork implements InferenceHub {
     this.#wire = wire;
     this.#hub = hub;
     this.#protocol = `${wire.prefix}/inference/1`;
+    const groupOf = (peer: PeerId): string => wire.limits.origins.groupOf(peer);
+    this.#rates = new Budget(() => wire.clock.monotonic(), groupOf, RATES);
+    this.#answering = new Places(ANSWERING, groupOf);
     this.#adverts = new Adverts(wire, {
       genesisHash,
       local: () => hub.models(),
@@ -99,7 +114,7 @@ export class InferenceNetwork implements InferenceHub {
 
   async register(): Promise<void> {
     await this.#wire.host.handle(this.#protocol, (stream, connection) => this.#serve(stream, connection), {
-      maxInboundStreams: 64,
+      maxInboundStreams: 80,
       maxOutboundStreams: 256,
     });
   }
@@ -290,6 +305,7 @@ export class InferenceNetwork implements InferenceHub {
       };
       listenFrames(stream, {
         max: MAX_REPLY_BYTES,
+        account: { peer, held: this.#wire.limits.held.answers },
         onFrame: async (frame) => {
           try {
             await take(decode(reply, frame.slice()));
@@ -315,11 +331,9 @@ export class InferenceNetwork implements InferenceHub {
   // ---- answering ---------------------------------------------------------------------------------------------
 
   #serve(stream: Stream, connection: Connection): void {
-    const { charge, clock, log } = this.#wire;
+    const { charge, clock, limits, log } = this.#wire;
     const peer = connection.remotePeer.toString();
-    const rate = this.#rates.get(peer) ?? new RateLimit(() => clock.monotonic(), 20, 100);
-    if (this.#rates.size > 1_024) this.#rates.clear();
-    this.#rates.set(peer, rate);
+    let vacate: (() => void) | undefined;
     const gone = new AbortController();
     let job: HubJob | undefined;
     let finished = false;
@@ -337,7 +351,12 @@ export class InferenceNetwork implements InferenceHub {
       }
       turn = turn
         .then(async () => {
-          await sendFrame(stream, encode(reply, message), gone.signal);
+          const pace = new Pace(clock, REPLY_PACE);
+          try {
+            await sendFrame(stream, encode(reply, message), gone.signal, pace);
+          } finally {
+            pace.end();
+          }
           waiting--;
           if (last) await stream.close();
         })
@@ -353,13 +372,12 @@ export class InferenceNetwork implements InferenceHub {
         charge(peer, FEE.malformed, 'two questions in one stream');
         return;
       }
-      if (!rate.take()) {
-        charge(peer, FEE.tooFast, 'too many questions');
+      const allowed = this.#rates.take(peer);
+      if (allowed === 'peer') charge(peer, FEE.tooFast, 'too many questions');
+      if (allowed === 'taken')
+        vacate = this.#answering.take(peer, () => stream.abort(new NetworkError('BUSY', 'others wait')));
+      if (vacate === undefined) {
         fail(new HubError('OVERLOADED', 'too many questions'));
-        return;
-      }
-      if (this.#answering >= MAX_ANSWERING) {
-        fail(new HubError('OVERLOADED', 'too many questions at once'));
         return;
       }
       try {
@@ -375,9 +393,8 @@ export class InferenceNetwork implements InferenceHub {
         fail(problem);
       }
     };
-    this.#answering++;
     stream.addEventListener('close', () => {
-      this.#answering--;
+      vacate?.();
       gone.abort();
       clearTimeout(late);
       if (!finished) job?.cancel();
@@ -389,6 +406,7 @@ export class InferenceNetwork implements InferenceHub {
     late.unref();
     listenFrames(stream, {
       max: MAX_QUESTION_BYTES,
+      account: { peer, held: limits.held.incoming },
       onFrame: (frame) => {
         try {
           const message = decode(question, frame.slice());

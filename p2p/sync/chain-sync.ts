@@ -12,6 +12,7 @@ import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import { NetworkError } from '../host/errors.ts';
 import type { Host } from '../host/host.ts';
 import { FEE, type PeerId } from '../host/peer-scores.ts';
+import type { Limits } from '../limits/limits.ts';
 import { decodeStateResponse, encodeStateRequest } from '../protocols/state.ts';
 import { type BlockRequest, encodeBlockRequest } from '../protocols/sync.ts';
 import { warpProof, warpRequest } from '../protocols/warp.ts';
@@ -56,10 +57,16 @@ export interface ChainSyncPorts {
   readonly peers: () => Iterable<{ readonly id: PeerId; readonly best: BlockRef }>;
   readonly charge: (peer: PeerId, cost: number, reason: string) => void;
   readonly count: () => void;
+  readonly limits: Limits;
   readonly drop: (peer: PeerId, reason: string) => void;
 }
 
-const MAX_RESPONSE = 16 * 1024 * 1024;
+const MIB = 2 ** 20;
+const MAX_RESPONSE = 16 * MIB;
+/** What answers mostly take at the most; a block, an entry or a value is not cut, whatever its size. */
+const BLOCKS_BYTES = 3 * MIB;
+const STATE_BYTES = 3 * MIB;
+const LIGHT_BYTES = MIB;
 
 export class ChainSync {
   readonly blocks: SyncDriver;
@@ -78,12 +85,12 @@ export class ChainSync {
   constructor(ports: ChainSyncPorts) {
     this.#ports = ports;
     const { prefix, blocks, chain, states, runtime, clock, log, charge } = ports;
-    const wire = { libp2p: ports.host, charge, count: ports.count, now: () => clock.monotonic(), log };
+    const wire = { libp2p: ports.host, charge, count: ports.count, clock, limits: ports.limits, log };
     const proofs = { blocks, states, runtime, authoritySet: chain.authoritySet };
     /** Whoever asks what is no request pays for it. */
     const asked =
       (answer: (request: Uint8Array) => Uint8Array) =>
-      async (peer: PeerId, request: Uint8Array): Promise<Uint8Array> => {
+      (peer: PeerId, request: Uint8Array): Uint8Array => {
         try {
           return answer(request);
         } catch (problem) {
@@ -102,6 +109,7 @@ export class ChainSync {
           timeoutMs: 20_000,
           perSecond: 40,
           burst: 200,
+          answerBytes: BLOCKS_BYTES,
           answer: asked((request) => answerBlockRequest(blocks, request)),
         },
         wire,
@@ -114,6 +122,7 @@ export class ChainSync {
           timeoutMs: 40_000,
           perSecond: 4,
           burst: 40,
+          answerBytes: STATE_BYTES,
           answer: asked((request) => answerState(proofs, request)),
         },
         wire,
@@ -126,6 +135,7 @@ export class ChainSync {
           timeoutMs: 10_000,
           perSecond: 2,
           burst: 20,
+          answerBytes: MAX_WARP_BYTES,
           answer: asked((request) => answerWarp(proofs, request)),
         },
         wire,
@@ -138,6 +148,7 @@ export class ChainSync {
           timeoutMs: 15_000,
           perSecond: 20,
           burst: 200,
+          answerBytes: LIGHT_BYTES,
           answer: asked((request) => answerLight(proofs, request)),
         },
         wire,
@@ -165,7 +176,6 @@ export class ChainSync {
   }
 
   forget(peer: PeerId): void {
-    for (const each of Object.values(this.#requests)) each.forget(peer);
     this.blocks.take({ type: 'disconnected', peer });
   }
 

@@ -18,10 +18,17 @@ export function encodeLength(length: number): Uint8Array {
 
 export const encodeFrame = (payload: Uint8Array): Uint8Array => concatBytes(encodeLength(payload.length), payload);
 
-/** Takes a stream apart into frames. Holds no more than one frame of `max` bytes beside the chunk it is given. */
+/** What a frame's buffer begins with; it grows with what comes, not with what was announced. */
+const FIRST_BUFFER = 4_096;
+const NOTHING = new Uint8Array();
+
+/**
+ * Takes a stream apart into frames. It holds at most twice what has come of one frame, and copies it: a view of one byte would
+ * keep the whole packet that it came in.
+ */
 export class FrameReader {
   readonly #max: number;
-  #chunks: Uint8Array[] = [];
+  #buffer: Uint8Array = NOTHING;
   #held = 0;
   #length = 0;
   #lengthBytes = 0;
@@ -36,6 +43,11 @@ export class FrameReader {
     return this.#held === 0 && this.#wanted === undefined && this.#lengthBytes === 0;
   }
 
+  /** Bytes of memory that the frame under way takes. */
+  get held(): number {
+    return this.#buffer.length;
+  }
+
   /** Throws {@link NetworkError} `TOO_LARGE` or `MALFORMED`; after that nothing more is to be read. */
   push(chunk: Uint8Array): Uint8Array[] {
     const frames: Uint8Array[] = [];
@@ -46,16 +58,27 @@ export class FrameReader {
         continue;
       }
       const take = Math.min(this.#wanted - this.#held, chunk.length - at);
-      if (take > 0) this.#chunks.push(chunk.subarray(at, at + take));
-      this.#held += take;
+      this.#keep(chunk.subarray(at, at + take));
       at += take;
       if (this.#held < this.#wanted) break;
-      frames.push(concatBytes(...this.#chunks));
-      this.#chunks = [];
+      frames.push(this.#buffer.length === this.#held ? this.#buffer : this.#buffer.slice(0, this.#held));
+      this.#buffer = NOTHING;
       this.#held = 0;
       this.#wanted = undefined;
     }
     return frames;
+  }
+
+  #keep(bytes: Uint8Array): void {
+    const needed = this.#held + bytes.length;
+    if (needed > this.#buffer.length) {
+      const size = Math.min(this.#wanted!, Math.max(needed, 2 * this.#buffer.length, FIRST_BUFFER));
+      const larger = new Uint8Array(size);
+      larger.set(this.#buffer.subarray(0, this.#held));
+      this.#buffer = larger;
+    }
+    this.#buffer.set(bytes, this.#held);
+    this.#held = needed;
   }
 
   #readLength(chunk: Uint8Array, from: number): number {

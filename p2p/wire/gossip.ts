@@ -1,10 +1,11 @@
 /** Rooms of gossip: what is said in one is looked at by a validator, and only what it accepts is passed on. */
 import { TopicValidatorResult } from '@libp2p/gossipsub';
-import { LRUCache } from 'lru-cache';
-import type { Log } from '../../node/ports/machine.ts';
+import type { Clock, Log } from '../../node/ports/machine.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import type { Host } from '../host/host.ts';
-import { FEE, type PeerId, RateLimit } from '../host/peer-scores.ts';
+import { FEE, type PeerId } from '../host/peer-scores.ts';
+import { Budget } from '../limits/budget.ts';
+import type { Limits } from '../limits/limits.ts';
 
 export type Verdict =
   | { readonly type: 'accept' }
@@ -20,9 +21,14 @@ export function malformed(what: string, problem: unknown): Verdict {
   return { type: 'reject', reason: `${what}: ${problem.message}`, cost: FEE.malformed };
 }
 
+/** All rooms that there are; gossip on other topics is not heard. */
+export const ROOMS = ['blocks', 'transactions', 'grandpa', 'serving', 'receipts', 'trainings'] as const;
+export type RoomName = (typeof ROOMS)[number];
+/** `prefix`: `/<genesis hash>[/<fork id>]`. */
+export const topicOf = (prefix: string, room: RoomName): string => `${prefix}/${room}/1`;
+
 export interface RoomOptions {
-  /** Without the chain: `blocks`, `receipts`. */
-  readonly name: string;
+  readonly name: RoomName;
   readonly maxMessage: number;
   /** What one neighbour may bring. */
   readonly perSecond: number;
@@ -45,11 +51,14 @@ export interface GossipPorts {
   readonly isBanned: (peer: PeerId) => boolean;
   /** A message came. */
   readonly count: () => void;
-  readonly now: () => number;
+  readonly clock: Clock;
+  readonly limits: Limits;
   readonly log: Log;
 }
 
-const MAX_NEIGHBOURS = 1_024;
+/** How many times what one neighbour may bring its group may, and all neighbours. */
+const GROUP_SHARE = 4;
+const ALL_SHARE = 16;
 
 export class Gossip {
   readonly #ports: GossipPorts;
@@ -60,27 +69,36 @@ export class Gossip {
   }
 
   join(options: RoomOptions): Room {
-    const { host, prefix, charge, count, isBanned, now, log } = this.#ports;
+    const { host, prefix, charge, count, isBanned, clock, limits, log } = this.#ports;
     const { gossip } = host.services;
-    const topic = `${prefix}/${options.name}/1`;
-    const rates = new LRUCache<PeerId, RateLimit>({ max: MAX_NEIGHBOURS });
+    const topic = topicOf(prefix, options.name);
+    const { perSecond, burst } = options;
+    const times = (share: number) => ({ perSecond: share * perSecond, burst: share * burst });
+    const rates = new Budget(
+      () => clock.monotonic(),
+      (peer) => limits.origins.groupOf(peer),
+      { peer: times(1), group: times(GROUP_SHARE), all: times(ALL_SHARE) },
+    );
     gossip.topicValidators.set(topic, async (source, { data }) => {
       const from = source.toString();
       if (isBanned(from)) return TopicValidatorResult.Ignore;
       count();
-      const rate = rates.get(from) ?? new RateLimit(now, options.perSecond, options.burst);
-      rates.set(from, rate);
-      if (!rate.take()) {
-        charge(from, FEE.tooFast, `too many messages on ${options.name}`);
-        return TopicValidatorResult.Ignore;
-      }
+      const allowed = rates.take(from);
+      if (allowed === 'peer') charge(from, FEE.tooFast, `too many messages on ${options.name}`);
+      if (allowed !== 'taken') return TopicValidatorResult.Ignore;
       if (data.length > options.maxMessage) {
         charge(from, FEE.tooLarge, `a message of ${data.length} bytes on ${options.name}`);
         return TopicValidatorResult.Reject;
       }
       try {
-        const verdict = await options.validate(from, data);
-        if (verdict.type === 'accept') return TopicValidatorResult.Accept;
+        const before = performance.now();
+        const judged = options.validate(from, data);
+        limits.throttle.spent(from, performance.now() - before);
+        const verdict = await judged;
+        if (verdict.type === 'accept') {
+          limits.origins.wasUseful(from);
+          return TopicValidatorResult.Accept;
+        }
         if (verdict.type === 'reject') {
           charge(from, verdict.cost, verdict.reason);
           return TopicValidatorResult.Reject;

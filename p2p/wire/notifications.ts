@@ -3,9 +3,11 @@
  * from then on only the opener speaks.
  */
 import type { Connection, Libp2p, PeerId as Libp2pPeerId, Stream } from '@libp2p/interface';
-import type { Log } from '../../node/ports/machine.ts';
+import type { Clock, Log } from '../../node/ports/machine.ts';
 import { NetworkError } from '../host/errors.ts';
-import { FEE, type PeerId, RateLimit } from '../host/peer-scores.ts';
+import { FEE, type PeerId } from '../host/peer-scores.ts';
+import { Budget } from '../limits/budget.ts';
+import type { Limits } from '../limits/limits.ts';
 import { encodeFrame } from './framing.ts';
 import { listenFrames } from './streams.ts';
 
@@ -29,7 +31,8 @@ export interface NotificationPorts {
   readonly charge: (peer: PeerId, cost: number, reason: string) => void;
   /** A message came. */
   readonly count: () => void;
-  readonly now: () => number;
+  readonly clock: Clock;
+  readonly limits: Limits;
   readonly log: Log;
 }
 
@@ -39,6 +42,9 @@ const HANDSHAKE_MS = 10_000;
 const BYTES_PER_MESSAGE = 65_536;
 /** Bytes that a slow peer lets wait; what comes beyond is not sent to it. */
 const MAX_BUFFERED = 2 * 1024 * 1024;
+/** How many times what one peer may say its group may, and all peers. */
+const GROUP_SHARE = 4;
+const ALL_SHARE = 16;
 
 export class Notifications {
   readonly #protocol: NotificationProtocol;
@@ -46,10 +52,19 @@ export class Notifications {
   readonly #outbound = new Map<PeerId, Stream>();
   readonly #opening = new Set<PeerId>();
   readonly #inbound = new Map<PeerId, Stream>();
+  /** It outlives streams and connections. */
+  readonly #rates: Budget;
 
   constructor(protocol: NotificationProtocol, ports: NotificationPorts) {
     this.#protocol = protocol;
     this.#ports = ports;
+    const { perSecond, burst } = protocol;
+    const times = (share: number) => ({ perSecond: share * perSecond, burst: share * burst });
+    this.#rates = new Budget(
+      () => ports.clock.monotonic(),
+      (peer) => ports.limits.origins.groupOf(peer),
+      { peer: times(1), group: times(GROUP_SHARE), all: times(ALL_SHARE) },
+    );
   }
 
   async register(): Promise<void> {
@@ -139,10 +154,9 @@ export class Notifications {
   }
 
   #accept(stream: Stream, connection: Connection): void {
-    const { charge, count, now } = this.#ports;
+    const { charge, count, limits } = this.#ports;
     const protocol = this.#protocol;
     const id = connection.remotePeer.toString();
-    const rate = new RateLimit(now, protocol.perSecond, protocol.burst);
     let shaken = false;
     const late = setTimeout(() => {
       if (!shaken) stream.abort(new NetworkError('TIMEOUT', 'no handshake came'));
@@ -150,6 +164,7 @@ export class Notifications {
     late.unref();
     listenFrames(stream, {
       max: protocol.maxMessage,
+      account: { peer: id, held: limits.held.incoming },
       onFrame: async (frame) => {
         if (stream.status !== 'open') return;
         count();
@@ -167,11 +182,13 @@ export class Notifications {
           stream.send(encodeFrame(protocol.handshake()));
           return;
         }
-        if (!rate.take(1 + Math.floor(frame.length / BYTES_PER_MESSAGE))) {
-          charge(id, FEE.tooFast, `too many messages on ${protocol.name}`);
-          return;
-        }
-        await protocol.onMessage(id, frame);
+        const allowed = this.#rates.take(id, 1 + Math.floor(frame.length / BYTES_PER_MESSAGE));
+        if (allowed === 'peer') charge(id, FEE.tooFast, `too many messages on ${protocol.name}`);
+        if (allowed !== 'taken') return;
+        const before = performance.now();
+        const done = protocol.onMessage(id, frame);
+        limits.throttle.spent(id, performance.now() - before);
+        await done;
       },
       onEnd: (problem) => {
         clearTimeout(late);

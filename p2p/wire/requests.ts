@@ -1,8 +1,12 @@
 /** Requests with one answer: a frame there, the end of writing, a frame back. */
 import type { Connection, Libp2p, PeerId as Libp2pPeerId, Stream } from '@libp2p/interface';
-import type { Log } from '../../node/ports/machine.ts';
+import type { Clock, Log } from '../../node/ports/machine.ts';
 import { NetworkError } from '../host/errors.ts';
-import { FEE, type PeerId, RateLimit } from '../host/peer-scores.ts';
+import { FEE, type PeerId } from '../host/peer-scores.ts';
+import { Budget } from '../limits/budget.ts';
+import type { Limits } from '../limits/limits.ts';
+import { Places } from '../limits/places.ts';
+import { Pace } from './pace.ts';
 import { listenFrames, sendFrame } from './streams.ts';
 
 export interface RequestProtocol {
@@ -13,8 +17,13 @@ export interface RequestProtocol {
   /** What one peer may ask. */
   readonly perSecond: number;
   readonly burst: number;
-  /** The answer. A rejection closes the stream without one; what the peer did wrong is charged by the handler. */
-  answer(peer: PeerId, request: Uint8Array): Promise<Uint8Array>;
+  /** About what an answer takes of memory, which is kept free before it is made. */
+  readonly answerBytes: number;
+  /**
+   * The answer, made at the workbench and not for long. What it throws closes the stream without one; what the peer did wrong is
+   * charged by the handler.
+   */
+  answer(peer: PeerId, request: Uint8Array): Uint8Array;
 }
 
 export interface RequestPorts {
@@ -22,22 +31,33 @@ export interface RequestPorts {
   readonly charge: (peer: PeerId, cost: number, reason: string) => void;
   /** A message came. */
   readonly count: () => void;
-  readonly now: () => number;
+  readonly clock: Clock;
+  readonly limits: Limits;
   readonly log: Log;
 }
 
-/** Answers under way, for all peers together; more wait in their streams' buffers and time out there. */
-const MAX_ANSWERING = 32;
+/** Answers under way, from the question to its last byte. */
+const ANSWERING = { all: 32, peer: 4 } as const;
+/** How many times what one peer may ask its group may, and all peers. */
+const GROUP_SHARE = 2;
+const ALL_SHARE = 8;
+/** An answer has to be taken at least so fast. */
+const ANSWER_PACE = { graceMs: 5_000, bytesPerSecond: 64 * 1024 } as const;
 
 export class Requests {
   readonly #protocol: RequestProtocol;
   readonly #ports: RequestPorts;
-  readonly #rates = new Map<PeerId, RateLimit>();
-  #answering = 0;
+  readonly #rates: Budget;
+  readonly #places: Places;
 
   constructor(protocol: RequestProtocol, ports: RequestPorts) {
     this.#protocol = protocol;
     this.#ports = ports;
+    const now = (): number => ports.clock.monotonic();
+    const groupOf = (peer: PeerId): string => ports.limits.origins.groupOf(peer);
+    const times = (share: number) => ({ perSecond: share * protocol.perSecond, burst: share * protocol.burst });
+    this.#rates = new Budget(now, groupOf, { peer: times(1), group: times(GROUP_SHARE), all: times(ALL_SHARE) });
+    this.#places = new Places(ANSWERING, groupOf);
   }
 
   async register(): Promise<void> {
@@ -45,10 +65,6 @@ export class Requests {
       maxInboundStreams: 16,
       maxOutboundStreams: 64,
     });
-  }
-
-  forget(peer: PeerId): void {
-    this.#rates.delete(peer);
   }
 
   /** Rejects with {@link NetworkError} `TIMEOUT`, `CLOSED`, `REFUSED`, `TOO_LARGE` or `MALFORMED`. */
@@ -75,6 +91,7 @@ export class Requests {
       until.addEventListener('abort', giveUp, { once: true });
       listenFrames(stream, {
         max: maxResponse,
+        account: { peer: peer.toString(), held: this.#ports.limits.held.answers },
         onFrame: (frame) => {
           resolve(frame);
           until.removeEventListener('abort', giveUp);
@@ -95,17 +112,16 @@ export class Requests {
   }
 
   #serve(stream: Stream, connection: Connection): void {
-    const { name, maxRequest, timeoutMs, perSecond, burst } = this.#protocol;
-    const { charge, count, now } = this.#ports;
+    const { name, maxRequest, timeoutMs } = this.#protocol;
+    const { charge, count, limits, log } = this.#ports;
     const id = connection.remotePeer.toString();
-    const rate = this.#rates.get(id) ?? new RateLimit(now, perSecond, burst);
-    this.#rates.set(id, rate);
     const until = AbortSignal.timeout(timeoutMs);
     const late = (): void => stream.abort(new NetworkError('TIMEOUT', 'the request took too long'));
     until.addEventListener('abort', late, { once: true });
     let asked = false;
     listenFrames(stream, {
       max: maxRequest,
+      account: { peer: id, held: limits.held.incoming },
       onFrame: async (frame) => {
         count();
         if (asked) {
@@ -114,20 +130,10 @@ export class Requests {
         }
         asked = true;
         try {
-          if (!rate.take()) {
-            charge(id, FEE.tooFast, `too many requests on ${name}`);
-            throw new NetworkError('BUSY', 'too many requests');
-          }
-          if (this.#answering >= MAX_ANSWERING) throw new NetworkError('BUSY', 'too many requests at once');
-          this.#answering++;
-          try {
-            await sendFrame(stream, await this.#protocol.answer(id, frame), until);
-          } finally {
-            this.#answering--;
-          }
+          await this.#answer(stream, id, frame, until);
           await stream.close({ signal: until });
         } catch (problem) {
-          this.#ports.log('debug', `${name} was not answered`, { peer: id, problem: String(problem) });
+          log('debug', `${name} was not answered`, { peer: id, problem: String(problem) });
           stream.abort(problem as Error);
         } finally {
           until.removeEventListener('abort', late);
@@ -141,5 +147,42 @@ export class Requests {
         stream.abort(new NetworkError('CLOSED', 'nothing was asked'));
       },
     });
+  }
+
+  /** Rate, place and room come before any work. */
+  async #answer(stream: Stream, id: PeerId, frame: Uint8Array, until: AbortSignal): Promise<void> {
+    const { name, answer, answerBytes } = this.#protocol;
+    const { charge, clock, limits } = this.#ports;
+    const allowed = this.#rates.take(id);
+    if (allowed === 'peer') charge(id, FEE.tooFast, `too many requests on ${name}`);
+    if (allowed !== 'taken') throw new NetworkError('BUSY', 'too many requests');
+    const gone = new AbortController();
+    const leave = (why: string): void => {
+      const problem = new NetworkError('BUSY', why);
+      gone.abort(problem);
+      stream.abort(problem);
+    };
+    const vacate = this.#places.take(id, () => leave('others have fewer places'));
+    if (vacate === undefined) throw new NetworkError('BUSY', 'too many requests at once');
+    const hold = limits.held.outgoing.open(id, leave);
+    try {
+      const made = await limits.bench.do(id, () => {
+        // Whoever waited too long is not answered any more: that would be work for nobody.
+        if (until.aborted || gone.signal.aborted || stream.status !== 'open')
+          throw new NetworkError('CLOSED', 'nobody waits');
+        if (!hold.set(answerBytes)) throw new NetworkError('BUSY', 'too many answers wait to be taken');
+        return answer.call(this.#protocol, id, frame);
+      });
+      if (!hold.set(made.length)) throw new NetworkError('BUSY', 'too many answers wait to be taken');
+      const pace = new Pace(clock, ANSWER_PACE);
+      try {
+        await sendFrame(stream, made, AbortSignal.any([until, gone.signal]), pace);
+      } finally {
+        pace.end();
+      }
+    } finally {
+      hold.release();
+      vacate();
+    }
   }
 }

@@ -1,37 +1,57 @@
 /** Frames over libp2p streams, by events: what comes together with the end of a stream must not be lost. */
 import type { Stream } from '@libp2p/interface';
 import { NetworkError } from '../host/errors.ts';
+import type { PeerId } from '../host/peer-scores.ts';
+import type { HeldBytes } from '../limits/held-bytes.ts';
 import { encodeFrame, FrameReader } from './framing.ts';
+import type { Pace } from './pace.ts';
 
 const CHUNK = 65_536;
-/** Frames taken from a stream and not dealt with yet, beyond which it is read no further. */
+/** Frames taken from a stream and not dealt with yet, and their bytes, beyond which it is read no further. */
 const MAX_PENDING = 32;
+const MAX_PENDING_BYTES = 256 * 1024;
+/** A frame that has begun must come whole in this time, and so much longer for each byte of it. */
+const FRAME_MS = 10_000;
+const FRAME_BYTES_PER_MS = 64;
 
 export interface FrameListener {
-  /** Largest frame; a function is asked before every chunk, so that a handshake can have a limit of its own. */
+  /** Largest frame. */
   readonly max: number;
+  /** What the other side makes this node hold is on its account. */
+  readonly account?: { readonly peer: PeerId; readonly held: HeldBytes };
   /** Called in order; the next frame waits for it. Must not reject. */
   onFrame(frame: Uint8Array): Promise<void> | void;
   /** The other side is done, or the stream is gone, or broke the rules. Called once, after the last frame. */
   onEnd(problem: Error | undefined): void;
 }
 
-export function listenFrames(stream: Stream, { max, onFrame, onEnd }: FrameListener): void {
+export function listenFrames(stream: Stream, { max, account, onFrame, onEnd }: FrameListener): void {
   const reader = new FrameReader(max);
   let pending = 0;
+  let pendingBytes = 0;
   let paused = false;
   let over = false;
   let ended = false;
   let turn: Promise<void> = Promise.resolve();
+  let late: NodeJS.Timeout | undefined;
+  const hold = account?.held.open(account.peer, (why) => broke(new NetworkError('BUSY', why)));
+  const holding = (): boolean => hold?.set(reader.held + pendingBytes) ?? true;
   const end = (problem: Error | undefined): void => {
     if (ended) return;
     ended = true;
+    clearTimeout(late);
+    hold?.release();
     turn = turn.then(() => onEnd(problem));
   };
   const take = async (frame: Uint8Array): Promise<void> => {
-    await onFrame(frame);
-    pending--;
-    if (paused && pending < MAX_PENDING / 2) {
+    try {
+      await onFrame(frame);
+    } finally {
+      pending--;
+      pendingBytes -= frame.length;
+      if (!ended) holding();
+    }
+    if (paused && pending < MAX_PENDING / 2 && pendingBytes < MAX_PENDING_BYTES / 2) {
       paused = false;
       if (stream.readStatus === 'paused') stream.resume();
     }
@@ -41,19 +61,37 @@ export function listenFrames(stream: Stream, { max, onFrame, onEnd }: FrameListe
     end(problem as Error);
     stream.abort(problem as Error);
   };
+  /** The clock runs from the first byte of a frame to its last. */
+  const watch = (came: boolean): void => {
+    if (came || reader.complete) {
+      clearTimeout(late);
+      late = undefined;
+    }
+    if (late !== undefined || reader.complete) return;
+    late = setTimeout(
+      () => broke(new NetworkError('TIMEOUT', 'a frame did not come whole')),
+      FRAME_MS + max / FRAME_BYTES_PER_MS,
+    );
+    late.unref();
+  };
   stream.addEventListener('message', ({ data }) => {
     if (ended) return;
     try {
-      for (const frame of reader.push(data.subarray())) {
+      const frames = reader.push(data.subarray());
+      for (const frame of frames) {
         pending++;
+        pendingBytes += frame.length;
         turn = turn.then(() => take(frame)).catch(broke);
       }
+      watch(frames.length > 0);
     } catch (problem) {
       broke(problem);
       return;
     }
+    if (!holding()) return;
     if (over) queueMicrotask(finish);
-    if (pending >= MAX_PENDING && !paused && stream.readStatus === 'readable') {
+    const much = pending >= MAX_PENDING || (pending > 0 && pendingBytes >= MAX_PENDING_BYTES);
+    if (much && !paused && stream.readStatus === 'readable') {
       paused = true;
       try {
         stream.pause();
@@ -77,11 +115,30 @@ export function listenFrames(stream: Stream, { max, onFrame, onEnd }: FrameListe
   if (stream.readableEnded) queueMicrotask(finish);
 }
 
-/** Sends a frame of any size, waiting for the other side to take it. */
-export async function sendFrame(stream: Stream, payload: Uint8Array, signal: AbortSignal): Promise<void> {
+/**
+ * Sends a frame of any size, a piece at a time: the next one when the other side has taken the one before, whatever the muxer
+ * would buffer. With a pace it has to take them fast enough. Rejects with {@link NetworkError} `CLOSED` or `TIMEOUT`, or with the
+ * signal's reason.
+ */
+export async function sendFrame(stream: Stream, payload: Uint8Array, signal: AbortSignal, pace?: Pace): Promise<void> {
+  const until = pace === undefined ? signal : AbortSignal.any([signal, pace.signal]);
   const frame = encodeFrame(payload);
   for (let at = 0; at < frame.length; at += CHUNK) {
+    const piece = frame.subarray(at, at + CHUNK);
     if (stream.writeStatus !== 'writable') throw new NetworkError('CLOSED', 'the stream was closed');
-    if (!stream.send(frame.subarray(at, at + CHUNK))) await stream.onDrain({ signal });
+    stream.send(piece);
+    await drained(stream, until);
+    pace?.moved(piece.length);
+  }
+}
+
+/** Resolves when the stream's buffer is empty. */
+async function drained(stream: Stream, signal: AbortSignal): Promise<void> {
+  while (stream.writeBufferLength > 0) {
+    if (stream.writeStatus === 'closed') throw new NetworkError('CLOSED', 'the stream was closed');
+    if (signal.aborted) throw signal.reason;
+    await stream.onDrain({ signal });
+    // A drained stream sends what it has in a microtask of its own.
+    if (stream.writeBufferLength > 0) await new Promise((resolve) => setImmediate(resolve));
   }
 }

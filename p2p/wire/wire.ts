@@ -2,6 +2,7 @@
 import type { Clock, Log } from '../../node/ports/machine.ts';
 import type { Host } from '../host/host.ts';
 import type { PeerId } from '../host/peer-scores.ts';
+import type { Limits } from '../limits/limits.ts';
 import type { Room, RoomOptions } from './gossip.ts';
 
 export interface Wire {
@@ -16,6 +17,7 @@ export interface Wire {
   readonly isMajorSyncing: () => boolean;
   readonly join: (options: RoomOptions) => Room;
   readonly charge: (peer: PeerId, cost: number, reason: string) => void;
+  readonly limits: Limits;
   readonly clock: Clock;
   readonly log: Log;
 }

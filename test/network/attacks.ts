@@ -6,13 +6,18 @@ import { multiaddr } from '@multiformats/multiaddr';
 import { encodeGossip } from '../../consensus/grandpa/messages.ts';
 import type { BlockId, VoterId } from '../../consensus/grandpa/votes.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
+import { systemClock } from '../../node/ports/machine.ts';
 import { createHost, type Host } from '../../p2p/host/host.ts';
 import { PeerLedger } from '../../p2p/host/peer-scores.ts';
+import { createLimits } from '../../p2p/limits/limits.ts';
 import { announceHandshake, blockAnnounce, role, transactions } from '../../p2p/protocols/announce.ts';
+import { encodeFindNode } from '../../p2p/protocols/kademlia.ts';
 import { encodeLightRequest } from '../../p2p/protocols/light.ts';
 import { encodeStateRequest } from '../../p2p/protocols/state.ts';
 import { encodeBlockRequest } from '../../p2p/protocols/sync.ts';
 import { encodeFrame, encodeLength } from '../../p2p/wire/framing.ts';
+import { ROOMS, topicOf } from '../../p2p/wire/gossip.ts';
+import { bytesField, varintField } from '../../p2p/wire/protobuf.ts';
 import { listenFrames } from '../../p2p/wire/streams.ts';
 import { concatBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import { block, type Header, headerHash } from '../../runtime/primitives/header.ts';
@@ -33,11 +38,16 @@ const hashing = createHashing();
 const HOUSE = {
   maxPeers: 4,
   mdns: false,
-  kad: false,
   privateAddresses: true,
   maxGossip: 8 * 1024 * 1024,
   isNamed: () => true,
+  isNamedAddress: () => true,
 } as const;
+/** An attacker sets itself no limits. */
+const UNLIMITED = { byAddress: false, isNamed: () => true, clock: systemClock };
+
+/** Those of the chain, and one that nobody has joined. */
+const topicsOf = (prefix: string): string[] => [...ROOMS.map((room) => topicOf(prefix, room)), 'nowhere'];
 
 export const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -59,9 +69,10 @@ export class Identity {
     const prefix = `/${toHex(victim.genesisHash).slice(2)}`;
     const identity = await generateKeyPair('Ed25519');
     const host = await createHost(
-      { ...HOUSE, identity, listen: [], announce: [], prefix, agent: 'hostile' },
+      { ...HOUSE, identity, listen: [], announce: [], prefix, agent: 'hostile', topics: topicsOf(prefix) },
       new PeerLedger(() => performance.now()),
       hashing,
+      createLimits(UNLIMITED),
     );
     await host.start();
     try {
@@ -157,7 +168,7 @@ export class Identity {
 }
 
 const NOTIFICATIONS = ['block-announces/1', 'transactions/1', 'grandpa/1'] as const;
-const REQUESTS = ['sync/2', 'state/2', 'light/2', 'sync/warp', 'inference/1', 'blobs/1'] as const;
+const REQUESTS = ['sync/2', 'state/2', 'light/2', 'sync/warp', 'inference/1', 'blobs/1', 'kad'] as const;
 /** More than it takes to be banned, by far. */
 const OFFENCES = 400;
 
@@ -256,6 +267,7 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
         'sync/warp': who.victim.genesisHash as Uint8Array,
         'inference/1': who.random(600),
         'blobs/1': who.random(31),
+        kad: encodeFindNode(who.hash()),
       };
       const protocol = who.pick(REQUESTS);
       await ask(who, protocol, () => (who.next() < 0.3 ? samples[protocol] : who.mutated(samples[protocol])), 16);
@@ -323,6 +335,64 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
           Array.from({ length: 20 }, () => who.random(120)),
         ),
       );
+    },
+  },
+  unwantedRecords: {
+    offence: true,
+    run: async (who) => {
+      // Kademlia's ADD_PROVIDER and GET_PROVIDERS, of keys that nobody knows.
+      const kinds = [2, 3] as const;
+      await ask(
+        who,
+        'kad',
+        () => concatBytes(varintField(1, who.pick(kinds)), bytesField(2, who.hash()), bytesField(9, who.random(60))),
+        24,
+      );
+    },
+  },
+  elsewhere: {
+    offence: false,
+    run: async (who) => {
+      // A topic that nobody has joined.
+      const { gossip } = who.host.services;
+      gossip.subscribe('nowhere');
+      await who.greet('block-announces/1');
+      for (let i = 0; i < 200 && who.host.getConnections().length > 0; i++) {
+        await gossip.publish('nowhere', who.random(5_000)).catch(() => {});
+        who.sent++;
+      }
+    },
+  },
+  neverWhole: {
+    offence: false,
+    run: async (who) => {
+      // Frames that lack their last byte, on as many streams as are let in.
+      for (let i = 0; i < 80; i++) {
+        const stream = await who.open(who.pick(['inference/1', 'light/2'])).catch(() => undefined);
+        if (stream === undefined) break;
+        await who.send(stream, concatBytes(encodeLength(1 << 20), new Uint8Array(500_000)));
+      }
+      await pause(500);
+    },
+  },
+  neverRead: {
+    offence: false,
+    run: async (who) => {
+      // Answers that are not taken.
+      const hash = headerHash(hashing, who.victim.best());
+      const request = encodeLightRequest({
+        type: 'call',
+        block: hash,
+        method: 'Metadata_metadata',
+        data: new Uint8Array(),
+      });
+      for (let i = 0; i < 40; i++) {
+        const stream = await who.open('light/2').catch(() => undefined);
+        if (stream === undefined) break;
+        stream.pause();
+        await who.send(stream, encodeFrame(request));
+      }
+      await pause(500);
     },
   },
   halfOpen: {

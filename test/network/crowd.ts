@@ -7,6 +7,7 @@ import { type Header, header as headerCodec } from '../../runtime/primitives/hea
 import { decode } from '../../runtime/primitives/scale/codec.ts';
 import { asHash } from '../../runtime/primitives/types.ts';
 import { ATTACKS, Identity, pause } from './attacks.ts';
+import { detour, portOf, through } from './detour.ts';
 
 /** What a crowd is told at its beginning. */
 export interface CrowdOptions {
@@ -76,9 +77,16 @@ const next = uniforms(options.seed);
 const names = Object.keys(ATTACKS).filter((name) => options.only === undefined || name === options.only);
 let turn = 0;
 
+/** A range that did too much harm is left out for a while, so each comes from another one. */
+const somewhere = (): string => `127.${1 + Math.floor(next() * 250)}.${Math.floor(next() * 250)}.7`;
+
 async function attack(name: string): Promise<void> {
   const { offence, run } = ATTACKS[name]!;
-  const who = await Identity.connect(victim, next);
+  const way = await detour(portOf(victim.address), somewhere());
+  const who = await Identity.connect({ ...victim, address: through(victim.address, way) }, next).catch((problem) => {
+    way.close();
+    throw problem;
+  });
   try {
     const made = await run(who).then(
       () => true,
@@ -98,6 +106,7 @@ async function attack(name: string): Promise<void> {
     tell({ type: 'attacked', name, sent: who.sent, banned: offence ? banned : undefined });
   } finally {
     await who.host.stop();
+    way.close();
   }
 }
 

@@ -1,5 +1,4 @@
 /** What strangers can not do: take all places of a node from one address range, or stop it by claiming heights. */
-import { type AddressInfo, connect, createServer, type Server } from 'node:net';
 import t from 'tap';
 import { uniforms } from '../../gpu-worker/attribution/seeded.ts';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
@@ -9,6 +8,7 @@ import type { Header } from '../../runtime/primitives/header.ts';
 import { asHash } from '../../runtime/primitives/types.ts';
 import { until } from '../support/until.ts';
 import { Identity, type Victim } from './attacks.ts';
+import { type Detour, detour, portOf, through } from './detour.ts';
 import { directories, type Member, startMember } from './nodes.ts';
 
 const spec = presetSpec('local', { slotDurationMs: 1_000, authorities: ['Alice'] });
@@ -35,38 +35,19 @@ function asVictim({ node, address }: Member, claim: (best: Header) => Header = (
   return { address, peerId: node.network.peerId(), genesisHash, voters: [], best };
 }
 
-/** A way to the node that comes out at another address: all of 127.0.0.0/8 is this machine. */
-async function detour(port: number, localAddress: string): Promise<{ readonly port: number; readonly server: Server }> {
-  const server = createServer((inbound) => {
-    const outbound = connect({ host: '127.0.0.1', port, localAddress });
-    for (const [from, to] of [
-      [inbound, outbound],
-      [outbound, inbound],
-    ] as const) {
-      from.pipe(to);
-      from.on('error', () => to.destroy());
-      from.on('close', () => to.destroy());
-    }
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  return { port: (server.address() as AddressInfo).port, server };
-}
-
 t.test('one address range has so many places and no more', { timeout: 60_000 }, async (test) => {
   const { member, close } = await validator();
   const network = member.node.network as Network;
   const next = uniforms(5n);
   const strangers: Identity[] = [];
-  const detours: Server[] = [];
+  const detours: Detour[] = [];
   try {
     const victim = asVictim(member);
-    const [, own] = /\/tcp\/(\d+)/.exec(member.address)!;
     const knock = async (localAddress: string): Promise<Identity | undefined> => {
       try {
-        const { port, server } = await detour(Number(own), localAddress);
-        detours.push(server);
-        const address = member.address.replace(`/tcp/${own}`, `/tcp/${port}`);
-        const who = await Identity.connect({ ...victim, address }, next);
+        const way = await detour(portOf(member.address), localAddress);
+        detours.push(way);
+        const who = await Identity.connect({ ...victim, address: through(member.address, way) }, next);
         strangers.push(who);
         await who.greet('block-announces/1');
         return who;
@@ -87,7 +68,7 @@ t.test('one address range has so many places and no more', { timeout: 60_000 }, 
     test.ok(isPeer(await knock('127.0.5.201')), 'one more, when another has left');
   } finally {
     await Promise.allSettled(strangers.map(({ host }) => host.stop()));
-    for (const server of detours) server.close();
+    for (const way of detours) way.close();
     await close();
   }
 });

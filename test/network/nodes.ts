@@ -37,7 +37,7 @@ export const loopback = (bootNodes: readonly string[], sync: 'full' | 'warp' = '
   keyFile: undefined,
   maxPeers: 25,
   mdns: false,
-  kad: false,
+  kad: true,
   sync,
 });
 
