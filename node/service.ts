@@ -47,10 +47,10 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
   };
 
   const chainPart = await openChain(ground);
-  const { chain, blocks, pool, keystore, validator } = chainPart;
+  const { chain, reads, blocks, pool, keystore, validator } = chainPart;
   const metrics = await openMetrics(ground);
   const importer = metrics?.numbers.importing(chain) ?? chain;
-  const client: Client = { blocks, holds: chain, events: blocks, states: chain, runtime: chain, importer, pool };
+  const client: Client = { blocks, holds: chain, events: blocks, states: chain, reads, runtime: chain, importer, pool };
 
   const network = await openNetwork(ground, chainPart, importer);
   const status: NetworkStatus = network ?? ALONE;

@@ -9,7 +9,7 @@ import type { BlockStore } from '../blocks/block-store.ts';
 import { RuntimeCallError, type RuntimeCalls, type StateRanges, type States } from '../ports/chain.ts';
 import type { Log } from '../ports/machine.ts';
 import type { Difference } from '../state/differences.ts';
-import type { StateDatabase } from '../state/state-database.ts';
+import type { StateDatabase, StateRoot } from '../state/state-database.ts';
 import { runtimeHost } from './runtime-host.ts';
 
 export interface ViewPorts {
@@ -61,6 +61,15 @@ export class ChainViews<P extends ViewPorts = ViewPorts> implements States, Stat
   /** See {@link StateDatabase.differences}. */
   differences(before: Hash, after: Hash, prefix: Uint8Array): Iterable<Difference> | undefined {
     return this.states.differences(before, after, prefix);
+  }
+
+  changes(before: Hash, after: Hash): Iterable<Difference> | undefined {
+    return this.differences(before, after, NOTHING);
+  }
+
+  /** Where another thread finds the state in the database; undefined when it is not here. */
+  rootOf(block: Hash): StateRoot | undefined {
+    return this.states.rootOf(block);
   }
 
   call(block: Hash, method: string, parameters: Uint8Array): Uint8Array {

@@ -43,6 +43,34 @@ export class DatabaseError extends Error {
 
 type Bytes = Level<Uint8Array, Uint8Array>;
 
+/** Threads of this process may open it as well; another process may not. */
+const levelAt = (path: string): Bytes =>
+  new Level(path, { keyEncoding: 'view', valueEncoding: 'view', multithreading: true });
+
+/** What another thread of the process reads while this one writes. */
+export class DatabaseReader {
+  readonly #level: Bytes;
+
+  private constructor(level: Bytes) {
+    this.#level = level;
+  }
+
+  /** The database must be open in the process already. */
+  static async open(path: string): Promise<DatabaseReader> {
+    const level = levelAt(path);
+    await level.open();
+    return new DatabaseReader(level);
+  }
+
+  get(column: Column, key: Uint8Array): Uint8Array | undefined {
+    return this.#level.getSync(keyIn(column, key));
+  }
+
+  close(): Promise<void> {
+    return this.#level.close();
+  }
+}
+
 const keyIn = (column: Column, key: Uint8Array): Uint8Array => {
   const out = new Uint8Array(key.length + 1);
   out[0] = column;
@@ -158,7 +186,7 @@ export class Database {
       throw new DatabaseError('NOT_WRITABLE', `the directory ${path} cannot be written to`, { cause: problem });
     }
     const marked = Watermark.sequenceIn(path) ?? 0;
-    const level: Bytes = new Level(path, { keyEncoding: 'view', valueEncoding: 'view' });
+    const level = levelAt(path);
     try {
       await level.open();
     } catch (problem) {
@@ -195,6 +223,15 @@ export class Database {
 
   batch(): Batch {
     return new Batch((operations, sync, ahead) => this.#write(operations, sync, ahead));
+  }
+
+  get path(): string {
+    return this.#path;
+  }
+
+  /** Resolves when what was committed so far is written, so that other threads see it. */
+  async written(): Promise<void> {
+    await this.#writing;
   }
 
   /** Operations that wait to be written. */

@@ -9,6 +9,7 @@ import { Database } from '../database/database.ts';
 import { journaling, TransactionJournal } from '../pool/journal.ts';
 import { TransactionPool } from '../pool/pool.ts';
 import type { Service } from '../ports/chain.ts';
+import { Readers } from '../reading/readers.ts';
 import { aborted } from '../services/run-all.ts';
 import type { Ground } from './ground.ts';
 
@@ -18,6 +19,7 @@ export const SESSION_KEYS = ['aura', 'gran'] as const;
 export interface ChainPart {
   readonly database: Database;
   readonly chain: Chain;
+  readonly reads: Readers;
   readonly blocks: BlockStore;
   readonly keystore: OwnKeystore;
   readonly pool: TransactionPool;
@@ -39,6 +41,13 @@ export async function openChain(ground: Ground): Promise<ChainPart> {
     { pruning: options.statePruning, blocksPruning: options.blocksPruning, genesis: spec.genesis },
   );
   const { blocks } = chain;
+  const reads = new Readers({
+    path: database.path,
+    rootOf: (block) => chain.rootOf(block),
+    written: () => database.written(),
+    log,
+  });
+  open.defer(() => reads.close());
 
   const keystore = keystoreOf(options, directory, hashing);
   open.defer(() => keystore.close?.());
@@ -61,6 +70,7 @@ export async function openChain(ground: Ground): Promise<ChainPart> {
   return {
     database,
     chain,
+    reads,
     blocks,
     keystore,
     pool,

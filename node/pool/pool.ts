@@ -407,6 +407,12 @@ export class TransactionPool implements Pool, Service {
     return [...this.transactions()].map(({ extrinsic }) => extrinsic);
   }
 
+  readyOf(account: Uint8Array): readonly Uint8Array[] {
+    return [...this.#queues.ofSender(keyOf(account))].flatMap((each) =>
+      each.where === 'ready' ? [each.extrinsic] : [],
+    );
+  }
+
   /** Ready transactions, best first. */
   *transactions(): Generator<PoolTransaction> {
     const order = this.#queues.bestFirst();

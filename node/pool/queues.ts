@@ -50,7 +50,7 @@ export class Queues {
     ready: { count: 0, bytes: 0 },
     future: { count: 0, bytes: 0 },
   };
-  readonly #senders = new Map<Key, number>();
+  readonly #senders = new Map<Key, Set<Entry>>();
   /** Ready transactions by the tags that they provide; transactions of both queues by the tags that they require. */
   readonly #providers = new Map<Key, Entry>();
   readonly #requirers = new Map<Key, Set<Entry>>();
@@ -83,6 +83,11 @@ export class Queues {
     return this.#senders.has(sender);
   }
 
+  /** Those that an account has signed, in no order. */
+  ofSender(sender: Key): Iterable<Entry> {
+    return this.#senders.get(sender) ?? [];
+  }
+
   entries(): IterableIterator<Entry> {
     return this.#entries.values();
   }
@@ -104,7 +109,7 @@ export class Queues {
     const entry = new Entry(candidate, key, this.#serial++);
     const { sender } = entry;
     const replaces = entry.provides.some((tag) => this.#providers.has(tag));
-    if (sender !== undefined && !replaces && (this.#senders.get(sender) ?? 0) >= this.#limits.perSender) {
+    if (sender !== undefined && !replaces && (this.#senders.get(sender)?.size ?? 0) >= this.#limits.perSender) {
       return { changes: [], refusal: { type: 'immediatelyDropped' } };
     }
     return this.#admit(entry);
@@ -130,7 +135,7 @@ export class Queues {
     this.#entries.set(entry.key, entry);
     this.#validated.add(entry);
     const { sender } = entry;
-    if (sender !== undefined) this.#senders.set(sender, (this.#senders.get(sender) ?? 0) + 1);
+    if (sender !== undefined) addTo(this.#senders, sender, entry);
     for (const tag of entry.requires) addTo(this.#requirers, tag, entry);
     if (entry.validTill !== Number.POSITIVE_INFINITY) addTo(this.#expiry, entry.validTill, entry);
   }
@@ -139,11 +144,7 @@ export class Queues {
     this.#entries.delete(entry.key);
     this.#validated.delete(entry);
     const { sender } = entry;
-    if (sender !== undefined) {
-      const left = this.#senders.get(sender)! - 1;
-      if (left === 0) this.#senders.delete(sender);
-      else this.#senders.set(sender, left);
-    }
+    if (sender !== undefined) deleteFrom(this.#senders, sender, entry);
     for (const tag of entry.requires) deleteFrom(this.#requirers, tag, entry);
     deleteFrom(this.#expiry, entry.validTill, entry);
   }

@@ -83,6 +83,73 @@ export interface States {
   prove(block: Hash, keys: readonly Uint8Array[]): readonly Uint8Array[] | undefined;
   /** Merkle value of the closest descendant of `key` (JSON-RPC specification, `closestDescendantMerkleValue`). */
   closestDescendantMerkleValue(block: Hash, key: Uint8Array): Uint8Array | undefined;
+  /** What one state has otherwise than another, by ascending keys; undefined when one of them is not here. */
+  changes(before: Hash, after: Hash): Iterable<StateChange> | undefined;
+}
+
+export interface StateChange {
+  readonly key: Uint8Array;
+  /** Undefined where the later state has no such key. */
+  readonly after: Uint8Array | undefined;
+}
+
+/**
+ * Why a read was not made. `TOO_LARGE`, `TOO_LONG`: it would have been more than the caller may have; `OVERLOADED`: too many
+ * wait already.
+ */
+export class ReadError extends Error {
+  readonly code: 'UNKNOWN_BLOCK' | 'TOO_LARGE' | 'TOO_LONG' | 'OVERLOADED' | 'CLOSED';
+  constructor(code: ReadError['code'], message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export interface ReadOptions {
+  /** Whom it is read for: those who wait take turns, whoever has used least of late first. */
+  readonly by: object;
+  /** Bytes of the result at most. */
+  readonly maxBytes: number;
+  /** How long it may take, in milliseconds. */
+  readonly maxMs: number;
+  /** Told the milliseconds of processor time that it took. */
+  spent?(ms: number): void;
+}
+
+/** Keys in ascending order, with their values where these were asked for. */
+export interface StatePage {
+  readonly entries: readonly (readonly [key: Uint8Array, value: Uint8Array])[];
+  /** Whether there are keys beyond the last one. */
+  readonly more: boolean;
+}
+
+export interface PageQuery {
+  readonly prefix: Uint8Array;
+  /** Keys up to this one are left out. */
+  readonly after?: Uint8Array | undefined;
+  readonly count: number;
+  /** Without them values are empty. */
+  readonly values: boolean;
+}
+
+/**
+ * Reads of states that may take long, made beside the thread that makes blocks. All reject with {@link ReadError}; a page is
+ * cut where it would be larger than allowed, after one entry at least.
+ */
+export interface StateReads {
+  values(block: Hash, keys: readonly Uint8Array[], options: ReadOptions): Promise<readonly (Uint8Array | undefined)[]>;
+  page(block: Hash, query: PageQuery, options: ReadOptions): Promise<StatePage>;
+  /** As {@link States.prove}. */
+  prove(block: Hash, keys: readonly Uint8Array[], options: ReadOptions): Promise<readonly Uint8Array[]>;
+  /** As {@link RuntimeCalls.call}; rejects with {@link RuntimeCallError} as well. */
+  call(block: Hash, method: string, parameters: Uint8Array, options: ReadOptions): Promise<Uint8Array>;
+  /** As {@link RuntimeCalls.prove}; rejects with {@link RuntimeCallError} as well. */
+  proveCall(
+    block: Hash,
+    method: string,
+    parameters: Uint8Array,
+    options: ReadOptions,
+  ): Promise<{ readonly output: Uint8Array; readonly proof: readonly Uint8Array[] }>;
 }
 
 export interface StateRanges {
@@ -185,6 +252,10 @@ export interface Pool {
   submitAndWatch(extrinsic: Uint8Array, listener: (status: TransactionStatus) => void): Promise<() => void>;
   /** Ready extrinsics, best first. */
   ready(): readonly Uint8Array[];
+  /** Ready extrinsics that an account has signed, in no order. */
+  readyOf(account: Uint8Array): readonly Uint8Array[];
+  /** One that is in the pool, by the blake2b-256 of it. */
+  get(hash: Hash): { readonly extrinsic: Uint8Array } | undefined;
   status(): { readonly ready: number; readonly future: number; readonly bytes: number };
   /** Removes by hash; returns the hashes removed. */
   remove(hashes: readonly Hash[]): readonly Hash[];
@@ -232,6 +303,7 @@ export interface Client {
   readonly holds: BlockHolds;
   readonly events: ChainEvents;
   readonly states: States;
+  readonly reads: StateReads;
   readonly runtime: RuntimeCalls;
   readonly importer: BlockImport;
   readonly pool: Pool;

@@ -47,6 +47,13 @@ interface State {
   readonly root: Ref | undefined;
 }
 
+/** The root of a state, as it is found in the database. */
+export interface StateRoot {
+  readonly version: number;
+  /** Undefined for the state without keys. */
+  readonly merkle: Uint8Array | undefined;
+}
+
 export interface StateOptions {
   /** Finalized states that are kept beside the newest one. */
   readonly pruning: number | 'archive';
@@ -119,6 +126,13 @@ export class StateDatabase {
 
   #state(block: Hash): State | undefined {
     return this.#states.get(toHex(block));
+  }
+
+  rootOf(block: Hash): StateRoot | undefined {
+    const state = this.#state(block);
+    if (state === undefined) return undefined;
+    const { root } = state;
+    return { version: root?.version ?? 0, merkle: root && this.trie.merkle(root) };
   }
 
   at(block: Hash): StateView | undefined {

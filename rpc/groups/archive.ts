@@ -1,16 +1,16 @@
 /** `archive_v1`: any block that this node has, finalized or not. */
-import type { StateView } from '../../node/ports/chain.ts';
-import { RuntimeCallError } from '../../node/ports/chain.ts';
+import { ReadError, RuntimeCallError } from '../../node/ports/chain.ts';
 import type { Hashing } from '../../runtime/host.ts';
-import { compareBytes, equalBytes, startsWith } from '../../runtime/primitives/bytes.ts';
+import { compareBytes, equalBytes } from '../../runtime/primitives/bytes.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
 import { RpcError, toRpcError } from '../server/errors.ts';
 import { hexOf } from '../server/hex.ts';
 import { definitions, type Group, group } from '../server/method.ts';
 import { hash, hex, list, object, oneOf, optional, text, u32 } from '../server/params.ts';
+import type { Session } from '../server/session.ts';
 import type { Subscription } from '../server/subscription.ts';
 import { stream as inParts, type Operation } from './chain-head/operations.ts';
-import type { ChainView } from './chain-view.ts';
+import type { ChainView, Reads } from './chain-view.ts';
 import { storageItems, storageQuery } from './storage-query.ts';
 
 interface ArchiveContext {
@@ -21,6 +21,9 @@ interface ArchiveContext {
 const { method, subscription } = definitions<ArchiveContext>();
 
 const MAX_QUERIES = 1_024;
+/** Keys of one page of a state that is compared, and bytes of it about. */
+const PAGE_KEYS = 256;
+const PAGE_BYTES = 256 * 1024;
 const EMPTY = new Uint8Array(0);
 
 interface DiffQuery {
@@ -48,36 +51,70 @@ function isAncestor({ client: { blocks } }: ChainView, ancestor: Hash, block: Ha
   return equalBytes(at, ancestor);
 }
 
-/** Keys of either state under one prefix, in order, with both values. */
-function* walk(
-  before: StateView,
-  after: StateView,
-  prefix: Uint8Array,
-): Generator<readonly [key: Uint8Array, before: Uint8Array | undefined, after: Uint8Array | undefined]> {
-  const under = (key: Uint8Array | undefined) => (key !== undefined && startsWith(key, prefix) ? key : undefined);
-  yield [prefix, before.get(prefix), after.get(prefix)];
-  let a = under(before.nextKey(prefix));
-  let b = under(after.nextKey(prefix));
-  while (a !== undefined || b !== undefined) {
-    const order = a === undefined ? 1 : b === undefined ? -1 : compareBytes(a, b);
-    const key = (order <= 0 ? a : b) as Uint8Array;
-    yield [key, order <= 0 ? before.get(key) : undefined, order >= 0 ? after.get(key) : undefined];
-    if (order <= 0) a = under(before.nextKey(key));
-    if (order >= 0) b = under(after.nextKey(key));
+type Entry = readonly [key: Uint8Array, value: Uint8Array];
+
+/** Entries of one state under a prefix, in order, read page by page. */
+class Entries {
+  readonly #reads: Reads;
+  readonly #block: Hash;
+  readonly #prefix: Uint8Array;
+  #page: readonly Entry[] = [];
+  #at = 0;
+  #last: Uint8Array | undefined;
+  #more = true;
+
+  constructor(reads: Reads, block: Hash, prefix: Uint8Array) {
+    this.#reads = reads;
+    this.#block = block;
+    this.#prefix = prefix;
+  }
+
+  /** To be waited for before {@link next}; undefined when that is known. */
+  load(): Promise<void> | undefined {
+    if (this.#at < this.#page.length || !this.#more) return undefined;
+    const query = { prefix: this.#prefix, after: this.#last, count: PAGE_KEYS, values: true };
+    return this.#reads.page(this.#block, query, PAGE_BYTES).then(({ entries, more }) => {
+      this.#page = entries;
+      this.#at = 0;
+      this.#more = more;
+      this.#last = entries.at(-1)?.[0] ?? this.#last;
+    });
+  }
+
+  get next(): Entry | undefined {
+    return this.#page[this.#at];
+  }
+
+  skip(): void {
+    this.#at++;
   }
 }
 
+/** A step is one key of either state, or a promise to be waited for before the next one. */
 function* differences(
   hashing: Pick<Hashing, 'blake2_256'>,
-  before: StateView,
-  after: StateView,
+  reads: Reads,
+  [before, after]: readonly [Hash, Hash],
   queries: readonly DiffQuery[],
-): Generator<Record<string, unknown> | undefined> {
+): Generator<Record<string, unknown> | undefined | Promise<void>> {
   for (const { key: prefix = EMPTY, returnType, childTrieKey } of queries) {
     // This chain has no child tries, so nothing changes in them.
     if (childTrieKey !== undefined) continue;
-    for (const [key, old, now] of walk(before, after, prefix)) {
-      if (old === now || (old !== undefined && now !== undefined && equalBytes(old, now))) {
+    const [from, to] = [new Entries(reads, before, prefix), new Entries(reads, after, prefix)];
+    for (;;) {
+      for (const each of [from, to]) {
+        const loading = each.load();
+        if (loading !== undefined) yield loading;
+      }
+      const [a, b] = [from.next, to.next];
+      if (a === undefined && b === undefined) break;
+      const order = a === undefined ? 1 : b === undefined ? -1 : compareBytes(a[0], b[0]);
+      const [key] = (order <= 0 ? a : b) as Entry;
+      const old = order <= 0 ? a?.[1] : undefined;
+      const now = order >= 0 ? b?.[1] : undefined;
+      if (order <= 0) from.skip();
+      if (order >= 0) to.skip();
+      if (old !== undefined && now !== undefined && equalBytes(old, now)) {
         yield undefined;
         continue;
       }
@@ -90,21 +127,21 @@ function* differences(
   }
 }
 
-/** Sends events one by one; archives have no way of asking for more. */
+/** Sends events one by one, as the caller reads them. */
 function send(
+  session: Session,
   stream: Subscription,
   done: string,
   failed: string,
-  items: () => Iterable<Record<string, unknown> | undefined>,
+  items: () => Iterable<Record<string, unknown> | undefined | Promise<void>>,
 ): () => void {
   const operation: Operation = { id: stream.id, stopped: false, proceed: undefined };
   const work = async (): Promise<void> => {
     try {
-      const whole = await inParts(items(), operation, {
+      const whole = await inParts(session, items(), operation, {
         items: (found) => {
           for (const each of found) stream.notify(each);
         },
-        waiting: () => setImmediate(() => operation.proceed?.()),
       });
       if (whole) stream.notify({ event: done });
     } catch (problem) {
@@ -115,7 +152,6 @@ function send(
   setImmediate(() => void work());
   return () => {
     operation.stopped = true;
-    operation.proceed?.();
   };
 }
 
@@ -130,10 +166,11 @@ const methods = [
   method(
     'archive_v1_call',
     [hash('hash'), text('function', 256), hex('callParameters')],
-    ({ view }, [block, name, parameters]) => {
+    async ({ view }, [block, name, parameters], session) => {
       try {
-        return { success: true, value: hexOf(view.call(block, name, parameters)) };
+        return { success: true, value: hexOf(await view.call(session, block, name, parameters)) };
       } catch (problem) {
+        if (problem instanceof ReadError && problem.code === 'UNKNOWN_BLOCK') return null;
         if (!(problem instanceof RuntimeCallError)) throw problem;
         if (problem.code === 'UNKNOWN_BLOCK') return null;
         return { success: false, error: problem.message };
@@ -144,12 +181,13 @@ const methods = [
     'archive_v1_storage',
     { unsubscribe: 'archive_v1_stopStorage', notification: 'archive_v1_storageEvent', end: 'nothing' },
     [hash('hash'), list(storageQuery, MAX_QUERIES), optional(hex('childTrie'))],
-    ({ view, hashing }, [block, queries, childTrie], stream) =>
-      send(stream, 'storageDone', 'storageError', function* () {
+    ({ view, hashing }, [block, queries, childTrie], stream, session) =>
+      send(session, stream, 'storageDone', 'storageError', function* () {
         const state = view.state(block);
         if (childTrie !== undefined) return;
-        for (const item of storageItems({ states: view.client.states, hashing }, block, state, queries)) {
-          yield item && { event: 'storage', ...item };
+        const source = { states: view.client.states, reads: view.reads(session), hashing };
+        for (const item of storageItems(source, block, state, queries)) {
+          yield item instanceof Promise ? item : item && { event: 'storage', ...item };
         }
       }),
   ),
@@ -163,14 +201,15 @@ const methods = [
       end: 'nothing',
     },
     [hash('hash'), optional(list(diffQuery, MAX_QUERIES)), optional(hash('previousHash'))],
-    ({ view, hashing }, [block, queries, previous], stream) =>
-      send(stream, 'storageDiffDone', 'storageDiffError', function* () {
-        const after = view.state(block);
+    ({ view, hashing }, [block, queries, previous], stream, session) =>
+      send(session, stream, 'storageDiffDone', 'storageDiffError', function* () {
+        view.state(block);
         const parent = asHash(view.client.blocks.header(block)!.parentHash);
         const base = previous ?? parent;
         if (previous !== undefined && !isAncestor(view, previous, block)) throw notAncestor();
         const wanted = queries === undefined || queries.length === 0 ? EVERYTHING : queries;
-        yield* differences(hashing, view.state(base), after, wanted);
+        view.state(base);
+        yield* differences(hashing, view.reads(session), [base, block], wanted);
       }),
   ),
 ];

@@ -1,12 +1,12 @@
 /** `author_*`: transactions on their way into blocks, and the keys of this node. */
 import type { Client, Keystore, TransactionStatus } from '../../node/ports/chain.ts';
 import type { Hashing } from '../../runtime/host.ts';
-import { concatBytes, equalBytes, fromUtf8 } from '../../runtime/primitives/bytes.ts';
+import { concatBytes, fromUtf8 } from '../../runtime/primitives/bytes.ts';
 import { bytes, decode, encode, fixedBytes, option, tuple, vec } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import { ownershipStatement } from '../../runtime/primitives/session-keys.ts';
 import { asAccountId, type Hash } from '../../runtime/primitives/types.ts';
-import { RpcError } from '../server/errors.ts';
+import { RpcError, responseTooBig } from '../server/errors.ts';
 import { hexOf, withLength } from '../server/hex.ts';
 import { definitions, type Group, group } from '../server/method.ts';
 import { either, hash, hex, list, object, text } from '../server/params.ts';
@@ -25,6 +25,8 @@ interface AuthorContext {
 const { method, subscription } = definitions<AuthorContext>();
 
 const MAX_REMOVED = 1_024;
+/** Extrinsics that are made text of in one turn. */
+const PART = 1_024;
 const FINAL: ReadonlySet<TransactionStatus['type']> = new Set([
   'finalized',
   'finalityTimeout',
@@ -55,8 +57,8 @@ const statusJson = (status: TransactionStatus, nameOf: (poolHash: Hash) => Hash)
 async function watch({ client, hashing }: AuthorContext, wire: Uint8Array, stream: Subscription) {
   const extrinsic = extrinsicOf(wire);
   const nameOf = (poolHash: Hash): Hash => {
-    const found = client.pool.ready().find((each) => equalBytes(hashing.blake2_256(each), poolHash));
-    return found === undefined ? poolHash : transactionHash(hashing, found);
+    const found = client.pool.get(poolHash);
+    return found === undefined ? poolHash : transactionHash(hashing, found.extrinsic);
   };
   try {
     return await client.pool.submitAndWatch(extrinsic, (status) => {
@@ -85,9 +87,18 @@ const methods = [
     [hex('extrinsic')],
     (context, [wire], stream) => watch(context, wire, stream),
   ),
-  method('author_pendingExtrinsics', [], ({ client }) =>
-    client.pool.ready().map((extrinsic) => hexOf(withLength(extrinsic))),
-  ),
+  method('author_pendingExtrinsics', [], async ({ client }, _args, session) => {
+    // Two digits a byte; those that are not ready count as well, so this may be said too early.
+    if (2 * client.pool.status().bytes > session.maxResponse) throw responseTooBig(session.maxResponse);
+    const ready = client.pool.ready();
+    const out: string[] = [];
+    for (let at = 0; at < ready.length; at += PART) {
+      await session.turn(() => {
+        for (const extrinsic of ready.slice(at, at + PART)) out.push(hexOf(withLength(extrinsic)));
+      });
+    }
+    return out;
+  }),
   method(
     'author_removeExtrinsic',
     [
@@ -160,8 +171,9 @@ const methods = [
   method(
     'author_hasSessionKeys',
     [hex('sessionKeys')],
-    ({ view, client, keystore }, [sessionKeys]) => {
-      const output = client.runtime.call(view.best(), 'SessionKeys_decode_session_keys', encode(bytes(), sessionKeys));
+    async ({ view, keystore }, [sessionKeys], session) => {
+      const parameters = encode(bytes(), sessionKeys);
+      const output = await view.call(session, view.best(), 'SessionKeys_decode_session_keys', parameters);
       let keys: [Uint8Array, Uint8Array][] | undefined;
       try {
         keys = decode(decodedKeys, output);

@@ -2,6 +2,7 @@
 import type { Hashing } from '../../runtime/host.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
 import { RpcError, toRpcError } from '../server/errors.ts';
+import { hexOf } from '../server/hex.ts';
 import { definitions, type Group, group } from '../server/method.ts';
 import { either, flag, hash, hex, list, optional, text } from '../server/params.ts';
 import type { Session } from '../server/session.ts';
@@ -73,7 +74,7 @@ const methods = [
     ({ view, followers }, [withRuntime], follow, session) => {
       const own = followers.get(session) ?? new Map<string, Follower>();
       if (own.size >= MAX_FOLLOWERS) throw tooManyFollowers();
-      const follower = new Follower(view, follow, withRuntime, LIMITS);
+      const follower = new Follower(view, follow, withRuntime, { ...LIMITS, share: session.portions?.pinned });
       follower.begin();
       own.set(follow.id, follower);
       followers.set(session, own);
@@ -100,13 +101,13 @@ const methods = [
     'chainHead_v1_body',
     [follow, hash('hash')],
     (context, [id, block], session) =>
-      begin(followerOf(context, session, id), block, (operation, follower) => {
-        const value = context.view.body(block);
-        follower.tell(
-          value === undefined
-            ? inaccessible(operation)
-            : { event: 'operationBodyDone', operationId: operation.id, value },
-        );
+      begin(followerOf(context, session, id), block, async (operation, follower) => {
+        await session.read();
+        await session.turn(() => {
+          const value = context.view.body(block);
+          const done = { event: 'operationBodyDone', operationId: operation.id, value };
+          if (!operation.stopped) follower.tell(value === undefined ? inaccessible(operation) : done);
+        });
       }),
     { connected: true },
   ),
@@ -116,9 +117,9 @@ const methods = [
     (context, [id, block, name, parameters], session) => {
       const found = followerOf(context, session, id);
       if (found?.withRuntime === false) throw noRuntime();
-      return begin(found, block, (operation, follower) => {
-        const output = Buffer.from(context.view.call(block, name, parameters)).toString('hex');
-        follower.tell({ event: 'operationCallDone', operationId: operation.id, output: `0x${output}` });
+      return begin(found, block, async (operation, follower) => {
+        const output = hexOf(await context.view.call(session, block, name, parameters));
+        if (!operation.stopped) follower.tell({ event: 'operationCallDone', operationId: operation.id, output });
       });
     },
     { connected: true },
@@ -133,15 +134,16 @@ const methods = [
         async (operation, follower) => {
           const operationId = operation.id;
           const { view, hashing } = context;
-          const state = view.client.states.at(block);
+          const { states } = view.client;
+          const state = states.at(block);
           if (state === undefined) {
             follower.tell(inaccessible(operation));
             return;
           }
           // This chain has no child tries, so nothing is in them.
-          const items =
-            childTrie === undefined ? storageItems({ states: view.client.states, hashing }, block, state, queries) : [];
-          const whole = await stream(items, operation, {
+          const source = { states, reads: view.reads(session), hashing };
+          const items = childTrie === undefined ? storageItems(source, block, state, queries) : [];
+          const whole = await stream(session, items, operation, {
             items: (found) => follower.tell({ event: 'operationStorageItems', operationId, items: found }),
             waiting: () => follower.tell({ event: 'operationWaitingForContinue', operationId }),
           });

@@ -1,6 +1,14 @@
 /** The chain as JSON-RPC shows it, with what is asked for again and again kept ready. */
 import { LRUCache } from 'lru-cache';
-import type { ChainEvent, Client, StateView } from '../../node/ports/chain.ts';
+import {
+  type ChainEvent,
+  type Client,
+  type PageQuery,
+  ReadError,
+  type ReadOptions,
+  type StatePage,
+  type StateView,
+} from '../../node/ports/chain.ts';
 import type { Log } from '../../node/ports/machine.ts';
 import { equalBytes } from '../../runtime/primitives/bytes.ts';
 import { digestItem, type Header, header as headerCodec } from '../../runtime/primitives/header.ts';
@@ -9,10 +17,25 @@ import type { Hash, RuntimeVersion } from '../../runtime/primitives/types.ts';
 import { discardedState, type RpcError, unknownBlock } from '../server/errors.ts';
 import { hexOf, keyOf, withLength } from '../server/hex.ts';
 import { RawJson } from '../server/result.ts';
+import type { Session } from '../server/session.ts';
 
 const HEADERS = 2_048;
 const BODIES_BYTES = 16 * 1024 * 1024;
 const METADATA = 16;
+/** Longer parameters are no version of the metadata. */
+const MAX_METADATA_PARAMETERS = 64;
+/** How long one read of a stranger, or of whoever may call unsafe methods, may take. */
+const READ_MS = 10_000;
+const UNSAFE_READ_MS = 60_000;
+/** Bytes of one read's result where the caller has no limit. */
+const READ_BYTES = 64 * 1024 * 1024;
+
+/** Reads of states for one caller, which take turns with those of others on threads of their own. */
+export interface Reads {
+  values(block: Hash, keys: readonly Uint8Array[]): Promise<readonly (Uint8Array | undefined)[]>;
+  page(block: Hash, query: PageQuery, maxBytes?: number): Promise<StatePage>;
+  prove(block: Hash, keys: readonly Uint8Array[]): Promise<readonly Uint8Array[]>;
+}
 
 export const headerJson = (header: Header): string =>
   `{"parentHash":"${hexOf(header.parentHash)}","number":"0x${header.number.toString(16)}",` +
@@ -44,7 +67,7 @@ export class ChainView {
     sizeCalculation: (body) => body.reduce((sum, each) => sum + each.length, 64),
   });
   readonly #versions = new LRUCache<string, RuntimeVersion>({ max: HEADERS });
-  readonly #metadata = new LRUCache<string, Uint8Array>({ max: METADATA });
+  readonly #metadata = new LRUCache<string, Promise<Uint8Array>>({ max: METADATA });
 
   constructor(client: Client, log: Log) {
     this.client = client;
@@ -135,16 +158,46 @@ export class ChainView {
     return version;
   }
 
+  /** Reads for a caller; errors are {@link RpcError}s. */
+  reads(session: Session): Reads {
+    const { reads } = this.client;
+    const options = this.#options(session);
+    const known = async <T>(block: Hash, read: Promise<T>): Promise<T> => {
+      try {
+        return await read;
+      } catch (problem) {
+        throw problem instanceof ReadError && problem.code === 'UNKNOWN_BLOCK' ? this.noState(block) : problem;
+      }
+    };
+    return {
+      values: (block, keys) => known(block, reads.values(block, keys, options)),
+      page: (block, query, maxBytes = options.maxBytes) =>
+        known(block, reads.page(block, query, { ...options, maxBytes: Math.min(maxBytes, options.maxBytes) })),
+      prove: (block, keys) => known(block, reads.prove(block, keys, options)),
+    };
+  }
+
+  #options(session: Session): ReadOptions {
+    return {
+      by: session.caller.usage,
+      // Every byte is two digits.
+      maxBytes: Math.min(READ_BYTES, session.maxResponse / 2),
+      maxMs: session.unsafe ? UNSAFE_READ_MS : READ_MS,
+      spent: (ms) => session.charge(ms),
+    };
+  }
+
   /** A call of the runtime; metadata, which clients ask for at every block, once a version. */
-  call(block: Hash, method: string, parameters: Uint8Array): Uint8Array {
-    const { runtime } = this.client;
-    if (!method.startsWith('Metadata_')) return runtime.call(block, method, parameters);
+  call(session: Session, block: Hash, method: string, parameters: Uint8Array): Promise<Uint8Array> {
+    const ask = () => this.client.reads.call(block, method, parameters, this.#options(session));
+    if (!method.startsWith('Metadata_') || parameters.length > MAX_METADATA_PARAMETERS) return ask();
     const { specName, specVersion, implVersion } = this.version(block);
     const key = `${specName}/${specVersion}/${implVersion}/${method}/${hexOf(parameters)}`;
     const cached = this.#metadata.get(key);
     if (cached !== undefined) return cached;
-    const output = runtime.call(block, method, parameters);
+    const output = ask();
     this.#metadata.set(key, output);
+    output.catch(() => this.#metadata.delete(key));
     return output;
   }
 

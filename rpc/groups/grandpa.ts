@@ -8,6 +8,7 @@ import { hash } from '../../runtime/primitives/types.ts';
 import { RpcError } from '../server/errors.ts';
 import { definitions, type Group, group } from '../server/method.ts';
 import { blockNumber } from '../server/params.ts';
+import type { Session } from '../server/session.ts';
 import type { ChainView } from './chain-view.ts';
 import type { RoundStates } from './context.ts';
 
@@ -20,6 +21,8 @@ const { method, subscription } = definitions<GrandpaContext>();
 
 /** Headers that one proof may carry. */
 const MAX_UNKNOWN_HEADERS = 4_096;
+/** Headers that are read in one turn. */
+const PART = 64;
 /** `sc_consensus_grandpa::FinalityProof`. */
 const finalityProof = struct({ block: hash, justification: bytes(), unknownHeaders: vec(header) });
 
@@ -29,7 +32,7 @@ const justificationOf = (view: ChainView, block: Hash): Uint8Array | undefined =
   view.client.blocks.justifications(block)?.find(([engine]) => equalBytes(engine, GRANDPA_ENGINE))?.[1];
 
 /** The first justification at or above the block, with the headers between. */
-function prove(view: ChainView, number: number): Uint8Array | null {
+async function prove(view: ChainView, session: Session, number: number): Promise<Uint8Array | null> {
   const { blocks } = view.client;
   const { finalized } = blocks.info();
   if (number > finalized.number) {
@@ -41,6 +44,8 @@ function prove(view: ChainView, number: number): Uint8Array | null {
     const found = block === undefined ? undefined : blocks.header(block);
     if (block === undefined || found === undefined) return null;
     if (at > number) unknownHeaders.push(found);
+    // Between one set's last block and the next there may be thousands.
+    if (unknownHeaders.length % PART === PART - 1) await session.turn(() => {});
     const justification = justificationOf(view, block);
     if (justification !== undefined) return encode(finalityProof, { block, justification, unknownHeaders });
   }
@@ -48,7 +53,9 @@ function prove(view: ChainView, number: number): Uint8Array | null {
 }
 
 const methods = [
-  method('grandpa_proveFinality', [blockNumber('block')], ({ view }, [number]) => prove(view, number)),
+  method('grandpa_proveFinality', [blockNumber('block')], ({ view }, [number], session) =>
+    prove(view, session, number),
+  ),
   method('grandpa_roundState', [], ({ roundStates }) => {
     const states = roundStates?.();
     if (states === undefined) throw notReady();

@@ -7,6 +7,7 @@ import { RpcError } from '../server/errors.ts';
 import { definitions, type Group, group } from '../server/method.ts';
 import { hash, hex, optional } from '../server/params.ts';
 import { RawJson } from '../server/result.ts';
+import type { Session } from '../server/session.ts';
 import type { ChainView } from './chain-view.ts';
 import { extrinsicOf } from './transactions.ts';
 
@@ -23,11 +24,17 @@ const feeDetails = struct({
   tip: balance,
 });
 
-function ask(view: ChainView, name: string, wire: Uint8Array, at: Hash | undefined): Uint8Array {
+async function ask(
+  view: ChainView,
+  session: Session,
+  name: string,
+  wire: Uint8Array,
+  at: Hash | undefined,
+): Promise<Uint8Array> {
   extrinsicOf(wire);
   const method = `TransactionPaymentApi_${name}`;
   try {
-    return view.call(at ?? view.best(), method, concatBytes(wire, encode(u32, wire.length)));
+    return await view.call(session, at ?? view.best(), method, concatBytes(wire, encode(u32, wire.length)));
   } catch (problem) {
     if (!(problem instanceof RuntimeCallError) || problem.code === 'UNKNOWN_BLOCK') throw problem;
     if (problem.code === 'BAD_PARAMETERS') throw new RpcError(2, 'Unable to query dispatch info.', problem.message);
@@ -38,16 +45,16 @@ function ask(view: ChainView, name: string, wire: Uint8Array, at: Hash | undefin
 const quantity = (value: bigint): string => `0x${value.toString(16)}`;
 
 const methods = [
-  method('payment_queryInfo', [hex('extrinsic'), optional(hash('at'))], ({ view }, [wire, at]) => {
-    const info = decode(dispatchInfo, ask(view, 'query_info', wire, at));
+  method('payment_queryInfo', [hex('extrinsic'), optional(hash('at'))], async ({ view }, [wire, at], session) => {
+    const info = decode(dispatchInfo, await ask(view, session, 'query_info', wire, at));
     // Weights are 64 bits wide, and numbers in Substrate's JSON.
     return new RawJson(
       `{"weight":{"ref_time":${info.weight.refTime},"proof_size":${info.weight.proofSize}},` +
         `"class":"${CLASSES[info.class] ?? 'normal'}","partialFee":"${info.partialFee}"}`,
     );
   }),
-  method('payment_queryFeeDetails', [hex('extrinsic'), optional(hash('at'))], ({ view }, [wire, at]) => {
-    const { inclusionFee } = decode(feeDetails, ask(view, 'query_fee_details', wire, at));
+  method('payment_queryFeeDetails', [hex('extrinsic'), optional(hash('at'))], async ({ view }, [wire, at], session) => {
+    const { inclusionFee } = decode(feeDetails, await ask(view, session, 'query_fee_details', wire, at));
     return {
       inclusionFee:
         inclusionFee === undefined

@@ -97,15 +97,15 @@ const methods = [
     ({ view, client }, [address]) => {
       const account = accountOf(address);
       const onChain = decodeU32(client.runtime.call(view.best(), 'AccountNonceApi_account_nonce', account));
-      return nextNonce(client.pool.ready(), account, onChain);
+      return nextNonce(client.pool.readyOf(account), account, onChain);
     },
     { aliases: ['account_nextIndex'] },
   ),
   method(
     'system_dryRun',
     [hex('extrinsic'), optional(hash('at'))],
-    ({ view, client }, [extrinsic, at]) =>
-      client.runtime.call(at ?? view.best(), 'BlockBuilder_apply_extrinsic', extrinsic),
+    ({ view }, [extrinsic, at], session) =>
+      view.call(session, at ?? view.best(), 'BlockBuilder_apply_extrinsic', extrinsic),
     { unsafe: true, aliases: ['system_dryRunAt'] },
   ),
 ];

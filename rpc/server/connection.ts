@@ -121,7 +121,7 @@ export class Connection implements Reader {
         mayBegin: () => this.#mayBegin(),
         whenRead: (run) => this.#whenRead.push(run),
       },
-      charge: (ms) => shared.turns.charge(caller, ms),
+      turns: shared.turns,
     });
     this.#arrival = shared.arriving.enter({
       pause: () => this.#hold(true),

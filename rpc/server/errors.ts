@@ -1,5 +1,5 @@
 /** What a caller is told: the codes of JSON-RPC 2.0, of jsonrpsee (which Substrate serves with) and of Substrate. */
-import { PoolError, RuntimeCallError } from '../../node/ports/chain.ts';
+import { PoolError, ReadError, RuntimeCallError } from '../../node/ports/chain.ts';
 
 export class RpcError extends Error {
   readonly code: number;
@@ -19,6 +19,8 @@ export const invalidParams = (why: string): RpcError => new RpcError(-32602, 'In
 export const internalError = (): RpcError => new RpcError(-32603, 'Internal error');
 export const tooManySubscriptions = (limit: number): RpcError =>
   new RpcError(-32006, 'Too many subscriptions on the connection', `Exceeded max limit of ${limit}`);
+export const tooManyKeys = (): RpcError =>
+  new RpcError(-32006, 'Too many subscriptions on the connection', 'more storage keys than one may follow');
 export const requestTooBig = (limit: number): RpcError =>
   new RpcError(-32007, 'Request is too big', `Exceeded max limit of ${limit}`);
 export const responseTooBig = (limit: number): RpcError =>
@@ -26,6 +28,8 @@ export const responseTooBig = (limit: number): RpcError =>
 export const busy = (): RpcError => new RpcError(-32009, 'Server is busy, try again later');
 export const batchTooLong = (limit: number): RpcError =>
   new RpcError(-32010, 'The batch request was too large', `Exceeded max limit of ${limit}`);
+
+export const tooExpensive = (why: string): RpcError => new RpcError(-32012, 'The request takes too long', why);
 
 /** Substrate's `state` namespace; indexers look for the words " not found". */
 export const unknownBlock = (hash: string): RpcError =>
@@ -37,6 +41,7 @@ export const discardedState = (hash: string): RpcError =>
 export function toRpcError(problem: unknown): RpcError | undefined {
   if (problem instanceof RpcError) return problem;
   if (problem instanceof PoolError) return new RpcError(problem.rpcCode, problem.message, problem.data);
+  if (problem instanceof ReadError) return readError(problem);
   if (!(problem instanceof RuntimeCallError)) return undefined;
   switch (problem.code) {
     case 'UNKNOWN_BLOCK':
@@ -45,5 +50,19 @@ export function toRpcError(problem: unknown): RpcError | undefined {
       return new RpcError(4003, `Client error: Execution failed: Exported method not found: ${problem.message}`);
     default:
       return new RpcError(4003, `Client error: Execution failed: ${problem.message}`);
+  }
+}
+
+function readError({ code, message }: ReadError): RpcError {
+  switch (code) {
+    case 'UNKNOWN_BLOCK':
+      return new RpcError(4003, `Client error: UnknownBlock: ${message}`);
+    case 'TOO_LARGE':
+      return new RpcError(-32008, 'Response is too big', message);
+    case 'TOO_LONG':
+      return tooExpensive(message);
+    case 'OVERLOADED':
+    case 'CLOSED':
+      return busy();
   }
 }

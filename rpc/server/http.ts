@@ -54,7 +54,7 @@ export function httpHandler(options: HttpOptions): (request: IncomingMessage, re
         send: undefined,
         maxResponse,
         caller,
-        charge: (ms) => turns.charge(caller, ms),
+        turns,
       });
       response.on('close', () => {
         session.close();

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { tooManySubscriptions } from './errors.ts';
 import type { Share } from './shares.ts';
 import { Subscription } from './subscription.ts';
-import { Caller } from './turns.ts';
+import { Caller, Turns } from './turns.ts';
 
 /** How much of its answers a caller has left unread. */
 export interface Flow {
@@ -34,8 +34,7 @@ export interface SessionOptions {
   readonly flow?: Flow;
   /** Undefined: nothing is shared with others. */
   readonly portions?: Portions;
-  /** Counts processor time that another thread has spent for this session. */
-  readonly charge?: (ms: number) => void;
+  readonly turns?: Turns;
 }
 
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_';
@@ -56,6 +55,7 @@ export class Session {
   readonly portions: Portions | undefined;
   readonly maxResponse: number;
   readonly #options: SessionOptions;
+  readonly #turns: Turns;
   readonly #subscriptions = new Map<string, { readonly name: string; readonly subscription: Subscription }>();
   readonly #closing = new Set<() => void>();
   #closed = false;
@@ -67,6 +67,7 @@ export class Session {
     this.portions = options.portions;
     this.maxResponse = options.maxResponse ?? Number.POSITIVE_INFINITY;
     this.#options = options;
+    this.#turns = options.turns ?? new Turns();
   }
 
   get connected(): boolean {
@@ -81,8 +82,25 @@ export class Session {
     return this.#subscriptions.size;
   }
 
+  /** Counts processor time that another thread has spent for this session. */
   charge(ms: number): void {
-    this.#options.charge?.(ms);
+    this.#turns.charge(this.caller, ms);
+  }
+
+  /** Does a part of a long piece of work when it is the caller's turn. Undefined when the caller is gone. */
+  turn<T>(work: () => T): Promise<T | undefined> {
+    return new Promise((resolve, reject) => {
+      const dismiss = this.onClose(() => resolve(undefined));
+      if (this.#closed) return;
+      this.#turns.run(this.caller, () => {
+        dismiss();
+        try {
+          resolve(work());
+        } catch (problem) {
+          reject(problem);
+        }
+      });
+    });
   }
 
   /** Resolves when another part of a long answer may be sent, or when the caller is gone. */

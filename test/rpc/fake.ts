@@ -10,9 +10,10 @@ import type {
   StateView,
   TransactionStatus,
 } from '../../node/ports/chain.ts';
-import { RuntimeCallError } from '../../node/ports/chain.ts';
+import { ReadError, RuntimeCallError } from '../../node/ports/chain.ts';
 import type { RpcContext } from '../../rpc/groups/context.ts';
-import { compareBytes, equalBytes, fromHex, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
+import { nonceOf } from '../../rpc/groups/nonces.ts';
+import { compareBytes, equalBytes, fromHex, startsWith, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import { GRANDPA_ENGINE, type Header, headerHash } from '../../runtime/primitives/header.ts';
 import { bytes, encode, option, u32, u64, u128 } from '../../runtime/primitives/scale/codec.ts';
 import { asHash, type Hash, type RuntimeVersion, weight, ZERO_HASH } from '../../runtime/primitives/types.ts';
@@ -182,6 +183,12 @@ export class FakeChain {
     return block.hash;
   }
 
+  #stateAt(block: Hash): StateView {
+    const state = this.client.states.at(block);
+    if (state === undefined) throw new ReadError('UNKNOWN_BLOCK', `the state of block ${toHex(block)} is not here`);
+    return state;
+  }
+
   readonly client: Client = {
     blocks: {
       info: () => ({ genesisHash: this.genesis.hash, best: this.best, finalized: this.finalized }),
@@ -217,6 +224,42 @@ export class FakeChain {
       at: (block) => (this.discarded.has(toHex(block)) ? undefined : this.#blocks.get(toHex(block))?.state),
       prove: (block, keys) => (this.#blocks.has(toHex(block)) ? [utf8(`proof of ${keys.length}`)] : undefined),
       closestDescendantMerkleValue: (_block, key) => (key.length > 0 ? hashing.blake2_256(key) : undefined),
+      changes: (before, after) => {
+        const [from, to] = [this.client.states.at(before), this.client.states.at(after)];
+        if (from === undefined || to === undefined) return undefined;
+        const keys = [before, after].flatMap((block) => this.get(block).entries.map(([key]) => key));
+        const unique = new Map(keys.map((key) => [toHex(key), key]));
+        return [...unique.values()].sort(compareBytes).flatMap((key) => {
+          const [old, now] = [from.get(key), to.get(key)];
+          return old !== undefined && now !== undefined && equalBytes(old, now) ? [] : [{ key, after: now }];
+        });
+      },
+    },
+    reads: {
+      values: async (block, keys) => {
+        const state = this.#stateAt(block);
+        return keys.map((key) => state.get(key));
+      },
+      page: async (block, { prefix, after, count, values }, { maxBytes }) => {
+        const state = this.#stateAt(block);
+        const entries: [Uint8Array, Uint8Array][] = [];
+        let left = maxBytes;
+        const own = after === undefined || compareBytes(after, prefix) < 0;
+        let key = own && state.get(prefix) !== undefined ? prefix : state.nextKey(own ? prefix : after);
+        for (; key !== undefined && startsWith(key, prefix); key = state.nextKey(key)) {
+          const value = values ? state.get(key)! : new Uint8Array();
+          left -= key.length + value.length;
+          if (entries.length === count || (left < 0 && entries.length > 0)) return { entries, more: true };
+          entries.push([key, value]);
+        }
+        return { entries, more: false };
+      },
+      prove: async (block, keys) => {
+        this.#stateAt(block);
+        return this.client.states.prove(block, keys)!;
+      },
+      call: async (block, method, parameters) => this.client.runtime.call(block, method, parameters),
+      proveCall: async (block, method, parameters) => this.client.runtime.prove(block, method, parameters),
     },
     runtime: {
       version: (block) => {
@@ -271,6 +314,11 @@ export class FakeChain {
         return () => this.watchers.delete(toHex(extrinsic));
       },
       ready: () => this.ready,
+      readyOf: (account) => this.ready.filter((each) => nonceOf(each, account) !== undefined),
+      get: (hash) => {
+        const extrinsic = this.ready.find((each) => equalBytes(hashing.blake2_256(each), hash));
+        return extrinsic && { extrinsic };
+      },
       status: () => ({ ready: this.ready.length, future: 0, bytes: 0 }),
       remove: (hashes) => {
         const names = new Set(hashes.map(toHex));

@@ -4,6 +4,7 @@ import { fromHex } from '../../../runtime/primitives/bytes.ts';
 import type { Header } from '../../../runtime/primitives/header.ts';
 import type { Hash, RuntimeVersion } from '../../../runtime/primitives/types.ts';
 import { hexOf } from '../../server/hex.ts';
+import type { Share } from '../../server/shares.ts';
 import type { Subscription } from '../../server/subscription.ts';
 import type { ChainView } from '../chain-view.ts';
 import { Operations } from './operations.ts';
@@ -17,6 +18,8 @@ export interface FollowerLimits {
   /** Pinned blocks in all: there are many more when finality lags. */
   readonly pinned: number;
   readonly operations: number;
+  /** What the connection may pin of what all may. */
+  readonly share?: Share | undefined;
 }
 
 const runtimeJson = (version: RuntimeVersion) => ({
@@ -64,14 +67,18 @@ export class Follower {
     if (!names.every((name) => this.#pinned.has(name))) return false;
     for (const name of names) {
       this.#pinned.delete(name);
+      this.#limits.share?.give(1);
       this.#view.client.holds.release(fromHex(name) as Hash);
     }
     return true;
   }
 
-  #pin(name: string): void {
+  /** False when no more may be pinned. */
+  #pin(name: string): boolean {
+    if (this.#limits.share?.take(1) === false) return false;
     this.#pinned.add(name);
     this.#view.client.holds.hold(fromHex(name) as Hash);
+    return true;
   }
 
   /** Whether too many blocks are pinned that nobody needs any more, or one whose state has left the window. */
@@ -99,7 +106,10 @@ export class Follower {
       hashes.unshift(hexOf(hash));
       hash = header.number === 0 ? undefined : header.parentHash;
     }
-    for (const hash of hashes) this.#pin(hash);
+    if (!hashes.every((hash) => this.#pin(hash))) {
+      this.stop();
+      return;
+    }
     const runtime = this.withRuntime ? { finalizedBlockRuntime: runtimeJson(this.#view.version(finalized.hash)) } : {};
     this.#tell({ event: 'initialized', finalizedBlockHashes: hashes, ...runtime });
     for (const { hash, header } of this.#view.unfinalized()) this.#newBlock(hash, header);
@@ -133,12 +143,12 @@ export class Follower {
     if (this.#stream.closed || this.#reported.has(name)) return;
     const parent = hexOf(header.parentHash);
     // A gap (as after a long synchronisation) cannot be told; the follower has to begin again.
-    if ((!this.#reported.has(parent) && parent !== this.#finalized) || this.#pinned.size >= this.#limits.pinned) {
+    const gap = !this.#reported.has(parent) && parent !== this.#finalized;
+    if (gap || this.#pinned.size >= this.#limits.pinned || !this.#pin(name)) {
       this.stop();
       return;
     }
     this.#reported.add(name);
-    this.#pin(name);
     const updated = header.digest.logs.some(({ type }) => type === 'RuntimeEnvironmentUpdated');
     const runtime = this.withRuntime ? { newRuntime: updated ? runtimeJson(this.#view.version(hash)) : null } : {};
     this.#tell({ event: 'newBlock', blockHash: name, parentBlockHash: parent, ...runtime });
@@ -167,6 +177,7 @@ export class Follower {
   end(): void {
     this.operations.stopAll();
     for (const name of this.#pinned) this.#view.client.holds.release(fromHex(name) as Hash);
+    this.#limits.share?.give(this.#pinned.size);
     this.#pinned.clear();
     this.#reported.clear();
   }
