@@ -10,7 +10,7 @@ import { Executive } from '../../../runtime/executive/executive.ts';
 import { queuesOf } from '../../../runtime/executive/hooks.ts';
 import { type AnyPallet, type Assembly, assemble } from '../../../runtime/framework/assembly.ts';
 import { ROOT } from '../../../runtime/framework/dispatch.ts';
-import type { RuntimeCall } from '../../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import type { Host } from '../../../runtime/host.ts';
 import * as system from '../../../runtime/pallets/standard/system.ts';
 import { work } from '../../../runtime/pallets/standard/work.ts';

@@ -1,7 +1,8 @@
 /** Bounded parameters: what can be set, by root and by chain specs. */
 import t from 'tap';
 import { error } from '../../../runtime/framework/dispatch.ts';
-import { pallet, type RuntimeCall } from '../../../runtime/framework/pallet.ts';
+import { pallet } from '../../../runtime/framework/pallet.ts';
+import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import { boundedParameters } from '../../../runtime/framework/parameters.ts';
 import { storage } from '../../../runtime/framework/storage.ts';
 import { u32, u128 } from '../../../runtime/primitives/scale/codec.ts';
