@@ -2,8 +2,8 @@
 import t from 'tap';
 import { error } from '../../../runtime/framework/dispatch.ts';
 import { pallet } from '../../../runtime/framework/pallet.ts';
-import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import { boundedParameters } from '../../../runtime/framework/parameters.ts';
+import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import { storage } from '../../../runtime/framework/storage.ts';
 import { u32, u128 } from '../../../runtime/primitives/scale/codec.ts';
 import { chainOf } from './chain.ts';
