@@ -1,6 +1,6 @@
 /** What a worker is started with, and what the ledger then knows it as. */
-import type { KeyringPair } from '@polkadot/keyring/types';
 import type { Log } from '../node/ports/machine.ts';
+import type { LocalSigner } from '../rpc/client/signer.ts';
 import type { Hashing, Signatures } from '../runtime/host.ts';
 import type { BaseModelId } from '../runtime/primitives/attribution/ids.ts';
 import type { LoadedModel } from './engines/engine.ts';
@@ -8,7 +8,7 @@ import type { Telemetry } from './operator/telemetry.ts';
 
 /** The account that asks and pays for answers with planted faults. Nobody should know that it is the worker's. */
 export interface Planting {
-  readonly payer: KeyringPair;
+  readonly payer: LocalSigner;
   /** Milliseconds between two planted faults. */
   readonly everyMs: number;
 }
@@ -16,7 +16,8 @@ export interface Planting {
 export interface WorkerOptions {
   /** `ws://…` of the node. */
   readonly node: string;
-  readonly pair: KeyringPair;
+  /** Of the worker's account. */
+  readonly key: LocalSigner;
   /** For the journal. */
   readonly directory: string;
   readonly model: LoadedModel;
@@ -47,6 +48,9 @@ export interface WorkerOptions {
   /** Told of what happens, for metrics and status. */
   readonly telemetry?: Telemetry;
 }
+
+/** Steps between two checkpoints when nobody says otherwise. */
+export const CHECKPOINT_STEPS = 50;
 
 /** What the ledger knows this worker as. */
 export interface Standing {

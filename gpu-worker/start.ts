@@ -1,4 +1,5 @@
 /** A worker from its settings: the engine, the base model, then the process itself. */
+
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -45,7 +46,11 @@ export async function startWorker(options: WorkerStart, signal: AbortSignal): Pr
     const on = device === undefined ? '' : ` on ${device.device} in ${device.dtype}`;
     log('info', `${engine.kind} engine with ${name} (${(parameters / 1e6).toFixed(1)} M parameters)${on}`);
     const kind = device === undefined ? engine.kind : `${engine.kind} ${device.device}`;
-    const telemetry = new Telemetry(model, { address: options.pair.address, node: options.node, engine: kind });
+    const telemetry = new Telemetry(model, {
+      address: options.key.address,
+      node: options.node,
+      engine: kind,
+    });
     const { url } = await telemetry.serve(options.directory, options.telemetryPort, signal);
     log('info', `metrics at ${url}/metrics`);
     await runWorker({ ...options, model, engine: kind, exact: engine.exact, telemetry }, signal);

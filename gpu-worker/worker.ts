@@ -3,14 +3,14 @@
  * settles receipts, audits others. Everything it must not forget is in its journal, so that it may die at any point.
  */
 import { join } from 'node:path';
-import type { Ledger } from '../rpc/client/connection.ts';
+import type { Ledger } from '../rpc/client/ledger.ts';
 import { Auditor } from './auditing/auditor.ts';
 import { FaultPlanter } from './auditing/fault-planter.ts';
 import type { Standing, WorkerOptions } from './options.ts';
 import { AdapterServer } from './serving/adapter-server.ts';
 import { WorkerJournal } from './session/journal.ts';
 import { NodeLink, pause } from './session/link.ts';
-import { Attachment, findBaseModel, register } from './session/registration.ts';
+import { attach, findBaseModel, register } from './session/registration.ts';
 import { Uploads } from './session/uploads.ts';
 import { Settler } from './settlement/settler.ts';
 import { OrderTrainer } from './training/order-trainer.ts';
@@ -20,7 +20,7 @@ const TICK_MS = 1_000;
 /** Runs until the signal; rejects when the worker cannot start, or its journal cannot be written to any more. */
 export async function runWorker(options: WorkerOptions, signal: AbortSignal): Promise<void> {
   const journal = await WorkerJournal.open(join(options.directory, 'journal'));
-  const link = new NodeLink(options.node, options.pair, options.log);
+  const link = new NodeLink(options);
   const worker = new Worker(options, journal, link);
   const until = AbortSignal.any([signal, journal.broken]);
   try {
@@ -57,7 +57,7 @@ class Worker {
 
   /** One connection, until it or the whole worker (`signal`) is over. */
   async session(ledger: Ledger, over: AbortSignal, signal: AbortSignal): Promise<void> {
-    const { training, serving, log, node, pair } = this.#options;
+    const { training, serving, log, node, key } = this.#options;
     const standing: Standing = { baseModel: await findBaseModel(this.#link, this.#options) };
     await register(this.#link, this.#options, standing.baseModel);
     if (!this.#recovered) {
@@ -65,13 +65,12 @@ class Worker {
       await this.#settler.recover();
     }
     this.#recovered = true;
-    const line = await Attachment.open(this.#link, this.#options, this.#server.adapters, (job) =>
+    await attach(this.#link, this.#options, this.#server.adapters, (job) =>
       this.#server.hear(ledger.rpc, job as { type: string; job: string; request?: string }),
     );
     this.#options.telemetry?.attached(true);
-    log('info', `attached to ${node} as ${pair.address}`);
+    log('info', `attached to ${node} as ${key.address}`);
     const parts = [
-      this.#repeat('attachment', over, () => line.look()),
       this.#repeat('uploads', over, () => this.#uploads.look()),
       this.#repeat('audits', over, () => this.#auditor.look(signal)),
       this.#repeat('settlement', over, () => this.#settler.look(this.#server)),

@@ -3,19 +3,19 @@
  * others again, commits to what it found and reveals it. A verdict is journaled before its commitment leaves.
  */
 import { randomBytes } from 'node:crypto';
-import { idOfKey, LedgerError } from '../../rpc/client/connection.ts';
-import { pendingBatch } from '../../runtime/pallets/ledger/attribution.ts';
+import { LedgerError } from '../../rpc/client/errors.ts';
+import * as attribution from '../../runtime/pallets/ledger/attribution.ts';
 import * as audits from '../../runtime/pallets/ledger/audits.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import * as inference from '../../runtime/pallets/ledger/inference.ts';
+import { api } from '../../runtime/pallets/standard/aura.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import { blobName } from '../../runtime/primitives/attribution/commitment.ts';
-import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
+import type { AdapterId, ReceiptBatchId } from '../../runtime/primitives/attribution/ids.ts';
 import { batchFile } from '../../runtime/primitives/attribution/ledger.ts';
 import { receiptRules } from '../../runtime/primitives/attribution/split.ts';
-import { toHex } from '../../runtime/primitives/bytes.ts';
 import { decode } from '../../runtime/primitives/scale/codec.ts';
-import { sameAccount } from '../../runtime/primitives/types.ts';
+import { type AccountId, sameAccount } from '../../runtime/primitives/types.ts';
 import type { WorkerOptions } from '../options.ts';
 import { ServedAdapter } from '../serving/served-adapter.ts';
 import type { WorkerJournal } from '../session/journal.ts';
@@ -50,10 +50,10 @@ export class Auditor {
   async look(signal: AbortSignal): Promise<void> {
     const { ledger } = this.#link;
     const best = await ledger.bestNumber();
-    const entries = await ledger.entries('audits', 'audits', audits.audit);
+    const entries = await Array.fromAsync(ledger.entries(audits.store.Audits));
     // Each step waits for a block: one after the other, some would come too late.
-    await Promise.all(entries.map(({ key, value }) => this.#step(idOfKey(key), value, best, signal)));
-    const open = new Set(entries.map(({ key }) => idOfKey(key)));
+    await Promise.all(entries.map(([id, audit]) => this.#step(id, audit, best, signal)));
+    const open = new Set(entries.map(([id]) => id));
     for (const id of (await this.#journal.verdicts()).keys()) {
       if (!open.has(Number(id))) await this.#journal.forgetVerdict(Number(id));
     }
@@ -75,10 +75,10 @@ export class Auditor {
   async #disclose(id: number, { subject, item, disclosed, discloseUntil }: audits.Audit, best: number): Promise<void> {
     if (subject.type !== 'Batch' || disclosed !== undefined || best >= discloseUntil) return;
     const { ledger } = this.#link;
-    const pending = await ledger.read('attribution', 'batches', pendingBatch, subject.value);
+    const pending = await ledger.read(attribution.store.Batches, subject.value);
     if (pending === undefined) return;
     const { session, adapter, blob } = pending.batch;
-    const file = (await this.#journal.file(blob)) ?? (await ledger.blob(blob));
+    const file = (await this.#journal.file(blob)) ?? (await ledger.blobs.get(blob));
     const { items } = decode(batchFile, file);
     const { nonce } = items[item % items.length]!.receipt.payload.voucher.payload;
     const bytes = await this.#journal.transcript(session, adapter, nonce);
@@ -88,7 +88,7 @@ export class Auditor {
     }
     const hash = blobName(this.#options.hashing, bytes);
     await this.#journal.keepFiles([{ hash, bytes }]);
-    await this.#link.submit('audits', 'disclose', id, toHex(hash), bytes.length);
+    await this.#link.submit(audits.calls.disclose, { audit: id, blob: hash, bytes: BigInt(bytes.length) });
     await this.#uploads.look();
   }
 
@@ -102,13 +102,16 @@ export class Auditor {
       return;
     }
     const made = { audit: id, auditor: this.#link.account, ...verdict };
-    await this.#link.submit('audits', 'commit', id, toHex(hashOf(hashing, audits.auditVerdict, made)));
+    await this.#link.submit(audits.calls.commit, {
+      audit: id,
+      commitment: hashOf(hashing, audits.auditVerdict, made),
+    });
   }
 
   async #reveal(id: number): Promise<void> {
     const verdict = await this.#journal.verdict(id);
     if (verdict === undefined) return;
-    await this.#link.submit('audits', 'reveal', id, verdict.faulty, toHex(verdict.salt));
+    await this.#link.submit(audits.calls.reveal, { audit: id, ...verdict });
   }
 
   /** Begins to look into an audit, if nothing else is under way. */
@@ -136,7 +139,7 @@ export class Auditor {
   async #judge(audit: audits.Audit, best: number, signal: AbortSignal): Promise<Fault | 'LATER' | undefined> {
     const { subject, commitUntil, disclosed, discloseUntil } = audit;
     if (subject.type === 'Batch' && disclosed === undefined && best < discloseUntil) return 'LATER';
-    const left = (commitUntil - best - MARGIN) * this.#slotMs();
+    const left = (commitUntil - best - MARGIN) * (await this.#slotMs());
     try {
       if (subject.type === 'Training') return await this.#judgeTraining(subject.value, audit, left, signal);
       return await this.#judgeAnswer(subject.value, audit);
@@ -146,15 +149,15 @@ export class Auditor {
     }
   }
 
-  #slotMs(): number {
-    return Number(this.#link.ledger.api.consts.aura?.slotDuration?.toString() ?? 3_000);
+  async #slotMs(): Promise<number> {
+    return Number(await this.#link.ledger.ask(api.methods.slot_duration, {}));
   }
 
   /** Whether the accused says that it works with the same engine, so that all bits must agree. */
-  async #isExact(accused: Uint8Array): Promise<boolean> {
+  async #isExact(accused: AccountId): Promise<boolean> {
     const { exact, engine } = this.#options;
     if (!exact) return false;
-    const found = await this.#link.ledger.read('compute', 'workers', compute.worker, toHex(accused));
+    const found = await this.#link.ledger.read(compute.store.Workers, accused);
     return found?.capabilities.engine === engine;
   }
 
@@ -176,27 +179,27 @@ export class Auditor {
       dedupThreshold: net.dedupThreshold,
       baseName: base.manifest.name,
       exact: await this.#isExact(accused),
-      state: (blob) => this.#link.ledger.blob(blob),
+      state: (blob) => this.#link.ledger.blobs.get(blob),
       deadline: AbortSignal.any([signal, AbortSignal.timeout(Math.max(0, left))]),
     });
   }
 
-  async #judgeAnswer(id: bigint, { accused, item, disclosed }: audits.Audit): Promise<Fault | undefined> {
+  async #judgeAnswer(id: ReceiptBatchId, { accused, item, disclosed }: audits.Audit): Promise<Fault | undefined> {
     const { hashing, signatures, model } = this.#options;
     const { ledger } = this.#link;
-    const pending = await ledger.read('attribution', 'batches', pendingBatch, id);
+    const pending = await ledger.read(attribution.store.Batches, id);
     // Struck by a challenge meanwhile: nothing hangs on the verdict.
     if (pending === undefined) return undefined;
     const { batch, markup, rules } = pending;
-    const session = await ledger.read('inference', 'sessions', inference.session, batch.session);
-    const file = await ledger.blob(batch.blob);
+    const session = await ledger.read(inference.store.Sessions, batch.session);
+    const file = await ledger.blobs.get(batch.blob);
     const served = await ServedAdapter.open(hashing, model, await adapterMaterial(this.#link, batch.adapter));
     try {
       return await judgeAnswer({ ...hashing, ...signatures }, model, served, {
         batch,
         file,
         item,
-        disclosed: disclosed === undefined ? undefined : await ledger.blob(disclosed.blob),
+        disclosed: disclosed === undefined ? undefined : await ledger.blobs.get(disclosed.blob),
         sessionKey: session?.key,
         rules: receiptRules(rules, markup),
         exact: await this.#isExact(accused),

@@ -5,27 +5,29 @@
  * planted fault that is not revealed costs as much as any other.
  */
 import { randomBytes } from 'node:crypto';
-import { idOfKey, LedgerError } from '../../rpc/client/connection.ts';
+import { failedWith } from '../../rpc/client/errors.ts';
+import { trainingReceiptOf } from '../../rpc/client/models.ts';
 import { openSession, sessionOf, topUp } from '../../rpc/client/sessions.ts';
 import { signVoucher, VoucherNonces } from '../../rpc/client/vouchers.ts';
-import { pendingBatch } from '../../runtime/pallets/ledger/attribution.ts';
+import * as attribution from '../../runtime/pallets/ledger/attribution.ts';
 import * as audits from '../../runtime/pallets/ledger/audits.ts';
+import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import * as models from '../../runtime/pallets/ledger/models.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
-import { type AdapterId, receiptBatchId, type SessionId } from '../../runtime/primitives/attribution/ids.ts';
-import { batchItem, batchLedger } from '../../runtime/primitives/attribution/ledger.ts';
+import type { AdapterId, ReceiptBatchId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
+import { batchLedger } from '../../runtime/primitives/attribution/ledger.ts';
 import { bentFeature, MIN_PLANTED_K, plantedFault } from '../../runtime/primitives/attribution/planted.ts';
 import { feeOf, inferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import type { RequestTerms } from '../../runtime/primitives/attribution/request.ts';
-import { equalBytes, fromHex, fromUtf8, toHex } from '../../runtime/primitives/bytes.ts';
-import { decode, encode, u64, vec } from '../../runtime/primitives/scale/codec.ts';
-import { asHash, balance } from '../../runtime/primitives/types.ts';
+import { equalBytes, fromHex, fromUtf8 } from '../../runtime/primitives/bytes.ts';
+import { encode } from '../../runtime/primitives/scale/codec.ts';
+import { asHash, type Hash } from '../../runtime/primitives/types.ts';
 import type { Planting, WorkerOptions } from '../options.ts';
 import type { AdapterServer } from '../serving/adapter-server.ts';
 import { transcript } from '../serving/transcript.ts';
 import type { WorkerJournal } from '../session/journal.ts';
 import type { NodeLink } from '../session/link.ts';
-import { snapshotRecords, trainingReceiptOf } from '../session/materials.ts';
+import { snapshotRecords } from '../session/materials.ts';
 import type { PlantedState } from '../session/planted-state.ts';
 
 const DEPOSIT = 10n ** 18n;
@@ -75,13 +77,13 @@ export class FaultPlanter {
     const { hashing, model } = this.#options;
     const { ledger, account } = this.#link;
     const { payer } = this.#planting;
-    const { price } = (await ledger.read('models', 'adapters', models.adapter, adapter))!;
+    const { price } = (await ledger.read(models.store.Adapters, adapter))!;
     const terms = await this.#question(adapter);
     const most = feeOf(price, model.info.maxPositions, terms.maxTokens);
     const session = await this.#session(most);
-    const settled = (await ledger.read('inference', 'settledWith', balance, session, this.#link.pair.address)) ?? 0n;
+    const settled = await ledger.read(inference.store.SettledWith, [session, account]);
     const nonce = this.#nonces.next();
-    const promise = signVoucher(hashing, payer, {
+    const promise = await signVoucher(hashing, payer, {
       chain: ledger.genesisHash,
       session,
       worker: account,
@@ -107,14 +109,13 @@ export class FaultPlanter {
     await this.#commit(hashOf(hashing, plantedFault, planted));
   }
 
-  async #commit(commitment: Uint8Array): Promise<void> {
-    const { ledger } = this.#link;
-    await ledger.submit(this.#planting.payer, ledger.tx('audits', 'plant', toHex(commitment)));
+  async #commit(commitment: Hash): Promise<void> {
+    await this.#link.ledger.submit(this.#planting.payer, audits.calls.plant, { commitment });
   }
 
   /** The request of somebody who is interested in what the adapter knows. */
   async #question(adapter: AdapterId): Promise<RequestTerms> {
-    const { snapshot } = (await trainingReceiptOf(this.#link, adapter)).payload;
+    const { snapshot } = (await trainingReceiptOf(this.#link.ledger, adapter)).payload;
     const records = await snapshotRecords(this.#link, snapshot.datanet, snapshot.version);
     const { line } = records[Math.floor(Math.random() * records.length)]!;
     const { prompt, text = '' } = JSON.parse(fromUtf8(line)) as { prompt?: string; text?: string };
@@ -156,8 +157,8 @@ export class FaultPlanter {
     const { ledger } = this.#link;
     const { planted, honest, said } = state;
     const commitment = hashOf(hashing, plantedFault, planted);
-    const plants = await ledger.read('audits', 'plants', vec(audits.plant), this.#planting.payer.address);
-    const found = plants?.find((each) => equalBytes(each.commitment, commitment));
+    const plants = await ledger.read(audits.store.Plants, this.#planting.payer.account);
+    const found = plants.find((each) => equalBytes(each.commitment, commitment));
     if (found === undefined) {
       // The process died between journal and chain.
       await this.#commit(commitment);
@@ -181,42 +182,46 @@ export class FaultPlanter {
     log('info', `a fault is planted: receipt ${honest.voucher.payload.nonce} of adapter ${planted.adapter}`);
   }
 
+  /** The batch whose window is open and that holds the receipt. */
+  async #batchWith(session: SessionId, nonce: bigint): Promise<ReceiptBatchId | undefined> {
+    for await (const [id, { batch }] of this.#link.ledger.entries(attribution.store.Batches)) {
+      if (batch.session === session && batch.firstNonce <= nonce && nonce <= batch.lastNonce) return id;
+    }
+    return undefined;
+  }
+
   /** When nobody can change a verdict any more, or nobody was drawn to give one. */
   async #reveal(state: PlantedState): Promise<void> {
     const { ledger } = this.#link;
     const receipt = state.receipt!;
     const { nonce } = receipt.payload.voucher.payload;
-    const { address } = this.#link.pair;
+    const { account } = this.#link;
     // In this order: what is settled by then is among the batches, or its window is over.
-    const last = await ledger.read('inference', 'lastNonce', u64, state.session, address, state.planted.adapter);
-    const batch = (await ledger.entries('attribution', 'batches', pendingBatch)).find(
-      ({ value: { batch: each } }) =>
-        each.session === state.session && each.firstNonce <= nonce && nonce <= each.lastNonce,
-    );
-    if (batch === undefined) {
+    const last = await ledger.read(inference.store.LastNonce, [state.session, account, state.planted.adapter]);
+    const id = await this.#batchWith(state.session, nonce);
+    if (id === undefined) {
       if (last !== undefined && last >= nonce) await this.#journal.forgetPlanted();
       // A crash may have come between the two notes in the journal.
       else await this.#journal.keep(receipt, encode(transcript, state.said), state.said.text);
       return;
     }
-    const id = decode(receiptBatchId, batch.key.subarray(-8));
     const best = await ledger.bestNumber();
     this.#seenAt ??= best;
-    const found = (await ledger.entries('audits', 'audits', audits.audit)).find(
-      ({ value: { subject } }) => subject.type === 'Batch' && subject.value === id,
+    const found = (await Array.fromAsync(ledger.entries(audits.store.Audits))).find(
+      ([, { subject }]) => subject.type === 'Batch' && subject.value === id,
     );
-    if (found === undefined ? best < this.#seenAt + DRAWN_AFTER : best < found.value.commitUntil) return;
+    if (found === undefined ? best < this.#seenAt + DRAWN_AFTER : best < found[1].commitUntil) return;
     const [item] = batchLedger([receipt]).items;
-    const audit = found === undefined ? null : idOfKey(found.key);
-    const told = toHex(encode(plantedFault, state.planted));
+    const audit = found?.[0];
     try {
-      await this.#link.submit('attribution', 'revealFault', id, toHex(encode(batchItem, item!)), told, audit);
+      const { planted } = state;
+      await this.#link.submit(attribution.calls.revealFault, { batch: id, receipt: item!, planted, audit });
       this.#options.log(
         'info',
-        `the fault in batch ${id} was planted: told${audit === null ? '' : ` to audit ${audit}`}`,
+        `the fault in batch ${id} was planted: told${audit === undefined ? '' : ` to audit ${audit}`}`,
       );
     } catch (problem) {
-      if (!(problem instanceof LedgerError && problem.code === 'Audits.UnknownAudit')) throw problem;
+      if (!failedWith(problem, audits.errors.UnknownAudit)) throw problem;
     }
     this.#seenAt = undefined;
     await this.#journal.forgetPlanted();

@@ -8,10 +8,12 @@ import { freemem, tmpdir, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { Ledger } from '../../rpc/client/connection.ts';
+import { accountOfAddress, addressOf } from '../../rpc/client/address.ts';
+import { Ledger } from '../../rpc/client/ledger.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
-import { accountInfo } from '../../runtime/pallets/standard/system.ts';
-import { u64 } from '../../runtime/primitives/scale/codec.ts';
+import { store as system } from '../../runtime/pallets/standard/system.ts';
+import { store as timestamp } from '../../runtime/pallets/standard/timestamp.ts';
+import type { AccountId } from '../../runtime/primitives/types.ts';
 import type { EngineChoice } from '../engines/choice.ts';
 import { EngineError } from '../engines/engine-error.ts';
 import { readModelConfig } from '../engines/torch/model-config.ts';
@@ -201,13 +203,13 @@ async function ledger({ node, address, bond }: DoctorOptions): Promise<Finding[]
         ? note('node', `${state}, catching up`, 'wait until it is at the head: leases are given at the head only')
         : good('node', state),
     );
-    const now = await connection.read('timestamp', 'now', u64);
-    if (now !== undefined) findings.push(clock(Number(now), Date.now()));
-    if (address !== undefined) findings.push(...(await account(connection, address, bond)));
+    const now = await connection.read(timestamp.Now);
+    findings.push(clock(Number(now), Date.now()));
+    if (address !== undefined) findings.push(...(await account(connection, accountOfAddress(address), bond)));
   } catch (problem) {
     findings.push(bad('node', `${node}: ${(problem as Error).message}`, 'is it an OpenLedger node of this version?'));
   } finally {
-    await connection.close();
+    connection.close();
   }
   return findings;
 }
@@ -230,11 +232,13 @@ export function clock(block: number, own: number): Finding {
   return good(what, `${Math.max(0, Math.round(ahead / 1_000))} s behind the best block`);
 }
 
-async function account(connection: Ledger, address: string, bond: bigint): Promise<Finding[]> {
-  const balance = (await connection.read('system', 'account', accountInfo, address))?.data.free ?? 0n;
-  const worker = await connection.read('compute', 'workers', compute.worker, address);
-  const parameters = (await connection.read('compute', 'parameters', compute.parameters)) ?? compute.DEFAULT_PARAMETERS;
-  return standing(address, balance, bond, worker, parameters.minBond);
+async function account(connection: Ledger, who: AccountId, bond: bigint): Promise<Finding[]> {
+  const [{ data }, worker, { minBond }] = await connection.readTogether([
+    connection.query(system.Account, who),
+    connection.query(compute.store.Workers, who),
+    connection.query(compute.store.Parameters),
+  ]);
+  return standing(addressOf(who), data.free, bond, worker, minBond);
 }
 
 export function standing(

@@ -1,10 +1,11 @@
 /** Workers that run on this machine, as they tell of themselves, and what their accounts earned. */
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Ledger } from '../../rpc/client/connection.ts';
-import { reward } from '../../runtime/pallets/ledger/attribution.ts';
+import { accountOfAddress } from '../../rpc/client/address.ts';
+import { Ledger } from '../../rpc/client/ledger.ts';
+import { store as attribution } from '../../runtime/pallets/ledger/attribution.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
-import { accountInfo } from '../../runtime/pallets/standard/system.ts';
+import { store as system } from '../../runtime/pallets/standard/system.ts';
 import { TELEMETRY_FILE, type TelemetryPlace, type WorkerStatus } from './telemetry.ts';
 
 const PATIENCE_MS = 5_000;
@@ -34,11 +35,14 @@ export interface Earnings {
 export async function earnings({ node, address }: Pick<WorkerStatus, 'node' | 'address'>): Promise<Earnings> {
   const ledger = await Ledger.connect(node);
   try {
-    const account = await ledger.read('system', 'account', accountInfo, address);
-    const worker = await ledger.read('compute', 'workers', compute.worker, address);
-    const rewards = await ledger.read('attribution', 'rewards', reward, address);
-    return { free: account?.data.free ?? 0n, bond: worker?.bond ?? 0n, earned: 0n, claimable: 0n, ...rewards };
+    const who = accountOfAddress(address);
+    const [account, worker, rewards] = await ledger.readTogether([
+      ledger.query(system.Account, who),
+      ledger.query(compute.store.Workers, who),
+      ledger.query(attribution.Rewards, who),
+    ]);
+    return { free: account.data.free, bond: worker?.bond ?? 0n, ...rewards };
   } finally {
-    await ledger.close();
+    ledger.close();
   }
 }

@@ -1,12 +1,13 @@
 /** Serves adapters: opens what is live and gives it up again; requests for it are answered by {@link PaidRequests}. */
 
-import { idOfKey, LedgerError } from '../../rpc/client/connection.ts';
+import { LedgerError } from '../../rpc/client/errors.ts';
 import type { JsonRpcClient } from '../../rpc/client/json-rpc.ts';
+import { store as attribution } from '../../runtime/pallets/ledger/attribution.ts';
 import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import * as models from '../../runtime/pallets/ledger/models.ts';
-import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
+import type { AdapterId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
 import type { SignedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
-import { DEFAULT_RULES, receiptRules, rules } from '../../runtime/primitives/attribution/split.ts';
+import { DEFAULT_RULES, receiptRules } from '../../runtime/primitives/attribution/split.ts';
 import type { Standing, WorkerOptions } from '../options.ts';
 import type { WorkerJournal } from '../session/journal.ts';
 import type { NodeLink } from '../session/link.ts';
@@ -32,7 +33,7 @@ export class AdapterServer {
   readonly #served = new Map<number, Serving>();
   readonly #refused = new Set<number>();
   /** No longer live, with receipts to settle. */
-  readonly #ending = new Set<number>();
+  readonly #ending = new Set<AdapterId>();
 
   /** `kept` is told of every receipt that waits for settlement. */
   constructor(link: NodeLink, journal: WorkerJournal, options: WorkerOptions, kept: () => void) {
@@ -64,7 +65,7 @@ export class AdapterServer {
   }
 
   /** Of waiting receipts, those that can be settled together now: see {@link PaidRequests.close}. */
-  closeReceipts(session: bigint, adapter: number, receipts: readonly SignedInferenceReceipt[]) {
+  closeReceipts(session: SessionId, adapter: AdapterId, receipts: readonly SignedInferenceReceipt[]) {
     return this.#requests.close(session, adapter, receipts);
   }
 
@@ -73,11 +74,9 @@ export class AdapterServer {
   /** Takes up what is live, gives up what no longer is. */
   async look({ baseModel }: Standing): Promise<void> {
     const { ledger } = this.#link;
-    this.#rules = (await ledger.read('attribution', 'rules', rules)) ?? DEFAULT_RULES;
-    const known = await ledger.entries('models', 'adapters', models.adapter);
+    this.#rules = await ledger.read(attribution.Rules);
     const before = this.#served.size;
-    for (const { key, value } of known) {
-      const id = idOfKey(key) as AdapterId;
+    for await (const [id, value] of ledger.entries(models.store.Adapters)) {
       if (value.baseModel !== baseModel) continue;
       if (value.status.type !== 'Live') await this.#giveUp(id);
       else if (!this.#served.has(id) && !this.#refused.has(id) && this.#served.size < this.#options.maxAdapters)
@@ -94,7 +93,7 @@ export class AdapterServer {
     let adapter: ServedAdapter | undefined;
     try {
       adapter = await ServedAdapter.open(hashing, model, await adapterMaterial(this.#link, id));
-      if ((await this.#lease(id)) === undefined) await this.#link.submit('inference', 'serve', id);
+      if ((await this.#lease(id)) === undefined) await this.#link.submit(inference.calls.serve, { adapter: id });
       const leased = await this.#lease(id);
       if (leased === undefined) throw new LedgerError('NOT_SERVING', 'the chain gave no lease');
       this.#served.set(id, { adapter, lease: leased.lease, markup });
@@ -126,13 +125,13 @@ export class AdapterServer {
     const waiting = new Set((await this.#journal.unsettled()).map(({ adapter }) => adapter));
     for (const id of this.#ending) {
       if (this.#requests.isBusy(id) || waiting.has(id)) continue;
-      if ((await this.#lease(id)) !== undefined) await this.#link.submit('inference', 'stopServing', id);
+      if ((await this.#lease(id)) !== undefined) await this.#link.submit(inference.calls.stopServing, { adapter: id });
       this.#ending.delete(id);
     }
   }
 
-  #lease(id: number): Promise<inference.Serving | undefined> {
-    return this.#link.ledger.read('inference', 'serving', inference.serving, id, this.#link.pair.address);
+  #lease(id: AdapterId): Promise<inference.Serving | undefined> {
+    return this.#link.ledger.read(inference.store.Serving, [id, this.#link.account]);
   }
 
   /** The worker ends: what is under way is refused. */

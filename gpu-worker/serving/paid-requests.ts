@@ -5,8 +5,9 @@
  * the chain pays one: vouchers of a session, worker and adapter are settled by ascending nonce, each nonce once.
  */
 import { type JsonRpcClient, JsonRpcError } from '../../rpc/client/json-rpc.ts';
-import type * as inference from '../../runtime/pallets/ledger/inference.ts';
+import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
+import type { AdapterId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
 import { MAX_BATCH_RECEIPTS } from '../../runtime/primitives/attribution/limits.ts';
 import { type GenerationRequest, generationRequest } from '../../runtime/primitives/attribution/messages.ts';
 import {
@@ -19,8 +20,7 @@ import {
 import { asksFor } from '../../runtime/primitives/attribution/request.ts';
 import type { ReceiptRules } from '../../runtime/primitives/attribution/verify.ts';
 import { equalBytes, fromHex, toHex } from '../../runtime/primitives/bytes.ts';
-import { decode, encode, u64 } from '../../runtime/primitives/scale/codec.ts';
-import { balance } from '../../runtime/primitives/types.ts';
+import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import type { WorkerOptions } from '../options.ts';
 import type { WorkerJournal } from '../session/journal.ts';
 import type { NodeLink } from '../session/link.ts';
@@ -146,8 +146,8 @@ export class PaidRequests {
    * before them. From here on none is taken that would.
    */
   close(
-    session: bigint,
-    adapter: number,
+    session: SessionId,
+    adapter: AdapterId,
     receipts: readonly SignedInferenceReceipt[],
   ): readonly SignedInferenceReceipt[] {
     const group = this.#groups.get(groupName(session, adapter)) ?? this.#enter(session, adapter, 0n);
@@ -161,26 +161,26 @@ export class PaidRequests {
   }
 
   /** Read once, however many ask at the same time: requests keep the order in which they came. */
-  #account(session: bigint): Promise<Account> {
+  #account(session: SessionId): Promise<Account> {
     const before = this.#accounts.get(session);
     if (before !== undefined) return before;
     const reading = (async (): Promise<Account> => {
-      const { ledger, pair } = this.#link;
-      const settled = await ledger.read('inference', 'settledWith', balance, session, pair.address);
-      return { spent: settled ?? 0n, promised: 0n };
+      const { ledger, account } = this.#link;
+      const settled = await ledger.read(inference.store.SettledWith, [session, account]);
+      return { spent: settled, promised: 0n };
     })();
     this.#accounts.set(session, reading);
     reading.catch(() => this.#accounts.delete(session));
     return reading;
   }
 
-  #group(session: bigint, adapter: number): Promise<Group> {
+  #group(session: SessionId, adapter: AdapterId): Promise<Group> {
     const name = groupName(session, adapter);
     const before = this.#groupReads.get(name);
     if (before !== undefined) return before;
     const reading = (async (): Promise<Group> => {
-      const { ledger, pair } = this.#link;
-      const last = await ledger.read('inference', 'lastNonce', u64, session, pair.address, adapter);
+      const { ledger, account } = this.#link;
+      const last = await ledger.read(inference.store.LastNonce, [session, account, adapter]);
       return this.#groups.get(name) ?? this.#enter(session, adapter, last ?? 0n);
     })();
     this.#groupReads.set(name, reading);

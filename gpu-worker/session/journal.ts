@@ -3,6 +3,7 @@
  * asked for again, results and files that are not handed in, checkpoints, verdicts that are committed to but not revealed.
  */
 import { Level } from 'level';
+import type { AdapterId, ReceiptBatchId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
 import {
   type SignedInferenceReceipt,
   type SignedTrainingReceipt,
@@ -29,8 +30,8 @@ import { type PlantedState, plantedState } from './planted-state.ts';
 
 /** Receipts of one session and adapter, by ascending nonce. */
 export interface UnsettledGroup {
-  readonly session: bigint;
-  readonly adapter: number;
+  readonly session: SessionId;
+  readonly adapter: AdapterId;
   readonly receipts: readonly SignedInferenceReceipt[];
 }
 
@@ -180,13 +181,13 @@ export class WorkerJournal {
   }
 
   async unsettled(): Promise<UnsettledGroup[]> {
-    const groups = new Map<string, { session: bigint; adapter: number; receipts: SignedInferenceReceipt[] }>();
+    const groups = new Map<string, { session: SessionId; adapter: AdapterId; receipts: SignedInferenceReceipt[] }>();
     for await (const [key, value] of this.#database.iterator({ gte: 'receipt/', lt: 'receipt0' })) {
       const [, session, adapter] = key.split('/') as [string, string, string];
       const name = `${session}/${adapter}`;
       const group = groups.get(name) ?? {
-        session: BigInt(`0x${session}`),
-        adapter: Number(`0x${adapter}`),
+        session: BigInt(`0x${session}`) as SessionId,
+        adapter: Number(`0x${adapter}`) as AdapterId,
         receipts: [],
       };
       groups.set(name, group);
@@ -199,8 +200,8 @@ export class WorkerJournal {
     return this.#put(`batch/${width(id)}`, encode(settledBatch, batch));
   }
 
-  batches(): Promise<Map<bigint, SettledBatch>> {
-    return this.#list('batch', settledBatch);
+  async batches(): Promise<Map<ReceiptBatchId, SettledBatch>> {
+    return new Map([...(await this.#list('batch', settledBatch))].map(([id, batch]) => [id as ReceiptBatchId, batch]));
   }
 
   /** The batch's window is over: nobody can ask any more. */

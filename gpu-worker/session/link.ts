@@ -1,23 +1,31 @@
 /** A worker's connection to its node, as its parts share it: it comes and goes, and they go on. */
-import type { KeyringPair } from '@polkadot/keyring/types';
 import type { Log } from '../../node/ports/machine.ts';
-import { Ledger, LedgerError, type LedgerEvent } from '../../rpc/client/connection.ts';
-import { type AccountId, asAccountId } from '../../runtime/primitives/types.ts';
+import type { CallArgs } from '../../rpc/client/call.ts';
+import { LedgerError } from '../../rpc/client/errors.ts';
+import { Ledger } from '../../rpc/client/ledger.ts';
+import type { Made } from '../../rpc/client/made.ts';
+import { type LocalSigner, multiSignatureOf } from '../../rpc/client/signer.ts';
+import type { CallDef } from '../../runtime/framework/pallet.ts';
+import type { Hashing } from '../../runtime/host.ts';
+import type { AccountId, MultiSignature } from '../../runtime/primitives/types.ts';
+import type { WorkerOptions } from '../options.ts';
 
 const RECONNECT_MS = 2_000;
 
 export class NodeLink {
   readonly url: string;
-  readonly pair: KeyringPair;
+  readonly key: LocalSigner;
   readonly account: AccountId;
+  readonly #hashing: Hashing;
   readonly #log: Log;
   #ledger: Ledger | undefined;
   #waiting: (() => void)[] = [];
 
-  constructor(url: string, pair: KeyringPair, log: Log) {
-    this.url = url;
-    this.pair = pair;
-    this.account = asAccountId(new Uint8Array(pair.publicKey));
+  constructor({ node, key, hashing, log }: Pick<WorkerOptions, 'node' | 'key' | 'hashing' | 'log'>) {
+    this.url = node;
+    this.key = key;
+    this.account = key.account;
+    this.#hashing = hashing;
     this.#log = log;
   }
 
@@ -40,14 +48,13 @@ export class NodeLink {
   }
 
   /** Signs a hash as this worker. */
-  sign(digest: Uint8Array) {
-    return { type: 'Sr25519' as const, value: this.pair.sign(digest) };
+  sign(digest: Uint8Array): MultiSignature {
+    return multiSignatureOf(this.key.scheme, this.key.sign(digest));
   }
 
-  /** A call of this worker by name. Rejects with a LedgerError. */
-  submit(pallet: string, call: string, ...args: readonly unknown[]): Promise<LedgerEvent[]> {
-    const { ledger } = this;
-    return ledger.submit(this.pair, ledger.tx(pallet, call, ...args));
+  /** A call of this worker. Rejects with a LedgerError. */
+  async submit<A>(definition: CallDef<A>, ...args: CallArgs<NoInfer<A>>): Promise<Made> {
+    return this.ledger.submit(this.key, definition, ...args);
   }
 
   /** Tells the node something that may be lost. */
@@ -60,13 +67,17 @@ export class NodeLink {
    * one cannot be had, or its session fails before it is up.
    */
   async run(session: (ledger: Ledger, over: AbortSignal) => Promise<void>, signal: AbortSignal): Promise<void> {
-    let ledger: Ledger | undefined = await Ledger.connect(this.url);
+    let ledger: Ledger | undefined = await this.#connect();
     for (;;) {
       if (ledger !== undefined) await this.#session(ledger, session, signal);
       if (signal.aborted) return;
       await pause(RECONNECT_MS, signal);
-      ledger = signal.aborted ? undefined : await Ledger.connect(this.url).catch(() => undefined);
+      ledger = signal.aborted ? undefined : await this.#connect().catch(() => undefined);
     }
+  }
+
+  #connect(): Promise<Ledger> {
+    return Ledger.connect(this.url, { hashing: this.#hashing });
   }
 
   async #session(
@@ -87,7 +98,7 @@ export class NodeLink {
       this.#log('warn', `lost the node at ${this.url}: ${(problem as Error).message}`);
     } finally {
       this.#ledger = undefined;
-      await ledger.close().catch(() => {});
+      ledger.close();
     }
   }
 }

@@ -1,9 +1,9 @@
 /** What orders, adapters and audits are made from: records and published files, from the node's blob store. */
-import { LedgerError } from '../../rpc/client/connection.ts';
+import { LedgerError } from '../../rpc/client/errors.ts';
+import { trainingReceiptOf } from '../../rpc/client/models.ts';
 import * as datanets from '../../runtime/pallets/ledger/datanets.ts';
 import * as models from '../../runtime/pallets/ledger/models.ts';
-import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
-import { type SignedTrainingReceipt, signedTrainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import type { AdapterId, DatanetId, OrderId } from '../../runtime/primitives/attribution/ids.ts';
 import { splitLines } from '../../runtime/primitives/attribution/records.ts';
 import type { AccountId } from '../../runtime/primitives/types.ts';
 import type { AdapterMaterial } from '../serving/served-adapter.ts';
@@ -20,12 +20,16 @@ const known = <T>(value: T | undefined, what: string): T => {
 };
 
 /** The records of a snapshot, in its order. Rejects with a LedgerError, or a RecordError for a blob that is no JSONL. */
-export async function snapshotRecords(link: NodeLink, datanet: number, version: number): Promise<ContributedRecord[]> {
-  const stored = await link.ledger.read('datanets', 'snapshots', datanets.storedSnapshot, datanet, version);
+export async function snapshotRecords(
+  link: NodeLink,
+  datanet: DatanetId,
+  version: number,
+): Promise<ContributedRecord[]> {
+  const stored = await link.ledger.read(datanets.store.Snapshots, [datanet, version]);
   const records: ContributedRecord[] = [];
   for (const { batch, contributor, count } of known(stored, `snapshot ${version} of Datanet ${datanet}`).ranges) {
-    const entry = await link.ledger.read('datanets', 'batches', datanets.batch, datanet, batch);
-    const lines = splitLines(await link.ledger.blob(known(entry, `batch ${batch}`).blob));
+    const entry = await link.ledger.read(datanets.store.Batches, [datanet, batch]);
+    const lines = splitLines(await link.ledger.blobs.get(known(entry, `batch ${batch}`).blob));
     if (lines.length !== count)
       throw new LedgerError('WRONG_COUNT', `batch ${batch}: ${lines.length} records where ${count} were declared`);
     for (const line of lines) records.push({ line, contributor });
@@ -34,23 +38,19 @@ export async function snapshotRecords(link: NodeLink, datanet: number, version: 
 }
 
 /** An order with the base model and the Datanet that it names. */
-export async function orderTerms(link: NodeLink, order: number) {
-  const ordered = known(await link.ledger.read('models', 'orders', models.order, order), `order ${order}`);
-  const base = await link.ledger.read('models', 'baseModels', models.baseModel, ordered.baseModel);
-  const net = await link.ledger.read('datanets', 'datanets', datanets.datanet, ordered.snapshot.datanet);
+export async function orderTerms(link: NodeLink, order: OrderId) {
+  const ordered = known(await link.ledger.read(models.store.Orders, order), `order ${order}`);
+  const base = await link.ledger.read(models.store.BaseModels, ordered.baseModel);
+  const net = await link.ledger.read(datanets.store.Datanets, ordered.snapshot.datanet);
   return { ordered, base: known(base, 'such base model'), net: known(net, 'such Datanet') };
-}
-
-export async function trainingReceiptOf(link: NodeLink, adapter: number): Promise<SignedTrainingReceipt> {
-  return known(await link.ledger.read('models', 'receipts', signedTrainingReceipt, adapter), `adapter ${adapter}`);
 }
 
 /** All that serving or auditing an adapter takes. Rejects with a LedgerError `BLOB_NOT_FOUND` while files are missing. */
 export async function adapterMaterial(link: NodeLink, id: AdapterId): Promise<AdapterMaterial> {
-  const { payload: training } = await trainingReceiptOf(link, id);
+  const { payload: training } = await trainingReceiptOf(link.ledger, id);
   const { basis, features } = training;
-  const { config } = known(await link.ledger.read('models', 'orders', models.order, training.order), 'such order');
-  const blob = (hash: Uint8Array) => link.ledger.blob(hash);
+  const { config } = known(await link.ledger.read(models.store.Orders, training.order), 'such order');
+  const blob = (hash: Uint8Array) => link.ledger.blobs.get(hash);
   return {
     training,
     config,

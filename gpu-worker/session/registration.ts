@@ -1,7 +1,7 @@
 /** What a worker is to the ledger: which base model its files are, what it is registered for, which account attaches. */
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { idOfKey, LedgerError } from '../../rpc/client/connection.ts';
+import { LedgerError } from '../../rpc/client/errors.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import * as models from '../../runtime/pallets/ledger/models.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
@@ -27,31 +27,34 @@ export async function findBaseModel(link: NodeLink, options: WorkerOptions): Pro
   const same = ({ manifest }: models.BaseModel): boolean =>
     [manifest.config, manifest.weights, manifest.tokenizer].every(({ blob }, at) => equalBytes(blob, files[at]!.blob));
   const find = async (): Promise<BaseModelId | undefined> => {
-    const known = await link.ledger.entries('models', 'baseModels', models.baseModel);
+    let lowest: BaseModelId | undefined;
     // Two workers may have registered it at the same time: the lowest id counts for both.
-    const ids = known.filter(({ value }) => same(value)).map(({ key }) => idOfKey(key));
-    return ids.length === 0 ? undefined : (Math.min(...ids) as BaseModelId);
+    for await (const [id, value] of link.ledger.entries(models.store.BaseModels)) {
+      if (same(value) && (lowest === undefined || id < lowest)) lowest = id;
+    }
+    return lowest;
   };
   let found = await find();
   if (found === undefined) {
     const { info } = model;
-    const [config, weights, tokenizer] = files.map(({ blob, bytes }) => ({ blob: toHex(blob), bytes: bytes.length }));
-    await link.submit('models', 'registerBaseModel', {
+    const [config, weights, tokenizer] = files.map(({ blob, bytes }) => ({ blob, bytes: BigInt(bytes.length) }));
+    const manifest = {
       name: info.name,
       licence: options.licence,
-      parameters: info.parameters,
+      parameters: BigInt(info.parameters),
       vocabulary: info.vocabulary,
-      config,
-      weights,
-      tokenizer,
-    });
+      config: config!,
+      weights: weights!,
+      tokenizer: tokenizer!,
+    };
+    await link.submit(models.calls.registerBaseModel, { manifest });
     found = await find();
     if (found === undefined) throw new LedgerError('NO_BASE_MODEL', 'the base model was not registered');
     log('info', `registered ${info.name} as base model ${found}`);
   }
   // Whoever registered it may have died before its files were up.
   for (const { blob, bytes } of files) {
-    if (!(await link.ledger.hasBlob(blob))) await link.ledger.putBlob(blob, bytes);
+    if (!(await link.ledger.blobs.has(blob))) await link.ledger.blobs.put(blob, bytes);
   }
   return found;
 }
@@ -67,9 +70,9 @@ export async function register(link: NodeLink, options: WorkerOptions, baseModel
     memoryMiB: Math.ceil(model.metrics().memoryBytes / 2 ** 20),
     baseModels: [baseModel],
   };
-  const known = await link.ledger.read('compute', 'workers', compute.worker, link.pair.address);
+  const known = await link.ledger.read(compute.store.Workers, link.account);
   if (known === undefined) {
-    await link.submit('compute', 'register', bond, wanted);
+    await link.submit(compute.calls.register, { bond, capabilities: wanted });
     log('info', `registered as a worker with a bond of ${bond / 10n ** 18n} OPEN`);
     return;
   }
@@ -81,7 +84,7 @@ export async function register(link: NodeLink, options: WorkerOptions, baseModel
     capabilities.engine === engine &&
     capabilities.baseModels.length === 1 &&
     capabilities.baseModels[0] === baseModel;
-  if (!same) await link.submit('compute', 'update', wanted);
+  if (!same) await link.submit(compute.calls.update, { capabilities: wanted });
 }
 
 /**
@@ -89,66 +92,26 @@ export async function register(link: NodeLink, options: WorkerOptions, baseModel
  * on its way out.
  */
 export async function keepBond(link: NodeLink, options: WorkerOptions): Promise<boolean> {
-  const own = await link.ledger.read('compute', 'workers', compute.worker, link.pair.address);
+  const own = await link.ledger.read(compute.store.Workers, link.account);
   if (own === undefined || own.leaving !== undefined) return false;
-  const { minBond } =
-    (await link.ledger.read('compute', 'parameters', compute.parameters)) ?? compute.DEFAULT_PARAMETERS;
+  const { minBond } = await link.ledger.read(compute.store.Parameters);
   if (own.bond >= minBond) return true;
   const missing = (options.bond > minBond ? options.bond : minBond) - own.bond;
-  await link.submit('compute', 'bondMore', missing);
+  await link.submit(compute.calls.bondMore, { amount: missing });
   options.log('warn', `the bond was ${own.bond / 10n ** 18n} OPEN, below the least: made up for it`);
   return true;
 }
 
-/** How often the worker says anew that it is at this node: others believe it for half an hour. */
-const RENEW_MS = 8 * 60_000;
-
-/** The worker's line to one node: it proves the key by the node's challenge, and tells other nodes that it is to be asked there. */
-export class Attachment {
-  readonly #link: NodeLink;
-  readonly #options: WorkerOptions;
-  readonly #challenge: Uint8Array;
-  readonly #node: Uint8Array;
-  #signedAt = 0;
-
-  private constructor(link: NodeLink, options: WorkerOptions, challenge: Uint8Array, node: Uint8Array) {
-    this.#link = link;
-    this.#options = options;
-    this.#challenge = challenge;
-    this.#node = node;
-  }
-
-  /** `hear` gets the node's jobs. */
-  static async open(
-    link: NodeLink,
-    options: WorkerOptions,
-    adapters: readonly number[],
-    hear: (job: unknown) => void,
-  ): Promise<Attachment> {
-    const { rpc } = link.ledger;
-    const { challenge, node } = await rpc.call<{ challenge: string; node: string }>('worker_challenge');
-    const line = new Attachment(link, options, fromHex(challenge), fromHex(node));
-    const proof = line.#sign();
-    await rpc.subscribe('worker_attach', 'worker_detach', [toHex(link.account), ...proof, adapters], hear);
-    return line;
-  }
-
-  /** To be called now and then. */
-  async look(): Promise<void> {
-    if (Date.now() - this.#signedAt < RENEW_MS) return;
-    await this.#link.ledger.rpc.call('worker_renew', ...this.#sign());
-  }
-
-  #sign(): readonly [at: number, signature: string] {
-    const at = Date.now();
-    const digest = hashOf(this.#options.hashing, attachment, {
-      chain: this.#link.ledger.genesisHash,
-      node: this.#node,
-      challenge: this.#challenge,
-      worker: this.#link.account,
-      at: BigInt(at),
-    });
-    this.#signedAt = at;
-    return [at, toHex(encode(multiSignature, this.#link.sign(digest)))];
-  }
+/** Proves the key to the node by its challenge; `hear` gets the node's jobs. */
+export async function attach(
+  link: NodeLink,
+  options: WorkerOptions,
+  adapters: readonly number[],
+  hear: (job: unknown) => void,
+): Promise<void> {
+  const { rpc, genesisHash } = link.ledger;
+  const challenge = fromHex(await rpc.call<string>('worker_challenge'));
+  const digest = hashOf(options.hashing, attachment, { chain: genesisHash, challenge, worker: link.account });
+  const signature = toHex(encode(multiSignature, link.sign(digest)));
+  await rpc.subscribe('worker_attach', 'worker_detach', [toHex(link.account), signature, adapters], hear);
 }

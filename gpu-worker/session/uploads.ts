@@ -1,15 +1,12 @@
 /** Files that a worker owes to the node: kept in the journal until the chain expects them and the node has them. */
+import { api } from '../../runtime/pallets/ledger/blobs.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
-import { encode, struct, u64 } from '../../runtime/primitives/scale/codec.ts';
-import { asHash, hash as hashCodec } from '../../runtime/primitives/types.ts';
+import { asHash } from '../../runtime/primitives/types.ts';
 import type { WorkerJournal } from './journal.ts';
 import type { NodeLink } from './link.ts';
 
 /** So often a file is looked at before it is clear that nobody will ask for it: its receipt was refused or struck. */
 const PATIENCE = 600;
-
-const question = struct({ blob: hashCodec, bytes: u64 });
-const YES = '0x01';
 
 export class Uploads {
   readonly #link: NodeLink;
@@ -30,8 +27,8 @@ export class Uploads {
         const times = (this.#unexpected.get(key) ?? 0) + 1;
         this.#unexpected.set(key, times);
         if (times < PATIENCE) continue;
-      } else if (!(await this.#link.ledger.hasBlob(hash))) {
-        await this.#link.ledger.putBlob(hash, (await this.#journal.file(hash))!);
+      } else if (!(await this.#link.ledger.blobs.has(hash))) {
+        await this.#link.ledger.blobs.put(hash, (await this.#journal.file(hash))!);
       }
       await this.#journal.forgetFile(hash);
       this.#unexpected.delete(key);
@@ -43,7 +40,6 @@ export class Uploads {
     const key = toHex(hash);
     const bytes = this.#lengths.get(key) ?? (await this.#journal.file(hash))?.length ?? 0;
     this.#lengths.set(key, bytes);
-    const asked = toHex(encode(question, { blob: asHash(hash), bytes: BigInt(bytes) }));
-    return (await this.#link.ledger.rpc.call<string>('state_call', 'BlobsApi_expected', asked)) === YES;
+    return this.#link.ledger.ask(api.methods.expected, { blob: asHash(hash), bytes: BigInt(bytes) });
   }
 }

@@ -1,16 +1,10 @@
 /** Settles receipts: batches by session and adapter, when the time is up or many wait. */
-import { LedgerError } from '../../rpc/client/connection.ts';
-import { pendingBatch } from '../../runtime/pallets/ledger/attribution.ts';
+import { failedWith } from '../../rpc/client/errors.ts';
+import * as attribution from '../../runtime/pallets/ledger/attribution.ts';
 import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
-import { receiptBatchId } from '../../runtime/primitives/attribution/ids.ts';
-import {
-  receiptBatch,
-  type SignedInferenceReceipt,
-  signedReceiptBatch,
-} from '../../runtime/primitives/attribution/receipts.ts';
-import { toHex } from '../../runtime/primitives/bytes.ts';
-import { decode, encode, u64 } from '../../runtime/primitives/scale/codec.ts';
+import type { AdapterId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
+import { receiptBatch, type SignedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { sameAccount } from '../../runtime/primitives/types.ts';
 import type { WorkerOptions } from '../options.ts';
 import type { AdapterServer } from '../serving/adapter-server.ts';
@@ -22,12 +16,11 @@ import { receiptsBatch } from './receipt-batch.ts';
 /** Receipts that make the worker settle before the time is up. */
 const SETTLE_RECEIPTS = 256;
 /** Refusals that no later attempt changes: the receipts are lost to this worker. */
-const FINAL = new Set(
-  [
-    ...['OtherChain', 'NotWorker', 'BadSignature', 'UnknownSession', 'BadVoucher', 'NotServing', 'EmptyBatch'],
-    ...['WrongSums', 'WrongPool', 'OverVoucher', 'OverDeposit'],
-  ].map((name) => `Attribution.${name}`),
-);
+const { errors } = attribution;
+const FINAL = [
+  ...[errors.OtherChain, errors.NotWorker, errors.BadSignature, errors.UnknownSession, errors.BadVoucher],
+  ...[errors.NotServing, errors.EmptyBatch, errors.WrongSums, errors.WrongPool, errors.OverVoucher, errors.OverDeposit],
+];
 
 export class Settler {
   readonly #link: NodeLink;
@@ -46,11 +39,9 @@ export class Settler {
 
   /** After a crash: which batches' windows are open is what the chain says. Once, before anything is answered. */
   async recover(): Promise<void> {
-    const open = await this.#link.ledger.entries('attribution', 'batches', pendingBatch);
-    for (const { key, value } of open) {
-      const { worker, session, adapter, firstNonce, lastNonce } = value.batch;
+    for await (const [id, { batch }] of this.#link.ledger.entries(attribution.store.Batches)) {
+      const { worker, session, adapter, firstNonce, lastNonce } = batch;
       if (!sameAccount(worker, this.#link.account)) continue;
-      const id = decode(receiptBatchId, key.subarray(-8));
       await this.#journal.keepBatch(id, { session, adapter: BigInt(adapter), firstNonce, lastNonce });
     }
     await this.#journal.forgetTranscripts();
@@ -66,7 +57,7 @@ export class Settler {
     const due = Date.now() - this.#settledAt >= this.#options.settleMs || this.#fresh >= SETTLE_RECEIPTS;
     if (due) await this.settle(server);
     for (const [id, batch] of await this.#journal.batches()) {
-      const pending = await this.#link.ledger.read('attribution', 'batches', pendingBatch, id);
+      const pending = await this.#link.ledger.read(attribution.store.Batches, id);
       if (pending === undefined) await this.#journal.forgetBatch(id, batch);
     }
   }
@@ -82,13 +73,13 @@ export class Settler {
     await this.#uploads.look();
   }
 
-  async #settleGroup(session: bigint, adapter: number, ready: readonly SignedInferenceReceipt[]): Promise<void> {
+  async #settleGroup(session: SessionId, adapter: AdapterId, ready: readonly SignedInferenceReceipt[]): Promise<void> {
     const { hashing, log } = this.#options;
-    const { pair } = this.#link;
+    const { account, ledger } = this.#link;
     // What was settled before a crash is not offered twice.
-    const last = await this.#link.ledger.read('inference', 'lastNonce', u64, session, pair.address, adapter);
+    const last = await ledger.read(inference.store.LastNonce, [session, account, adapter]);
     if (last !== undefined) await this.#journal.forgetReceipts(session, adapter, last);
-    const serving = await this.#link.ledger.read('inference', 'serving', inference.serving, adapter, pair.address);
+    const serving = await ledger.read(inference.store.Serving, [adapter, account]);
     // Under another lease they are worth nothing: whoever asked was free to ask others when the lease ended.
     const fresh = ready.filter(
       ({ payload }) =>
@@ -103,19 +94,17 @@ export class Settler {
     const signed = { payload: batch, signature: this.#link.sign(hashOf(hashing, receiptBatch, batch)) };
     await this.#journal.keepFiles([{ hash: batch.blob, bytes: file }]);
     try {
-      const encoded = toHex(encode(signedReceiptBatch, signed));
-      const events = await this.#link.submit('attribution', 'settle', encoded, file.length);
-      const settled = events.find(({ name }) => name === 'Attribution.Settled');
-      if (settled !== undefined) {
-        const { firstNonce, lastNonce } = batch;
-        const id = decode(receiptBatchId, settled.data.subarray(0, 8));
-        await this.#journal.keepBatch(id, { session, adapter: BigInt(adapter), firstNonce, lastNonce });
-      }
+      const bytes = BigInt(file.length);
+      const made = await this.#link.submit(attribution.calls.settle, { batch: signed, bytes });
+      const { batch: id } = made.event(attribution.events.Settled);
+      const { firstNonce, lastNonce } = batch;
+      await this.#journal.keepBatch(id, { session, adapter: BigInt(adapter), firstNonce, lastNonce });
       this.#options.telemetry?.settled(batch.receipts);
       log('info', `settled ${batch.receipts} receipts of adapter ${adapter}`);
     } catch (problem) {
-      if (!(problem instanceof LedgerError && FINAL.has(problem.code))) throw problem;
-      log('error', `${batch.receipts} receipts of adapter ${adapter} cannot be settled: ${problem.code}`);
+      const final = FINAL.find((each) => failedWith(problem, each));
+      if (final === undefined) throw problem;
+      log('error', `${batch.receipts} receipts of adapter ${adapter} cannot be settled: ${final.docs}`);
     }
     await this.#journal.forgetReceipts(session, adapter, batch.lastNonce);
   }

@@ -2,13 +2,13 @@
  * Takes training orders, one at a time, works them off under their leases and hands the results in. A lease is worked off
  * once: a result that is journaled is only handed in, however often the process dies or the node goes.
  */
-import { idOfKey, LedgerError } from '../../rpc/client/connection.ts';
+import { CallFailed, failedWith, LedgerError } from '../../rpc/client/errors.ts';
+import * as attribution from '../../runtime/pallets/ledger/attribution.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { OrderId } from '../../runtime/primitives/attribution/ids.ts';
 import { signedProgress, trainingProgress } from '../../runtime/primitives/attribution/messages.ts';
-import { signedTrainingReceipt, trainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
-import { artifactSizes } from '../../runtime/primitives/attribution/training.ts';
+import { trainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
 import { sameAccount } from '../../runtime/primitives/types.ts';
@@ -52,10 +52,10 @@ export class OrderTrainer {
   /** Goes on with a lease of this worker's, or takes an open order. `signal`: ends the work too. */
   async look({ baseModel }: Standing, signal: AbortSignal): Promise<void> {
     if (this.#running !== undefined) return;
-    const tasks = await this.#link.ledger.entries('compute', 'tasks', compute.task);
-    const orders = tasks
-      .filter(({ value }) => value.baseModel === baseModel)
-      .map(({ key, value: { status } }) => ({ order: idOfKey(key) as OrderId, status }));
+    const orders: { readonly order: OrderId; readonly status: compute.Task['status'] }[] = [];
+    for await (const [order, { baseModel: base, status }] of this.#link.ledger.entries(compute.store.Tasks)) {
+      if (base === baseModel) orders.push({ order, status });
+    }
     for (const { order, status } of orders) {
       if (status.type !== 'Leased' || !sameAccount(status.value.worker, this.#link.account)) continue;
       this.#start(order, status.value, signal);
@@ -79,11 +79,11 @@ export class OrderTrainer {
   /** Undefined where another worker was quicker. */
   async #take(order: OrderId): Promise<compute.Lease | undefined> {
     try {
-      await this.#link.submit('compute', 'takeLease', order);
+      await this.#link.submit(compute.calls.takeLease, { order });
     } catch (problem) {
-      if (!(problem instanceof LedgerError && problem.code.startsWith('Compute.'))) throw problem;
+      if (!(problem instanceof CallFailed)) throw problem;
       // Asked again and again, a call that cannot succeed costs its fee again and again.
-      if (!/NotOpen|TooManyLeases/.test(problem.code)) {
+      if (!problem.is(compute.errors.NotOpen) && !problem.is(compute.errors.TooManyLeases)) {
         this.#failures.set(order, MAX_FAILURES);
         this.#options.log('warn', `order ${order} cannot be taken: ${problem.message}`);
       }
@@ -93,7 +93,7 @@ export class OrderTrainer {
   }
 
   async #leaseOf(order: OrderId): Promise<compute.Lease | undefined> {
-    const task = await this.#link.ledger.read('compute', 'tasks', compute.task, order);
+    const task = await this.#link.ledger.read(compute.store.Tasks, order);
     if (task?.status.type !== 'Leased' || !sameAccount(task.status.value.worker, this.#link.account)) return undefined;
     return task.status.value;
   }
@@ -109,7 +109,7 @@ export class OrderTrainer {
         const failures = isPassing(problem) ? (this.#failures.get(order) ?? 0) + 1 : MAX_FAILURES;
         this.#failures.set(order, failures);
         if (failures < MAX_FAILURES) return;
-        await this.#link.submit('compute', 'giveUpLease', order).catch(() => {});
+        await this.#link.submit(compute.calls.giveUpLease, { order }).catch(() => {});
       })
       .finally(() => {
         this.#running = undefined;
@@ -144,18 +144,17 @@ export class OrderTrainer {
       try {
         const { ledger } = this.#link;
         const best = await ledger.bestNumber();
-        const parameters = await ledger.read('compute', 'parameters', compute.parameters);
-        const { leaseBlocks } = parameters ?? compute.DEFAULT_PARAMETERS;
+        const { leaseBlocks } = await ledger.read(compute.store.Parameters);
         if (expires - best > leaseBlocks / 2) continue;
-        await this.#link.submit('compute', 'renewLease', order).catch((problem: unknown) => {
+        await this.#link.submit(compute.calls.renewLease, { order }).catch((problem: unknown) => {
           // As long as a lease may last: what is left of it must do.
-          if (!(problem instanceof LedgerError && problem.code === 'Compute.LeaseTooLong')) throw problem;
+          if (!failedWith(problem, compute.errors.LeaseTooLong)) throw problem;
         });
         const renewed = await this.#leaseOf(order);
         if (renewed?.id !== lease.id) lost.abort(new LeaseLost('the lease is gone'));
         else ({ expires } = renewed);
       } catch (problem) {
-        if (problem instanceof LedgerError && problem.code === 'Compute.NotLeased' && !until.aborted) {
+        if (failedWith(problem, compute.errors.NotLeased) && !until.aborted) {
           lost.abort(new LeaseLost('the lease ran out'));
         }
       }
@@ -233,7 +232,6 @@ export class OrderTrainer {
   /** Submits the journaled result. When the answer to a submission is lost with the connection, the chain knows it. */
   async #handIn(order: OrderId, lease: compute.Lease, signal: AbortSignal): Promise<void> {
     const { receipt, sizes } = (await this.#journal.result(lease.id))!;
-    const encoded = toHex(encode(signedTrainingReceipt, receipt));
     for (let tried = false; ; tried = true) {
       await this.#link.ready(signal);
       try {
@@ -241,11 +239,10 @@ export class OrderTrainer {
           if (tried) return;
           throw new LeaseLost('the lease is gone');
         }
-        await this.#link.submit('attribution', 'submitTraining', encoded, toHex(encode(artifactSizes, sizes)));
+        await this.#link.submit(attribution.calls.submitTraining, { receipt, sizes });
         return;
       } catch (problem) {
-        if (!(problem instanceof LedgerError) || /^(Attribution|Compute|Blobs|Models)\./.test(problem.code))
-          throw problem;
+        if (problem instanceof CallFailed || !(problem instanceof LedgerError)) throw problem;
       }
       await pause(RETRY_MS, signal);
       signal.throwIfAborted();

@@ -1,9 +1,14 @@
 /** Keys of people's accounts: a secret URI, or a file that holds one or an encrypted key as wallets export it. */
+import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { Keyring } from '@polkadot/api';
-import type { KeyringPair, KeyringPair$Json } from '@polkadot/keyring/types';
-import { cryptoWaitReady, decodeAddress, encodeAddress, mnemonicGenerate } from '@polkadot/util-crypto';
+import { accountOfAddress } from '../../rpc/client/address.ts';
+import type { AccountId } from '../../runtime/primitives/types.ts';
+import { createHashing } from '../crypto/hashing.ts';
+import { KeySigner } from '../keystore/key-signer.ts';
+import { KeystoreError } from '../keystore/keys.ts';
+import { phraseOf } from '../keystore/mnemonic.ts';
+import { isWalletFile, openWallet, type WalletFile } from '../keystore/wallet-file.ts';
 
 export class KeyError extends Error {
   readonly code: 'BAD_ADDRESS' | 'BAD_KEY' | 'WRONG_PASSWORD' | 'NO_PASSWORD';
@@ -17,28 +22,27 @@ export class KeyError extends Error {
  * `key`: a secret URI (`//Alice`, a mnemonic, a 0x-seed), or the path of a file with one, or of a wallet's JSON. The
  * password of the latter comes from a file, from `OPENLEDGER_PASSWORD`, or is asked for. Throws {@link KeyError}.
  */
-export async function openKey(key: string, passwordFile?: string): Promise<KeyringPair> {
-  await cryptoWaitReady();
-  const keyring = new Keyring({ type: 'sr25519', ss58Format: 42 });
-  if (!existsSync(key)) return fromUri(keyring, key);
+export async function openKey(key: string, passwordFile?: string): Promise<KeySigner> {
+  if (!existsSync(key)) return fromUri(key);
   const text = readFileSync(key, 'utf8').trim();
-  const json = walletJson(text);
-  if (json === undefined) return fromUri(keyring, text);
-  const pair = keyring.createFromJson(json);
+  const wallet = walletIn(text);
+  if (wallet === undefined) return fromUri(text);
+  const given = await password(passwordFile);
   try {
-    pair.unlock(await password(passwordFile));
+    return new KeySigner(openWallet(wallet, given), createHashing());
   } catch (problem) {
-    if (problem instanceof KeyError) throw problem;
+    if (!(problem instanceof KeystoreError)) throw problem;
+    if (problem.code !== 'WRONG_PASSWORD') throw new KeyError('BAD_KEY', problem.message);
     throw new KeyError('WRONG_PASSWORD', `the key in ${key} does not open with this password`);
   }
-  return pair;
 }
 
 /** The messages say nothing of the URI itself. */
-function fromUri(keyring: Keyring, uri: string): KeyringPair {
+function fromUri(uri: string): KeySigner {
   try {
-    return keyring.createFromUri(uri);
-  } catch {
+    return KeySigner.fromUri(uri, createHashing());
+  } catch (problem) {
+    if (!(problem instanceof KeystoreError)) throw problem;
     throw new KeyError(
       'BAD_KEY',
       'the key is neither a secret URI (a mnemonic, a 0x-seed, //Alice …) nor a file that holds one',
@@ -46,11 +50,11 @@ function fromUri(keyring: Keyring, uri: string): KeyringPair {
   }
 }
 
-function walletJson(text: string): KeyringPair$Json | undefined {
+function walletIn(text: string): WalletFile | undefined {
   if (!text.startsWith('{')) return undefined;
   try {
-    const json = JSON.parse(text) as KeyringPair$Json;
-    if (typeof json.encoded === 'string' && typeof json.address === 'string') return json;
+    const json: unknown = JSON.parse(text);
+    if (isWalletFile(json)) return json;
   } catch {
     // Told below.
   }
@@ -79,19 +83,18 @@ export async function password(file: string | undefined): Promise<string> {
   }
 }
 
-/** An SS58 address as it is, or that of a development secret URI, for what needs no signature. Throws {@link KeyError}. */
-export async function accountAddress(account: string): Promise<string> {
-  if (account.startsWith('/')) return (await openKey(account)).address;
+/** The account of an SS58 address, or of a development secret URI, for what needs no signature. Throws {@link KeyError}. */
+export async function accountOf(account: string): Promise<AccountId> {
+  if (account.startsWith('/')) return (await openKey(account)).account;
   try {
-    return encodeAddress(decodeAddress(account), 42);
+    return accountOfAddress(account);
   } catch {
     throw new KeyError('BAD_ADDRESS', `${account} is no SS58 address`);
   }
 }
 
 /** A fresh account. */
-export async function newKey(): Promise<{ readonly mnemonic: string; readonly pair: KeyringPair }> {
-  await cryptoWaitReady();
-  const mnemonic = mnemonicGenerate();
-  return { mnemonic, pair: fromUri(new Keyring({ type: 'sr25519', ss58Format: 42 }), mnemonic) };
+export function newKey(): { readonly mnemonic: string; readonly key: KeySigner } {
+  const mnemonic = phraseOf(new Uint8Array(randomBytes(16)));
+  return { mnemonic, key: fromUri(mnemonic) };
 }

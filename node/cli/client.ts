@@ -1,9 +1,7 @@
 /** What commands that talk to a ledger have in common: the connection, the flags, results for people and for programs. */
-import { blake2b } from '@noble/hashes/blake2.js';
 import { type Command, InvalidArgumentError, Option } from 'commander';
-import type { Ledger } from '../../rpc/client/connection.ts';
+import type { Ledger } from '../../rpc/client/ledger.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
-import { encodeSs58 } from '../../runtime/primitives/ss58.ts';
 import { withKeyFlags, withNodeFlag } from './options.ts';
 
 export interface ClientFlags {
@@ -15,24 +13,22 @@ export interface SignerFlags extends ClientFlags {
   readonly passwordFile?: string;
 }
 
-const OPEN_PREFIX = 42;
-
 export const withClientFlags = (command: Command): Command =>
   withNodeFlag(command).addOption(new Option('--json', 'the result for programs'));
 export const withSignerFlags = (command: Command): Command => withKeyFlags(withClientFlags(command));
 
 /** Connects, runs, and disconnects. Rejects with `NO_NODE` when nobody answers. */
 export async function withLedger<T>(node: string, run: (ledger: Ledger) => Promise<T>): Promise<T> {
-  const { Ledger } = await import('../../rpc/client/connection.ts');
+  const { Ledger } = await import('../../rpc/client/ledger.ts');
   const ledger = await Ledger.connect(node);
   try {
     return await run(ledger);
   } finally {
-    await ledger.close();
+    ledger.close();
   }
 }
 
-export const addressOf = (account: Uint8Array): string => encodeSs58(blake2b, { prefix: OPEN_PREFIX, key: account });
+export { addressOf } from '../../rpc/client/address.ts';
 
 /** Prints one or the other; in JSON amounts are decimal text in the smallest unit, bytes are hex. */
 export function print({ json }: ClientFlags, value: unknown, forPeople: () => string): void {

@@ -35,6 +35,15 @@ declare module 'sodium-native' {
       key: Uint8Array,
     ): number;
 
+    crypto_secretbox_easy(ciphertext: Uint8Array, message: Uint8Array, nonce: Uint8Array, key: Uint8Array): void;
+    /** False for what was not sealed under this key. */
+    crypto_secretbox_open_easy(
+      message: Uint8Array,
+      ciphertext: Uint8Array,
+      nonce: Uint8Array,
+      key: Uint8Array,
+    ): boolean;
+
     randombytes_buf(buffer: Uint8Array): void;
     sodium_memzero(buffer: Uint8Array): void;
   }

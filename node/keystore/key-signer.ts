@@ -1,11 +1,13 @@
 /** A key pair of this process as clients sign with it. */
-import { accountOfKey, type Scheme, type Signer } from '../../rpc/client/signer.ts';
+import { addressOf } from '../../rpc/client/address.ts';
+import { accountOfKey, type LocalSigner, type Scheme } from '../../rpc/client/signer.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import type { AccountId } from '../../runtime/primitives/types.ts';
 import { type KeyPair, signWith } from './keys.ts';
 import { derive, deriveFrom } from './secret-uri.ts';
+import { sealWallet, type WalletFile } from './wallet-file.ts';
 
-export class KeySigner implements Signer {
+export class KeySigner implements LocalSigner {
   readonly scheme: Scheme;
   readonly publicKey: Uint8Array;
   readonly account: AccountId;
@@ -25,8 +27,17 @@ export class KeySigner implements Signer {
     return new KeySigner(derive(uri, scheme), hashing);
   }
 
+  get address(): string {
+    return addressOf(this.account);
+  }
+
   sign(message: Uint8Array): Uint8Array {
     return signWith(this.#pair, message, this.#hashing);
+  }
+
+  /** The file for a wallet to import. */
+  toWallet(password: string): WalletFile {
+    return sealWallet(this.#pair, password, this.address);
   }
 
   /** The key that a path such as `//session` leads to. Throws a KeystoreError `BAD_URI`. */

@@ -1,8 +1,10 @@
 /** What accounts have, and whether the ledger's books are right. */
-import type { KeyringPair } from '@polkadot/keyring/types';
-import { accountInfo } from '../../runtime/pallets/standard/system.ts';
-import { type Balance, balance } from '../../runtime/primitives/types.ts';
-import type { Ledger } from './connection.ts';
+import { store as balances, calls } from '../../runtime/pallets/standard/balances.ts';
+import { store as system } from '../../runtime/pallets/standard/system.ts';
+import type { AccountId, Balance } from '../../runtime/primitives/types.ts';
+import { callOf, toAccount } from './call.ts';
+import type { Ledger } from './ledger.ts';
+import type { Signer } from './signer.ts';
 
 export interface Holdings {
   readonly free: Balance;
@@ -11,24 +13,27 @@ export interface Holdings {
   readonly nonce: number;
 }
 
-export async function holdingsOf(ledger: Ledger, address: string): Promise<Holdings> {
-  const found = await ledger.read('system', 'account', accountInfo, address);
-  return { free: found?.data.free ?? 0n, held: found?.data.reserved ?? 0n, nonce: found?.nonce ?? 0 };
+export async function holdingsOf(ledger: Ledger, account: AccountId): Promise<Holdings> {
+  const { data, nonce } = await ledger.read(system.Account, account);
+  return { free: data.free, held: data.reserved, nonce };
 }
 
 /** Keeps the sender's account alive. */
-export async function transfer(ledger: Ledger, pair: KeyringPair, to: string, amount: Balance): Promise<void> {
-  await ledger.submit(pair, ledger.tx('balances', 'transferKeepAlive', to, amount));
+export async function transfer(ledger: Ledger, signer: Signer, to: AccountId, amount: Balance): Promise<void> {
+  await ledger.submit(signer, calls.transferKeepAlive, { dest: toAccount(to), value: amount });
 }
 
 /** To many at once, in one transaction: all or none. */
 export async function transferToMany(
   ledger: Ledger,
-  pair: KeyringPair,
-  transfers: readonly { readonly to: string; readonly amount: Balance }[],
+  signer: Signer,
+  transfers: readonly { readonly to: AccountId; readonly amount: Balance }[],
 ): Promise<void> {
-  const calls = transfers.map(({ to, amount }) => ledger.tx('balances', 'transferKeepAlive', to, amount));
-  await ledger.submit(pair, ledger.tx('utility', 'batchAll', calls));
+  const { utility } = await import('./pallets.ts');
+  const each = transfers.map(({ to, amount }) =>
+    callOf(calls.transferKeepAlive, { dest: toAccount(to), value: amount }),
+  );
+  await ledger.submit(signer, utility.calls.batchAll, { calls: each });
 }
 
 export interface Books {
@@ -41,10 +46,12 @@ export interface Books {
 
 /** Adds up what all accounts have after one block. `sum` equals `issuance`, always. */
 export async function books(ledger: Ledger): Promise<Books> {
-  const block = await ledger.rpc.call<string>('chain_getBlockHash');
-  const at = ledger.at(block);
-  const accounts = await at.entries('system', 'account', accountInfo);
-  const sum = accounts.reduce((total, { value }) => total + value.data.free + value.data.reserved, 0n);
-  const issuance = (await at.read('balances', 'totalIssuance', balance)) ?? 0n;
-  return { block, accounts: accounts.length, sum, issuance };
+  const state = await ledger.fixed();
+  let accounts = 0;
+  let sum = 0n;
+  for await (const [, { data }] of state.entries(system.Account)) {
+    accounts++;
+    sum += data.free + data.reserved;
+  }
+  return { block: state.block ?? '', accounts, sum, issuance: await state.read(balances.TotalIssuance) };
 }

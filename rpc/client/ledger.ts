@@ -3,10 +3,12 @@
  * hash. It needs nothing but a WebSocket, `fetch` and JavaScript: it runs in browsers as in Node.
  */
 import type { DispatchError } from '../../runtime/framework/dispatch.ts';
-import type { CallDef } from '../../runtime/framework/pallet.ts';
+import type { CallDef, TypedApiMethod } from '../../runtime/framework/pallet.ts';
+import { placeOf } from '../../runtime/framework/place.ts';
 import { type LeadingKeys, MapItem, type ValueItem } from '../../runtime/framework/storage.ts';
 import type { Hashing } from '../../runtime/host.ts';
-import { fromHex } from '../../runtime/primitives/bytes.ts';
+import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
+import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
 import { VERSION } from '../../runtime/version.ts';
 import { BlobClient } from './blobs.ts';
@@ -174,6 +176,14 @@ export class Ledger implements LedgerReads {
     this.#checkRuntime();
     if (item instanceof MapItem) return this.#watcher.follow(this.query(item, keyOrOptions as K), options?.signal);
     return this.#watcher.follow(this.query(item), (keyOrOptions as WatchOptions | undefined)?.signal);
+  }
+
+  /** What a method of a runtime API answers: `ask(blobs.api.methods.expected, { … })`. */
+  async ask<I, O>(method: TypedApiMethod<I, O>, inputs: NoInfer<I>): Promise<O> {
+    this.#checkRuntime();
+    const { pallet: api, name } = placeOf(method);
+    const answer = await this.rpc.ask<string>('state_call', `${api}_${name}`, toHex(encode(method.arguments, inputs)));
+    return decode(method.result, fromHex(answer));
   }
 
   /** Number of the best block. */

@@ -1,13 +1,7 @@
 /** Values for people: by their metadata types, so that an account is an address and bytes are hex. */
-import { blake2b } from '@noble/hashes/blake2.js';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import type { TypeDef } from '../../runtime/primitives/scale/type.ts';
-import { encodeSs58 } from '../../runtime/primitives/ss58.ts';
-
-/** The prefix of addresses on this chain: the one for any Substrate chain. */
-const SS58_PREFIX = 42;
-
-export const addressOf = (account: Uint8Array): string => encodeSs58(blake2b, { prefix: SS58_PREFIX, key: account });
+import { addressOf } from './address.ts';
 
 const isAccount = ({ path }: TypeDef): boolean => path?.at(-1) === 'AccountId32';
 

@@ -13,6 +13,15 @@ export interface Signer {
   sign(message: Uint8Array): Uint8Array | Promise<Uint8Array>;
 }
 
+/** A key pair of this process: it signs at once, and leads to others. */
+export interface LocalSigner extends Signer {
+  /** Of the account, as people know it (SS58). */
+  readonly address: string;
+  sign(message: Uint8Array): Uint8Array;
+  /** The key that a path such as `//session` leads to. */
+  derive(path: string): LocalSigner;
+}
+
 /** The account of a public key: itself, for ecdsa its blake2b-256. */
 export const accountOfKey = (hashing: Pick<Hashing, 'blake2_256'>, scheme: Scheme, publicKey: Uint8Array): AccountId =>
   asAccountId(scheme === 'ecdsa' ? hashing.blake2_256(publicKey) : publicKey);

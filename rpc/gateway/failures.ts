@@ -1,15 +1,22 @@
-/** How paid requests fail: what an application is told, and whether another try may do better. */
+/** What an application is told of a paid question that failed, in OpenAI's words. */
+import type { PaidFailure, PaidFailureCode } from '../client/job-failure.ts';
 import { ApiError } from './openai.ts';
 
-/** What an application is told, by the name of a failure. */
-type Told = Readonly<Record<string, readonly [status: number, type: string, code: string]>>;
+type Told = readonly [status: number, type: string, code: string];
 
-/** By the hub's names. */
-const FAILURES: Told = {
+const FAILURES: Readonly<Record<Exclude<PaidFailureCode, 'WORKER_REFUSED' | 'FAILED'>, Told>> = {
+  NO_SESSION: [402, 'insufficient_quota', 'no_session'],
+  OTHER_KEY: [402, 'insufficient_quota', 'other_key'],
   DEPOSIT_SPENT: [402, 'insufficient_quota', 'insufficient_quota'],
+  SESSION_CLOSED: [402, 'insufficient_quota', 'insufficient_quota'],
+  NO_FUNDS: [402, 'insufficient_quota', 'insufficient_quota'],
+  PRICE_LIMIT: [402, 'insufficient_quota', 'price_limit'],
+  REQUEST_LIMIT: [402, 'insufficient_quota', 'request_limit'],
+  DAY_LIMIT: [402, 'insufficient_quota', 'day_limit'],
   OVERLOADED: [429, 'rate_limit_error', 'overloaded'],
   NO_WORKER: [503, 'server_error', 'no_worker'],
   NOT_SERVED: [404, 'invalid_request_error', 'model_not_found'],
+  AMBIGUOUS: [400, 'invalid_request_error', 'ambiguous_model'],
   TIMED_OUT: [504, 'server_error', 'timeout'],
   WORKER_LEFT: [502, 'server_error', 'worker_left'],
   BAD_RECEIPT: [502, 'server_error', 'bad_receipt'],
@@ -17,10 +24,14 @@ const FAILURES: Told = {
   ANSWER_CHANGED: [502, 'server_error', 'answer_changed'],
   VOID: [502, 'server_error', 'worker_left'],
   NODE_LEFT: [503, 'server_error', 'no_node'],
+  NO_NODE: [503, 'server_error', 'no_node'],
+  WRONG_PRICE: [502, 'server_error', 'wrong_price'],
+  BAD_VOUCHER: [502, 'server_error', 'bad_voucher'],
+  UNKNOWN_JOB: [502, 'server_error', 'unknown_job'],
 };
 
 /** By the worker's names. */
-const REFUSALS: Told = {
+const REFUSALS: Readonly<Record<string, Told>> = {
   PROMPT_TOO_LONG: [400, 'invalid_request_error', 'context_length_exceeded'],
   BAD_REQUEST: [400, 'invalid_request_error', 'invalid_value'],
   BAD_TEMPLATE: [400, 'invalid_request_error', 'invalid_value'],
@@ -30,40 +41,14 @@ const REFUSALS: Told = {
   STOPPING: [503, 'server_error', 'worker_left'],
 };
 
-/** Outcomes that leave open what the worker said and will settle: it is asked again, under the same voucher. */
-export const DOUBTFUL = new Set([
-  'TIMED_OUT',
-  'WORKER_LEFT',
-  'BAD_RECEIPT',
-  'NODE_LEFT',
-  'ASKED_AGAIN',
-  'ANSWER_CHANGED',
-]);
-/** Outcomes of a later try that may be better soon: the worker or its node is not back yet. */
-export const PASSING = new Set(['TIMED_OUT', 'WORKER_LEFT', 'NODE_LEFT', 'NO_WORKER', 'NOT_SERVED', 'OVERLOADED']);
-/** Outcomes after which another worker may do better. */
-export const ELSEWHERE = new Set(['NO_WORKER', 'WORKER_LEFT', 'OVERLOADED', 'NOT_SERVED', 'STOPPING', 'VOID']);
-/** By these a worker says that it has not answered and will not, under a voucher that it was asked under before. */
-export const VOID = new Set(['STALE_VOUCHER', 'VOUCHER_TOO_SMALL']);
-
-/** A failed job by the hub's name for it. */
-export class JobFailure extends Error {
-  readonly code: string;
-  readonly reason: string | undefined;
-  /** Whether the promise is left open: what it came to is not known, and nobody else may be asked. */
-  open = false;
-  constructor(code: string, message: string, reason?: string | null) {
-    super(message);
-    this.code = code;
-    this.reason = reason ?? undefined;
-  }
-
-  get told(): ApiError {
-    const { reason, message } = this;
-    const named = this.code === 'WORKER_REFUSED' ? REFUSALS[reason ?? ''] : FAILURES[this.code];
-    const [status, type, code] = named ?? [502, 'server_error', (reason ?? this.code).toLowerCase()];
-    return new ApiError(status, type, code, message);
-  }
+export function apiError({ code, reason, message }: PaidFailure): ApiError {
+  const known = code === 'WORKER_REFUSED' || code === 'FAILED' ? REFUSALS[reason ?? ''] : FAILURES[code];
+  const [status, type, name] = known ?? [502, 'server_error', (reason ?? code).toLowerCase()];
+  return new ApiError(
+    status,
+    type,
+    name,
+    message,
+    name === 'model_not_found' || name === 'ambiguous_model' ? 'model' : null,
+  );
 }
-
-export const lost = (): JobFailure => new JobFailure('NODE_LEFT', 'the connection to the node is gone');

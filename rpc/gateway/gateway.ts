@@ -2,8 +2,6 @@
 import { randomBytes } from 'node:crypto';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import type { KeyringPair } from '@polkadot/keyring/types';
-import { encodeAddress } from '@polkadot/util-crypto';
 import type { Log } from '../../node/ports/machine.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
@@ -12,11 +10,17 @@ import { inferenceReceipt, signedInferenceReceipt } from '../../runtime/primitiv
 import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
-import { Ledger } from '../client/connection.ts';
+import { addressOf } from '../client/address.ts';
+import { PaidFailure } from '../client/job-failure.ts';
 import { ConnectionLost } from '../client/json-rpc.ts';
-import { type Completed, Desk } from './desk.ts';
+import { Ledger } from '../client/ledger.ts';
+import { type PaidAnswer, PaidQuestions } from '../client/paid-questions.ts';
+import type { Funding } from '../client/purse.ts';
+import type { Signer } from '../client/signer.ts';
+import type { SpendingLimits } from '../client/spending-limits.ts';
+import { apiError } from './failures.ts';
 import { ApiError, notServed, parseCompletion } from './openai.ts';
-import { type Funding, Purse } from './purse.ts';
+import { stateFile } from './state-file.ts';
 
 export interface GatewayOptions {
   readonly node: string;
@@ -25,12 +29,14 @@ export interface GatewayOptions {
   /** Undefined: the one that the state file remembers, or a new one that `funding` pays. */
   readonly session: SessionId | undefined;
   /** Signs the session's vouchers. */
-  readonly key: KeyringPair;
+  readonly key: Signer;
   /** Opens the session, tops it up and replaces it when needed; undefined: requests end with the deposit. */
   readonly funding: Funding | undefined;
   /** Applications must send it as a bearer token; undefined: nobody is asked. */
   readonly apiKey: string | undefined;
   readonly stateFile: string | undefined;
+  /** What may be spent; undefined: as much as the deposit has. */
+  readonly limits?: SpendingLimits | undefined;
   /** How long a request waits for a worker that went away while it answered; a minute where nothing is said. */
   readonly patienceMs?: number;
   readonly hashing: Hashing;
@@ -43,24 +49,22 @@ export interface Gateway {
 }
 
 const MAX_BODY = 1 << 20;
-const PATIENCE_MS = 60_000;
 /** The attribution object of an answer: amounts in OPEN's smallest unit, as decimal text. */
-export function attributionObject(hashing: Hashing, { receipt, terms }: Omit<Completed, 'text'>) {
+export function attributionObject(hashing: Hashing, { receipt, terms }: Omit<PaidAnswer, 'text'>) {
   const { payload } = receipt;
   const paid = payload.pool - payload.remainder;
-  const address = (account: Uint8Array) => encodeAddress(account, 42);
   return {
     receipt: toHex(encode(signedInferenceReceipt, receipt)),
     /** What was asked, as the voucher's signature covers it: for disputes about it, and for `openledger verify`. */
     request: toHex(encode(requestTerms, terms)),
     id: toHex(hashOf(hashing, inferenceReceipt, payload)),
-    worker: address(payload.worker),
+    worker: addressOf(payload.worker),
     adapter: payload.voucher.payload.adapter,
     fee: payload.fee.toString(),
     pool: payload.pool.toString(),
     contributors: payload.shares
       .map(({ contributor, influence, spanMass, amount }) => ({
-        account: address(contributor),
+        account: addressOf(contributor),
         share: paid === 0n ? 0 : Number((amount * 1_000_000n) / paid) / 1e6,
         amount: amount.toString(),
         influence: influence.toString(),
@@ -70,7 +74,7 @@ export function attributionObject(hashing: Hashing, { receipt, terms }: Omit<Com
     spans: payload.spans.map(({ start, length, matches }) => ({
       start,
       length,
-      records: matches.map(({ record, share }) => ({ record, account: address(payload.shares[share]!.contributor) })),
+      records: matches.map(({ record, share }) => ({ record, account: addressOf(payload.shares[share]!.contributor) })),
     })),
   };
 }
@@ -98,7 +102,7 @@ function json(response: ServerResponse, status: number, value: unknown): void {
 }
 
 async function completion(
-  desk: Desk,
+  questions: PaidQuestions,
   hashing: Hashing,
   kind: 'chat' | 'text',
   request: IncomingMessage,
@@ -122,7 +126,7 @@ async function completion(
     if (text !== '')
       send(chunk(kind === 'chat' ? { delta: { content: text }, finish_reason: null } : { text, finish_reason: null }));
   };
-  const completed = await desk.complete(wanted, wanted.stream ? say : undefined, gone.signal);
+  const completed = await questions.ask(wanted, { ...(wanted.stream && { delta: say }), signal: gone.signal });
   const { text } = completed;
   const { payload } = completed.receipt;
   const finish = FINISH_REASONS[payload.finish] ?? 'stop';
@@ -169,7 +173,7 @@ function unescaped(text: string): string {
 }
 
 async function route(
-  desk: Desk,
+  questions: PaidQuestions,
   options: GatewayOptions,
   request: IncomingMessage,
   response: ServerResponse,
@@ -180,16 +184,16 @@ async function route(
     throw new ApiError(401, 'invalid_request_error', 'invalid_api_key', 'the API key is missing or wrong');
   }
   if (request.method === 'GET' && path === '/v1/models')
-    json(response, 200, { object: 'list', data: (await desk.models()).map(modelObject) });
+    json(response, 200, { object: 'list', data: (await questions.models()).map(modelObject) });
   else if (request.method === 'GET' && path?.startsWith(MODEL_PATH)) {
     const id = unescaped(path.slice(MODEL_PATH.length));
-    const found = (await desk.models()).find(({ name }) => name === id);
+    const found = (await questions.models()).find(({ name }) => name === id);
     if (found === undefined) throw notServed(id);
     json(response, 200, modelObject(found));
   } else if (request.method === 'POST' && path === '/v1/chat/completions')
-    await completion(desk, hashing, 'chat', request, response);
+    await completion(questions, hashing, 'chat', request, response);
   else if (request.method === 'POST' && path === '/v1/completions')
-    await completion(desk, hashing, 'text', request, response);
+    await completion(questions, hashing, 'text', request, response);
   else throw new ApiError(404, 'invalid_request_error', 'not_found', `there is no ${request.method} ${path}`);
 }
 
@@ -197,9 +201,11 @@ function refuse(response: ServerResponse, problem: unknown, log: Log): void {
   const known =
     problem instanceof ApiError
       ? problem
-      : problem instanceof ConnectionLost
-        ? new ApiError(503, 'server_error', 'no_node', 'the node is not reachable')
-        : new ApiError(500, 'server_error', 'internal', 'the request failed');
+      : problem instanceof PaidFailure
+        ? apiError(problem)
+        : problem instanceof ConnectionLost
+          ? new ApiError(503, 'server_error', 'no_node', 'the node is not reachable')
+          : new ApiError(500, 'server_error', 'internal', 'the request failed');
   if (known.code === 'internal') log('error', `gateway: ${(problem as Error).stack}`);
   if (!response.headersSent) {
     json(response, known.status, known.body);
@@ -210,17 +216,16 @@ function refuse(response: ServerResponse, problem: unknown, log: Log): void {
 
 /** Rejects when there is no node, no session, or the port is taken. */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
-  const { node, session, key, funding, hashing, stateFile: file, patienceMs = PATIENCE_MS, log } = options;
-  const ledger = await Ledger.connect(node);
-  let desk: Desk | undefined;
+  const { node, session, key, funding, hashing, stateFile: path, patienceMs, limits, log } = options;
+  const ledger = await Ledger.connect(node, { hashing, reconnect: true });
+  let running: PaidQuestions;
   try {
-    const purse = await Purse.open({ ledger: () => desk?.ledger ?? ledger, session, key, funding, file, hashing });
-    desk = new Desk({ node, hashing, patienceMs }, ledger, purse);
+    const store = path === undefined ? undefined : stateFile(path);
+    running = await PaidQuestions.open({ ledger, session, key, funding, store, limits, patienceMs });
   } catch (problem) {
-    await ledger.close();
-    throw problem;
+    ledger.close();
+    throw problem instanceof PaidFailure ? apiError(problem) : problem;
   }
-  const running = desk;
   const server: Server = createServer((request, response) => {
     route(running, options, request, response).catch((problem: unknown) => refuse(response, problem, log));
   });
@@ -231,6 +236,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     });
   } catch (problem) {
     await running.close();
+    ledger.close();
     throw problem;
   }
   const { port } = server.address() as AddressInfo;
@@ -241,6 +247,7 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
       await running.close();
+      ledger.close();
     },
   };
 }

@@ -1,11 +1,13 @@
 /**
- * The place of a definition in the runtime: which pallet lists it, and under which name. `pallet()` enters every call,
- * event and error that it is given, so that a definition alone says how it is encoded and what it is called.
+ * The place of a definition in the runtime: which pallet or runtime API lists it, and under which name. `pallet()` enters
+ * every call, event and error that it is given, `runtimeApi()` every method, so that a definition alone says how it is
+ * encoded and what it is called.
  */
 
 export interface Place {
-  /** As in the metadata, `Models`. */
+  /** As in the metadata, `Models`; of a method its API's name. */
   readonly pallet: string;
+  /** −1 for methods of runtime APIs, which have no index. */
   readonly palletIndex: number;
   /** As written in the definitions: `orderTraining`, `Ordered`, `NotOwner`. */
   readonly name: string;
@@ -21,6 +23,8 @@ export function enterPlace(definition: object, place: Place): void {
   }
   places.set(definition, place);
 }
+
+export const hasPlace = (definition: object): boolean => places.has(definition);
 
 /** Throws for a definition that no pallet lists. */
 export function placeOf(definition: object): Place {

@@ -5,7 +5,7 @@
 import { join } from 'node:path';
 import t from 'tap';
 import { runningWorkers } from '../../gpu-worker/operator/running-workers.ts';
-import type { Ledger } from '../../rpc/client/connection.ts';
+import type { Ledger } from '../../rpc/client/ledger.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
@@ -15,7 +15,6 @@ import { type GenerationRequest, generationRequest } from '../../runtime/primiti
 import { signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
-import { asAccountId } from '../../runtime/primitives/types.ts';
 import { hashing, OPEN, openGateway, startLedger, temporaryDirectory } from '../main-job/support.ts';
 import { until } from '../support/until.ts';
 import { type Answer, ask, bodyOf, receiptOf, saysIt, stream } from './asking.ts';
@@ -140,23 +139,23 @@ t.test('an answer is paid once', { timeout: 220_000 }, async (test) => {
     ...{ input: { type: 'Text' as const, value }, maxTokens: 12, temperature: 0, topP: 1_000_000_000, seed: 1n },
     stop: [],
   });
-  const signed = (nonce: bigint, value: string, cumulative = OPEN): GenerationRequest => ({
-    voucher: signVoucher(hashing, payer, {
-      ...{ chain: ledger.genesisHash, session: own, worker: asAccountId(new Uint8Array(bob.publicKey)), nonce },
+  const signed = async (nonce: bigint, value: string, cumulative = OPEN): Promise<GenerationRequest> => ({
+    voucher: await signVoucher(hashing, payer, {
+      ...{ chain: ledger.genesisHash, session: own, worker: bob.account, nonce },
       ...{ cumulative, adapter, price: PRICE, terms: terms(value) },
     }),
     ...terms(value),
   });
-  const first = signed(10n, 'The wren lives');
+  const first = await signed(10n, 'The wren lives');
   const told = await put(ledger, first);
   test.equal(told.type, 'answer');
   test.same(await put(ledger, { ...first, ...terms('The swan lives') }), { type: 'refused', code: 'BAD_VOUCHER' });
-  const other = await put(ledger, signed(10n, 'The swan lives'));
+  const other = await put(ledger, await signed(10n, 'The swan lives'));
   test.same([other.code, other.reason], ['WORKER_REFUSED', 'STALE_VOUCHER'], 'another voucher of that number');
   test.equal((await put(ledger, first)).receipt, told.receipt, 'the same receipt, from the node');
-  const late = await put(ledger, signed(9n, 'The vole lives', 1n));
+  const late = await put(ledger, await signed(9n, 'The vole lives', 1n));
   test.equal(late.type, 'answer', 'an earlier number, if a later voucher covers it');
-  const poor = await put(ledger, signed(11n, 'The mole lives', 1n));
+  const poor = await put(ledger, await signed(11n, 'The mole lives', 1n));
   test.same([poor.code, poor.reason], ['WORKER_REFUSED', 'VOUCHER_TOO_SMALL'], 'the newest one has to pay for all');
   await worker.kill();
   // From here on it settles.
@@ -168,7 +167,7 @@ t.test('an answer is paid once', { timeout: 220_000 }, async (test) => {
   await until('settlement', async () => (await sessionOf(ledger, session))!.settled === due());
   const feesOf = (each: Told): bigint => decode(signedInferenceReceipt, fromHex(each.receipt!)).payload.fee;
   await until('theirs', async () => (await sessionOf(ledger, own))!.settled === feesOf(told) + feesOf(late));
-  const stale = await put(ledger, signed(8n, 'The vole lives'));
+  const stale = await put(ledger, await signed(8n, 'The vole lives'));
   test.same([stale.code, stale.reason], ['WORKER_REFUSED', 'STALE_VOUCHER'], 'out of order behind what is settled');
 
   await until('the end of all windows', async () => (await pendingBatches(ledger)).length === 0);

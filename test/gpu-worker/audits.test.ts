@@ -1,19 +1,21 @@
 /** Workers check workers on a whole ledger: honest work passes, a worker whose engine lies is caught and pays. */
-import type { KeyringPair } from '@polkadot/keyring/types';
 import t from 'tap';
 import { embeddedEngine } from '../../gpu-worker/engines/embedded/engine.ts';
 import type { LoadedModel } from '../../gpu-worker/engines/engine.ts';
 import { SHIPPED_MODEL } from '../../gpu-worker/start.ts';
 import { runWorker } from '../../gpu-worker/worker.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
-import { awaitAdapter, layersOf, standingOf } from '../../rpc/client/models.ts';
+import { callOf } from '../../rpc/client/call.ts';
+import { awaitAdapter, layersOf, orderProgress } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
+import type { LocalSigner } from '../../rpc/client/signer.ts';
+import * as audits from '../../runtime/pallets/ledger/audits.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import type { BaseModelId } from '../../runtime/primitives/attribution/ids.ts';
 import { hashing, listener, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
 import { until } from '../support/until.ts';
-import { balanced, order, world } from './ledger-world.ts';
+import { asRoot, balanced, order, world } from './ledger-world.ts';
 import { forwarding } from './order.ts';
 
 t.test('three auditors, and a worker that begins to lie', { timeout: 240_000 }, async (test) => {
@@ -23,8 +25,7 @@ t.test('three auditors, and a worker that begins to lie', { timeout: 240_000 }, 
     ...{ rate: 1_000_000_000, auditors: 3, commitBlocks: 28, revealBlocks: 14 },
     ...{ fee: OPEN / 10n, silenceSlash: 10n * OPEN, lazySlash: 100n * OPEN },
   };
-  const set = ledger.tx('audits', 'setParameters', parameters);
-  await ledger.submit(pair('//Alice'), ledger.tx('sudo', 'sudo', set));
+  await asRoot(chain, callOf(audits.calls.setParameters, { parameters }));
 
   const engine = await embeddedEngine();
   const model = await engine.load(SHIPPED_MODEL);
@@ -32,11 +33,11 @@ t.test('three auditors, and a worker that begins to lie', { timeout: 240_000 }, 
   const stop = new AbortController();
   const heard: string[] = [];
   const running: Promise<void>[] = [];
-  const attach = async (uri: string, by: LoadedModel, works: boolean): Promise<KeyringPair> => {
+  const attach = async (uri: string, by: LoadedModel, works: boolean): Promise<LocalSigner> => {
     const who = pair(uri);
     const { log } = listener(uri);
     const options = {
-      ...{ node: node.rpc.ws, pair: who, directory: await temporaryDirectory(test), model: by },
+      ...{ node: node.rpc.ws, key: who, directory: await temporaryDirectory(test), model: by },
       ...{ modelDirectory: SHIPPED_MODEL, licence: 'Apache-2.0', engine: 'embedded', exact: true, bond: 2_000n * OPEN },
       ...{ training: works, serving: works, auditing: !works, maxAdapters: 8, settleMs: 1_000, checkpointSteps: 50 },
       ...{ hashing, signatures },
@@ -74,8 +75,7 @@ t.test('three auditors, and a worker that begins to lie', { timeout: 240_000 }, 
   };
   const worker = await attach('//Bob', wavering, true);
   for (const uri of ['//Ferdie', '//Eve//stash', '//Dave//stash']) await attach(uri, model, false);
-  const workerOf = async ({ address }: KeyringPair) =>
-    (await ledger.read('compute', 'workers', compute.worker, address))!;
+  const workerOf = async ({ account }: LocalSigner) => (await ledger.read(compute.store.Workers, account))!;
 
   const id = await order(chain, 'things', { attributionLayers: 2, attributionStride: 3 });
   test.equal(await layersOf(ledger, 0 as BaseModelId), model.info.layers, 'by the published configuration');
@@ -110,6 +110,6 @@ t.test('three auditors, and a worker that begins to lie', { timeout: 240_000 }, 
   const { settled, deposit } = (await sessionOf(ledger, session))!;
   test.equal(settled, honest, 'the payer has the fees back');
   test.equal(settled + deposit, 5n * OPEN);
-  test.equal((await standingOf(ledger, id)).type, 'live');
+  test.equal((await orderProgress(ledger, id)).type, 'live');
   test.ok(await balanced(ledger), 'to the last unit');
 });

@@ -1,10 +1,11 @@
 /** Workers that are killed at any point go on where they were: no lease is worked off twice, no answer is lost. */
 import t from 'tap';
-import { awaitAdapter, standingOf } from '../../rpc/client/models.ts';
+import { awaitAdapter, orderProgress } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
-import { signedTrainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import * as models from '../../runtime/pallets/ledger/models.ts';
+import type { AdapterId, OrderId } from '../../runtime/primitives/attribution/ids.ts';
 import { attachWorker, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
 import { until } from '../support/until.ts';
 import { balanced, order, setLeases, world } from './ledger-world.ts';
@@ -21,7 +22,7 @@ t.test('killed in training, before its files are up, before it settles', { timeo
   };
   // On a busy machine a worker may take its time to come back.
   await setLeases(chain, 2_000);
-  const task = () => ledger.read('compute', 'tasks', compute.task, 0);
+  const task = () => ledger.read(compute.store.Tasks, 0 as OrderId);
 
   // 1. In the middle of training.
   const first = spawnWorker(test, settings);
@@ -47,14 +48,14 @@ t.test('killed in training, before its files are up, before it settles', { timeo
   await upload;
   await second.kill();
   test.equal((await task())!.status.type, 'Submitted');
-  const { payload } = (await ledger.read('models', 'receipts', signedTrainingReceipt, 0))!;
+  const { payload } = (await ledger.read(models.store.Receipts, 0 as AdapterId))!;
   test.equal(payload.loss.steps, 60);
   const { adapter, adapterConfig, basis, features } = payload;
   const files = [
     ...[adapter, adapterConfig, basis.checkpoint, basis.eigenbases, basis.projection],
     ...[features.featureFile, features.sumFile, features.frequencyFile],
   ];
-  const there = async () => (await Promise.all(files.map((each) => ledger.hasBlob(each)))).filter(Boolean).length;
+  const there = async () => (await Promise.all(files.map((each) => ledger.blobs.has(each)))).filter(Boolean).length;
   test.equal(await there(), 0, 'none of the files');
 
   // 3. With a receipt that is not settled.
@@ -91,7 +92,7 @@ t.test('killed in training, before its files are up, before it settles', { timeo
 
   const fourth = await attachWorker(test, {
     node: node.rpc.ws,
-    pair: pair('//Bob'),
+    key: pair('//Bob'),
     directory: settings.directory,
     settleMs: 1_000,
   });
@@ -100,6 +101,6 @@ t.test('killed in training, before its files are up, before it settles', { timeo
   await until('the adapter’s return', async () => ((await ask()).status === 200 ? true : undefined));
   await until('the end of all windows', async () => ((await pendingBatches(ledger)).length === 0 ? true : undefined));
   await fourth.stop();
-  test.equal((await standingOf(ledger, id)).type, 'live');
+  test.equal((await orderProgress(ledger, id)).type, 'live');
   test.ok(await balanced(ledger), 'to the last unit');
 });

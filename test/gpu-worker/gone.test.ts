@@ -6,6 +6,7 @@ import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
 import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
+import type { AccountId } from '../../runtime/primitives/types.ts';
 import { attachWorker, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
 import { until } from '../support/until.ts';
 import { type Answer, ask, bodyOf } from './asking.ts';
@@ -39,10 +40,10 @@ t.test('a worker is gone for good', { timeout: 220_000 }, async (test) => {
   const orphan = ask(gateway.url, bodyOf('The slate lies'));
   await until('a receipt that nobody hears of', async () => (await runningWorkers(directory)).at(0)?.answers === 2);
   await first.kill();
-  await attachWorker(test, { node: url, pair: ferdie, settleMs: 1_000 });
-  const serving = (who: string) => ledger.read('inference', 'serving', inference.serving, adapter, who);
-  await until('another worker', () => serving(ferdie.address));
-  await ledger.submit(bob, ledger.tx('inference', 'stopServing', adapter));
+  await attachWorker(test, { node: url, key: ferdie, settleMs: 1_000 });
+  const serving = (who: AccountId) => ledger.read(inference.store.Serving, [adapter, who]);
+  await until('another worker', () => serving(ferdie.account));
+  await ledger.submit(bob, inference.calls.stopServing, { adapter });
   const answered = await orphan;
   heard.push(answered);
   test.equal(

@@ -1,9 +1,13 @@
 /** A ledger with a Datanet of two contributors, for tests of workers against a whole node. */
-import type { KeyringPair } from '@polkadot/keyring/types';
 import { books } from '../../rpc/client/accounts.ts';
-import type { Ledger } from '../../rpc/client/connection.ts';
-import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../rpc/client/datanets.ts';
-import { baseModels, orderTraining, type TrainingChoices, trainingConfigOf } from '../../rpc/client/models.ts';
+import { prepareBatch } from '../../rpc/client/batches.ts';
+import { type Call, callOf } from '../../rpc/client/call.ts';
+import { contribute, openDatanet, takeSnapshot } from '../../rpc/client/datanets.ts';
+import type { Ledger } from '../../rpc/client/ledger.ts';
+import { baseModels, orderTraining } from '../../rpc/client/models.ts';
+import { sudo } from '../../rpc/client/pallets.ts';
+import type { LocalSigner } from '../../rpc/client/signer.ts';
+import { type TrainingChoices, trainingConfigOf } from '../../rpc/client/training-config.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import type { BaseModelId, DatanetId, OrderId } from '../../runtime/primitives/attribution/ids.ts';
 import { hashing, OPEN, startLedger } from '../main-job/support.ts';
@@ -21,8 +25,8 @@ export const PRICE = { input: OPEN / 100_000n, output: OPEN / 10_000n };
 export interface World extends Awaited<ReturnType<typeof startLedger>> {
   readonly datanet: DatanetId;
   readonly version: number;
-  readonly contributors: readonly [KeyringPair, KeyringPair];
-  readonly owner: KeyringPair;
+  readonly contributors: readonly [LocalSigner, LocalSigner];
+  readonly owner: LocalSigner;
 }
 
 /** Without a worker: it registers the base model that orders name. */
@@ -83,9 +87,15 @@ export async function balanced(ledger: Ledger): Promise<boolean> {
   return sum === issuance;
 }
 
+/** The call as root. Rejects with what it fails with. */
+export async function asRoot({ ledger, pair }: Pick<World, 'ledger' | 'pair'>, call: Call): Promise<void> {
+  const made = await ledger.submit(pair('//Alice'), sudo.calls.sudo, { call });
+  const { sudoResult } = made.event(sudo.events.Sudid);
+  if (!sudoResult.ok) throw await ledger.failureOf(sudoResult.error);
+}
+
 /** As root: how many blocks a lease lasts without being renewed. */
-export async function setLeases({ ledger, pair }: Pick<World, 'ledger' | 'pair'>, leaseBlocks: number): Promise<void> {
+export async function setLeases(world: Pick<World, 'ledger' | 'pair'>, leaseBlocks: number): Promise<void> {
   const parameters = { ...compute.DEFAULT_PARAMETERS, leaseBlocks };
-  const call = ledger.tx('compute', 'setParameters', parameters);
-  await ledger.submit(pair('//Alice'), ledger.tx('sudo', 'sudo', call));
+  await asRoot(world, callOf(compute.calls.setParameters, { parameters }));
 }

@@ -3,6 +3,7 @@ import t from 'tap';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { openSession } from '../../rpc/client/sessions.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
+import type { BaseModelId } from '../../runtime/primitives/attribution/ids.ts';
 import { attachWorker, listener, OPEN, openGateway, startLedger, temporaryDirectory } from '../main-job/support.ts';
 import { until } from '../support/until.ts';
 import { balanced, order, setLeases, world } from './ledger-world.ts';
@@ -16,7 +17,7 @@ t.test('workers go on', { timeout: 115_000 }, async (test) => {
   const line = await startLine(url);
   test.teardown(() => line.close());
   const heard = listener('//Bob');
-  const bob = { node: line.url, pair: pair('//Bob'), directory: await temporaryDirectory(test), log: heard.log };
+  const bob = { node: line.url, key: pair('//Bob'), directory: await temporaryDirectory(test), log: heard.log };
   const first = await attachWorker(test, bob);
   const id = await order(chain, 'things');
   test.equal(await awaitAdapter(chain.ledger, id), 0);
@@ -31,7 +32,7 @@ t.test('workers go on', { timeout: 115_000 }, async (test) => {
     const answer = (await response.json()) as { attribution?: { worker: string }; error?: { code: string } };
     return answer.attribution?.worker ?? `${response.status} ${answer.error?.code}`;
   };
-  const served = (what: string) => until(what, async () => ((await ask()) === bob.pair.address ? true : undefined));
+  const served = (what: string) => until(what, async () => ((await ask()) === bob.key.address ? true : undefined));
   await served('an answer');
 
   line.cut();
@@ -46,12 +47,12 @@ t.test('workers go on', { timeout: 115_000 }, async (test) => {
   await served('an answer after the node’s restart');
 
   const other = pair('//Ferdie');
-  const second = await attachWorker(test, { node: url, pair: other });
+  const second = await attachWorker(test, { node: url, key: other });
   const workers = await until('answers of both', async () => {
     const answered = await Promise.all(Array.from({ length: 6 }, (_, i) => ask(`Stone number ${i}`)));
     return new Set(answered).size === 2 ? answered : undefined;
   });
-  test.same([...new Set(workers)].sort(), [bob.pair.address, other.address].sort(), 'they share the load');
+  test.same([...new Set(workers)].sort(), [bob.key.address, other.address].sort(), 'they share the load');
   await first.stop();
   await second.stop();
 
@@ -64,18 +65,18 @@ t.test('workers go on', { timeout: 115_000 }, async (test) => {
     auditing: false,
     engine: 'none',
     memoryMiB: 1,
-    baseModels: [0],
+    baseModels: [0 as BaseModelId],
   };
-  await ledger.submit(dead, ledger.tx('compute', 'register', 2_000n * OPEN, capabilities));
+  await ledger.submit(dead, compute.calls.register, { bond: 2_000n * OPEN, capabilities });
   const next = await order({ ...chain, ...again }, 'more', { seed: 2n });
-  await ledger.submit(dead, ledger.tx('compute', 'takeLease', next));
+  await ledger.submit(dead, compute.calls.takeLease, { order: next });
   // The next one has time, however busy the machine is.
   await setLeases({ ...chain, ...again }, 2_000);
   await attachWorker(test, { ...bob, node: url });
   test.equal(await awaitAdapter(ledger, next), 1);
-  const task = (await ledger.read('compute', 'tasks', compute.task, next))!;
+  const task = (await ledger.read(compute.store.Tasks, next))!;
   test.equal(task.attempts, 2);
-  const lost = await ledger.read('compute', 'workers', compute.worker, dead.address);
+  const lost = await ledger.read(compute.store.Workers, dead.account);
   test.equal(lost!.slashed, OPEN, 'who lets a lease run out pays');
   test.ok(await balanced(ledger), 'to the last unit');
 });

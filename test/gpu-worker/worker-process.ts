@@ -1,10 +1,9 @@
 /** A worker in a process of its own, so that it can be killed: `node worker-process.ts JSON` with the settings below. */
-import { Keyring } from '@polkadot/api';
-import { cryptoWaitReady } from '@polkadot/util-crypto';
 import type { EngineChoice } from '../../gpu-worker/engines/choice.ts';
 import { SHIPPED_MODEL, startWorker } from '../../gpu-worker/start.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
+import { KeySigner } from '../../node/keystore/key-signer.ts';
 
 export interface ProcessSettings {
   readonly node: string;
@@ -22,11 +21,11 @@ const stop = new AbortController();
 process.once('SIGTERM', () => stop.abort());
 process.once('disconnect', () => process.exit(1));
 process.channel?.unref();
-await cryptoWaitReady();
+const hashing = createHashing();
 await startWorker(
   {
     node: settings.node,
-    pair: new Keyring({ type: 'sr25519', ss58Format: 42 }).createFromUri(settings.uri),
+    key: KeySigner.fromUri(settings.uri, hashing),
     directory: settings.directory,
     modelDirectory: SHIPPED_MODEL,
     engineChoice: settings.engine ?? 'embedded',
@@ -39,7 +38,7 @@ await startWorker(
     maxAdapters: settings.maxAdapters ?? 8,
     settleMs: settings.settleMs,
     checkpointSteps: settings.checkpointSteps,
-    hashing: createHashing(),
+    hashing,
     signatures: await createSignatures(),
     log: (level, message) => process.stdout.write(`${level} ${message}\n`),
   },

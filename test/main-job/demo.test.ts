@@ -27,7 +27,7 @@ t.test('records of the demonstration', async (test) => {
 t.test('the loop from records to claims, every check', { timeout: 280_000 }, async (test) => {
   const domains = demoDomains(SHORT.records, SHORT.held);
   const { node, ledger, pair } = await startLedger(test);
-  await attachWorker(test, { node: node.rpc.ws, pair: pair('//Bob') });
+  await attachWorker(test, { node: node.rpc.ws, key: pair('//Bob') });
   const payer = pair('//Ferdie');
   const gateway = await openGateway(test, {
     node: node.rpc.ws,

@@ -4,8 +4,9 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { keepRunning, type Listening } from '../../node/cli/child.ts';
-import { Ledger } from '../../rpc/client/connection.ts';
+import { Ledger } from '../../rpc/client/ledger.ts';
 import { baseModels } from '../../rpc/client/models.ts';
+import { store as inference } from '../../runtime/pallets/ledger/inference.ts';
 import { until } from '../support/until.ts';
 
 const MAIN = fileURLToPath(new URL('../../node/cli/main.ts', import.meta.url));
@@ -26,14 +27,9 @@ t.test(
     test.same(models, { object: 'list', data: [] });
     const ledger = await Ledger.connect(at.node!);
     await until('the worker registers its base model', async () => (await baseModels(ledger)).length > 0);
-    const sessions = await ledger.rpc.call<string[]>(
-      'state_getKeysPaged',
-      ledger.api.query.inference!.sessions!.keyPrefix(),
-      10,
-      null,
-    );
+    const sessions = await Array.fromAsync(ledger.keys(inference.Sessions));
     test.equal(sessions.length, 1, 'the gateway has a session with a deposit');
-    await ledger.close();
+    ledger.close();
 
     const stopping = Date.now();
     child.kill('SIGINT');

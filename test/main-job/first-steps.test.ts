@@ -16,7 +16,7 @@ const RECORDS = [
 t.test('from three records to a claim, by the command line', { timeout: 115_000 }, async (test) => {
   const { node, ledger, pair } = await startLedger(test);
   const at = ['--node', node.rpc.ws];
-  await attachWorker(test, { node: node.rpc.ws, pair: pair('//Bob') });
+  await attachWorker(test, { node: node.rpc.ws, key: pair('//Bob') });
   const payer = pair('//Ferdie');
   const funding = { payer, deposit: 5n * OPEN };
   const gateway = await openGateway(test, { node: node.rpc.ws, key: payer.derive('//session'), funding });
@@ -52,16 +52,16 @@ t.test('from three records to a claim, by the command line', { timeout: 115_000 
     attribution: { contributors: { account: string; amount: string }[] };
   };
   test.ok(told.text.length > 0 && said.startsWith(told.text), 'the same words, in either form');
-  const charlie = pair('//Charlie').address;
+  const { account, address: charlie } = pair('//Charlie');
   test.equal(told.attribution.contributors[0]!.account, charlie, 'whose records they are');
   const nothing = await run(['chat', 'pantry', 'What is a roux?', ...door]);
   test.match(nothing, { code: 1, error: /not served here.*\(model_not_found\)/ });
 
-  await until('the reward', async () => (await rewardsOf(ledger, charlie)).claimable > 0n);
+  await until('the reward', async () => (await rewardsOf(ledger, account)).claimable > 0n);
   test.match(await good('rewards', 'show', '//Charlie', ...at), /claimable|to claim/i);
   const { free: before } = JSON.parse(await good('account', 'show', charlie, '--json', ...at)) as { free: string };
   await good('rewards', 'claim', '--key', '//Charlie', ...at);
   const { free } = JSON.parse(await good('account', 'show', charlie, '--json', ...at)) as { free: string };
   test.not(free, before);
-  test.equal((await rewardsOf(ledger, charlie)).claimable, 0n);
+  test.equal((await rewardsOf(ledger, account)).claimable, 0n);
 });

@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import t, { type Test } from 'tap';
 import type { Listening } from '../../node/cli/child.ts';
 import { books } from '../../rpc/client/accounts.ts';
-import { Ledger } from '../../rpc/client/connection.ts';
+import { Ledger } from '../../rpc/client/ledger.ts';
 import { OPEN } from './support.ts';
 
 const MAIN = fileURLToPath(new URL('../../node/cli/main.ts', import.meta.url));

@@ -2,17 +2,16 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Keyring } from '@polkadot/api';
-import type { KeyringPair } from '@polkadot/keyring/types';
-import { cryptoWaitReady } from '@polkadot/util-crypto';
 import { SHIPPED_MODEL, startWorker, type WorkerStart } from '../../gpu-worker/start.ts';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
+import { KeySigner } from '../../node/keystore/key-signer.ts';
 import type { Log } from '../../node/ports/machine.ts';
 import { type Node, startNode } from '../../node/service.ts';
 import type { NetworkSettings } from '../../p2p/network.ts';
-import { Ledger } from '../../rpc/client/connection.ts';
+import { Ledger } from '../../rpc/client/ledger.ts';
+import type { LocalSigner } from '../../rpc/client/signer.ts';
 import { type GatewayOptions, startGateway } from '../../rpc/gateway/gateway.ts';
 
 export const OPEN = 10n ** 18n;
@@ -56,10 +55,9 @@ export async function startLedger(
 ): Promise<{
   readonly node: Node;
   readonly ledger: Ledger;
-  readonly pair: (uri: string) => KeyringPair;
+  readonly pair: (uri: string) => LocalSigner;
   stop(): Promise<void>;
 }> {
-  await cryptoWaitReady();
   const stop = new AbortController();
   const node = await startNode(
     {
@@ -77,19 +75,18 @@ export async function startLedger(
   );
   const ledger = await Ledger.connect(node.rpc.ws);
   const end = async (): Promise<void> => {
-    await ledger.close().catch(() => {});
+    ledger.close();
     stop.abort();
     await node.stopped;
   };
   test.teardown(end);
-  const keyring = new Keyring({ type: 'sr25519', ss58Format: 42 });
-  return { node, ledger, pair: (uri) => keyring.createFromUri(uri), stop: end };
+  return { node, ledger, pair: (uri) => KeySigner.fromUri(uri, hashing), stop: end };
 }
 
 /** A worker with the shipped model; `stopped` rejects if it fails. */
 export async function attachWorker(
   test: Teardown,
-  options: Partial<WorkerStart> & { readonly node: string; readonly pair: KeyringPair },
+  options: Partial<WorkerStart> & { readonly node: string; readonly key: LocalSigner },
 ): Promise<{ readonly stopped: Promise<void>; stop(): Promise<void> }> {
   const signal = new AbortController();
   const directory = options.directory ?? (await temporaryDirectory(test));

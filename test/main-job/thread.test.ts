@@ -1,9 +1,11 @@
 /** The thinnest thread through the whole: records in, an attributed answer out, its contributors paid. */
 import t from 'tap';
 import { books } from '../../rpc/client/accounts.ts';
-import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../rpc/client/datanets.ts';
-import { awaitAdapter, baseModels, orderTraining, trainingConfigOf } from '../../rpc/client/models.ts';
+import { prepareBatch } from '../../rpc/client/batches.ts';
+import { contribute, openDatanet, takeSnapshot } from '../../rpc/client/datanets.ts';
+import { awaitAdapter, baseModels, orderTraining } from '../../rpc/client/models.ts';
 import { claim, pendingBatches, rewardsOf } from '../../rpc/client/rewards.ts';
+import { trainingConfigOf } from '../../rpc/client/training-config.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import { signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
@@ -20,7 +22,7 @@ t.test('from a record to its reward', { timeout: 100_000 }, async (test) => {
   const url = node.rpc.ws;
   const before = await books(ledger);
   test.equal(before.sum, before.issuance);
-  await attachWorker(test, { node: url, pair: pair('//Bob') });
+  await attachWorker(test, { node: url, key: pair('//Bob') });
 
   const [owner, first, second] = [pair('//Alice'), pair('//Charlie'), pair('//Dave')];
   const datanet = await openDatanet(ledger, owner, {
@@ -64,7 +66,7 @@ t.test('from a record to its reward', { timeout: 100_000 }, async (test) => {
   const heard: string[] = [];
   const adapter = await awaitAdapter(ledger, order, {
     report: ({ phase }) => heard.push(phase),
-    standing: ({ type }) => heard.push(type),
+    progress: ({ type }) => heard.push(type),
   });
   test.equal(adapter, 0);
   for (const each of ['training', 'audit', 'live']) test.ok(heard.includes(each), `heard of ${each}`);
@@ -120,7 +122,7 @@ t.test('from a record to its reward', { timeout: 100_000 }, async (test) => {
   const paid = amounts.get(first.address)!;
   test.ok(paid > (amounts.get(second.address) ?? 0n), 'most goes to the one whose record it is');
   const reward = await until('the reward', async () => {
-    const { earned, claimable } = await rewardsOf(ledger, first.address);
+    const { earned, claimable } = await rewardsOf(ledger, first.account);
     return earned > 0n ? { earned, claimable } : undefined;
   });
   test.equal(reward.earned, paid, 'the chain pays what the receipt says');

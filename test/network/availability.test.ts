@@ -1,16 +1,16 @@
 /** Over real sockets: validators attest the records that they hold, and one that has no room for them does not. */
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { Keyring } from '@polkadot/api';
-import { cryptoWaitReady } from '@polkadot/util-crypto';
 import t from 'tap';
 import { stateReader } from '../../node/attribution/state-reader.ts';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
 import { createSignatures } from '../../node/crypto/signatures.ts';
+import { KeySigner } from '../../node/keystore/key-signer.ts';
 import { derive } from '../../node/keystore/secret-uri.ts';
-import { Ledger } from '../../rpc/client/connection.ts';
-import { availabilityOf, batchOf, contribute, openDatanet, prepareBatch } from '../../rpc/client/datanets.ts';
+import { prepareBatch } from '../../rpc/client/batches.ts';
+import { availabilityOf, batchOf, contribute, openDatanet } from '../../rpc/client/datanets.ts';
+import { Ledger } from '../../rpc/client/ledger.ts';
 import { attestersAmong, holdersOf } from '../../runtime/pallets/ledger/blobs.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import { until } from '../support/until.ts';
@@ -21,7 +21,6 @@ const OPEN = 10n ** 18n;
 const hashing = createHashing();
 
 t.test('blobs are attested by those who hold them', { timeout: 170_000 }, async (test) => {
-  await cryptoWaitReady();
   const signatures = await createSignatures();
   const names = ['Alice', 'Bob', 'Charlie'];
   const spec = presetSpec('local', { slotDurationMs: 500, authorities: names, sessionLength: 100_000 });
@@ -37,7 +36,7 @@ t.test('blobs are attested by those who hold them', { timeout: 170_000 }, async 
   for (const [i, name] of names.entries()) await start(i, name);
   let ledger: Ledger | undefined;
   test.teardown(async () => {
-    await ledger?.close();
+    ledger?.close();
     await Promise.allSettled(members.map((each) => each.stop()));
     await homes.remove();
   });
@@ -45,8 +44,7 @@ t.test('blobs are attested by those who hold them', { timeout: 170_000 }, async 
   await until('blocks are final', () => finalized(alice) >= 2, 90);
 
   ledger = await Ledger.connect(alice.node.rpc.ws);
-  const keyring = new Keyring({ type: 'sr25519' });
-  const owner = keyring.addFromUri('//Eve');
+  const owner = KeySigner.fromUri('//Eve', hashing);
   const datanet = await openDatanet(ledger, owner, {
     name: 'Stones',
     description: '',
@@ -66,7 +64,7 @@ t.test('blobs are attested by those who hold them', { timeout: 170_000 }, async 
     return stateReader(chainOf(alice).at(hash)!, hashing, signatures);
   };
   const holders = () => holdersOf(state(), claim).map(toHex).sort();
-  const stash = (name: string) => toHex(keyring.addFromUri(`//${name}//stash`).publicKey);
+  const stash = (name: string) => toHex(derive(`//${name}//stash`, 'sr25519').publicKey);
   const both = [stash('Alice'), stash('Bob')].sort();
   await until('two of them attest it', () => holders().length === 2, 90);
   test.same(holders(), both);

@@ -44,7 +44,7 @@ t.test('a worker at one node, an application at another', { timeout: 170_000 }, 
   };
   const [far, third] = await Promise.all([join(0), join(1)]);
   const worker = pair('//Bob');
-  await attachWorker(test, { node: far.node.rpc.ws, pair: worker, settleMs: 60_000 });
+  await attachWorker(test, { node: far.node.rpc.ws, key: worker, settleMs: 60_000 });
   // The records are at the first node alone, and the adapter's files are handed to the worker's.
   const id = await order(chain, 'things');
   const onlooker = await RpcClient.connect(third.node.rpc.ws);

@@ -1,7 +1,7 @@
 /** Records on their way into a batch: what is wrong with a file, and in which line. */
 import t from 'tap';
 import { createHashing } from '../../node/crypto/hashing.ts';
-import { prepareBatch } from '../../rpc/client/datanets.ts';
+import { prepareBatch } from '../../rpc/client/batches.ts';
 import { MAX_RECORD_BYTES } from '../../runtime/primitives/attribution/limits.ts';
 import { parseRecords, RecordError } from '../../runtime/primitives/attribution/records.ts';
 import { concatBytes, toHex, utf8 } from '../../runtime/primitives/bytes.ts';

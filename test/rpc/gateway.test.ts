@@ -6,14 +6,11 @@ import t, { type Test } from 'tap';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { claim, pendingBatches, rewardsOf } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
+import * as models from '../../runtime/pallets/ledger/models.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import { featureFile, rowLeaf } from '../../runtime/primitives/attribution/features.ts';
 import { verifyLeaf } from '../../runtime/primitives/attribution/merkle.ts';
-import {
-  inferenceReceipt,
-  signedInferenceReceipt,
-  signedTrainingReceipt,
-} from '../../runtime/primitives/attribution/receipts.ts';
+import { inferenceReceipt, signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { sumFile, sumLeaf } from '../../runtime/primitives/attribution/sums.ts';
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
@@ -51,7 +48,7 @@ t.test('the openai package', { timeout: 115_000 }, async (test) => {
   const { ledger, node, pair, contributors } = chain;
   const url = node.rpc.ws;
   const worker = pair('//Bob');
-  await attachWorker(test, { node: url, pair: worker, settleMs: 3_000 });
+  await attachWorker(test, { node: url, key: worker, settleMs: 3_000 });
   await awaitAdapter(ledger, await order(chain, 'things', { steps: 40 }));
 
   const payer = pair('//Eve');
@@ -181,7 +178,7 @@ t.test('the openai package', { timeout: 115_000 }, async (test) => {
   await until('settlement', async () =>
     (await sessionOf(ledger, session))!.settled > 0n && (await pendingBatches(ledger)).length === 0 ? true : undefined,
   );
-  const earned = await Promise.all(contributors.map(({ address }) => rewardsOf(ledger, address)));
+  const earned = await Promise.all(contributors.map(({ account }) => rewardsOf(ledger, account)));
   test.ok(earned.some(({ claimable }) => claimable > 0n));
   for (const [at, { claimable }] of earned.entries()) {
     if (claimable > 0n) test.equal(await claim(ledger, contributors[at]!), claimable);
@@ -213,9 +210,9 @@ async function explained(test: Test, ledger: World['ledger'], answer: unknown): 
   const receipt = receiptOf(answer);
   const told = await ledger.rpc.call<Explanation>('attribution_explain', attributionOf(answer).receipt, 5);
   const { adapter } = receipt.voucher.payload;
-  const { features } = (await ledger.read('models', 'receipts', signedTrainingReceipt, adapter))!.payload;
-  const { rows } = decode(featureFile, await ledger.blob(features.featureFile));
-  const { entries } = decode(sumFile, await ledger.blob(features.sumFile));
+  const { features } = (await ledger.read(models.store.Receipts, adapter))!.payload;
+  const { rows } = decode(featureFile, await ledger.blobs.get(features.featureFile));
+  const { entries } = decode(sumFile, await ledger.blobs.get(features.sumFile));
   const proofOf = ({ first, siblings }: Proof) => ({ first, siblings: siblings.map((each) => asHash(fromHex(each))) });
   test.same(
     told.shares.map(({ contributor }) => contributor),

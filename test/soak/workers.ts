@@ -11,12 +11,11 @@ import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { Keyring } from '@polkadot/api';
-import type { KeyringPair } from '@polkadot/keyring/types';
-import { cryptoWaitReady } from '@polkadot/util-crypto';
 import type { EngineChoice } from '../../gpu-worker/engines/choice.ts';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import { chainSpecJson } from '../../node/chain-spec/chain-spec.ts';
+import { createHashing } from '../../node/crypto/hashing.ts';
+import { KeySigner } from '../../node/keystore/key-signer.ts';
 import { holdingsOf, transfer } from '../../rpc/client/accounts.ts';
 import { adapters, orders as allOrders, baseModels } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
@@ -83,7 +82,6 @@ interface Heard {
 
 export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoakResult> {
   const { tasks, engines, kinds, seed, slotMs, say } = options;
-  await cryptoWaitReady();
   const home = await mkdtemp(join(tmpdir(), 'soak-'));
   const began = Date.now();
   const left = (): number => Math.max(1, options.patience - (Date.now() - began) / 1_000);
@@ -91,8 +89,8 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
   const closing: (() => unknown)[] = [];
   const teardown = { teardown: (handler: () => unknown) => closing.push(handler) };
   const random = new Random('workers', seed);
-  const keyring = new Keyring({ type: 'sr25519', ss58Format: 42 });
-  const pair = (uri: string): KeyringPair => keyring.createFromUri(uri);
+  const hashing = createHashing();
+  const pair = (uri: string): KeySigner => KeySigner.fromUri(uri, hashing);
   const faults: Record<FaultKind, number> = { engine: 0, worker: 0, memory: 0, node: 0, disk: 0 };
   const wrong: string[] = [];
   let again = 0;
@@ -115,7 +113,7 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
     await setLeases({ ledger, pair }, 2_000);
     // Whoever orders does nothing else: what the account has at the end says what was paid.
     const owner = pair('//Orderer');
-    await transfer(ledger, net.owner, owner.address, 10_000n * OPEN);
+    await transfer(ledger, net.owner, owner.account, 10_000n * OPEN);
     const session = await openSession(ledger, pair('//Eve'), pair('//Eve//session').publicKey, 200n * OPEN);
     const gateway = await openGateway(teardown, { node: kept.ws, key: pair('//Eve//session'), session });
     const paid = new PaidReceipts(line);
@@ -143,7 +141,7 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
       await order(terms, `soak-${i}`, { steps: 24, seed: BigInt(i + 1) });
     };
     let placed = 0;
-    const startFunds = await holdingsOf(ledger, owner.address);
+    const startFunds = await holdingsOf(ledger, owner.account);
     /** Waits for those that start, at least one of them: on a busy machine Python takes long. */
     const attached = async (least: number, milliseconds = UP_MS): Promise<readonly KeptWorker[]> => {
       for (const end = Date.now() + milliseconds; ; await pause(200)) {
@@ -276,14 +274,14 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
       if (results.length !== 1 || results[0]!.value.status.type !== 'Live') {
         wrong.push(`order ${id} has the adapters ${results.map(({ value }) => value.status.type)}`);
       }
-      const task = await last.read('compute', 'tasks', compute.task, id);
+      const task = await last.read(compute.store.Tasks, id);
       if (task?.status.type !== 'Final') wrong.push(`the task of order ${id} is ${task?.status.type}`);
       leases += task?.attempts ?? 0;
       const trained = workers.flatMap(({ log }) => log.match(new RegExp(`order ${id}: trained,`, 'g')) ?? []).length;
       if (trained > 1) wrong.push(`order ${id} was trained ${trained} times`);
     }
     // The access price and the worker's budget, once each; and fees of transactions, which are far below either.
-    const funds = await holdingsOf(last, owner.address);
+    const funds = await holdingsOf(last, owner.account);
     const spent = startFunds.free + startFunds.held - funds.free - funds.held;
     const due = BigInt(orderCount) * (BUDGET + OPEN);
     if (funds.held !== 0n || spent < due || spent - due > OPEN) wrong.push(`orders cost ${spent} in place of ${due}`);

@@ -2,7 +2,15 @@
 import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
 import { formatOpen, parseOpen } from '../amounts.ts';
-import { type ClientFlags, print, type SignerFlags, withClientFlags, withLedger, withSignerFlags } from '../client.ts';
+import {
+  addressOf,
+  type ClientFlags,
+  print,
+  type SignerFlags,
+  withClientFlags,
+  withLedger,
+  withSignerFlags,
+} from '../client.ts';
 
 interface NewFlags {
   readonly out?: string;
@@ -12,33 +20,35 @@ interface NewFlags {
 
 async function create({ out, passwordFile, json }: NewFlags): Promise<void> {
   const { newKey, password } = await import('../account-key.ts');
-  const { mnemonic, pair } = await newKey();
+  const { mnemonic, key } = newKey();
   const flags = { node: '', ...(json !== undefined && { json }) };
   if (out === undefined) {
     print(
       flags,
-      { address: pair.address, mnemonic },
-      () =>
-        `Address   ${pair.address}\nMnemonic  ${mnemonic}\nWhoever knows the words has the account: keep them safe.`,
+      { address: key.address, mnemonic },
+      () => `Address   ${key.address}\nMnemonic  ${mnemonic}\nWhoever knows the words has the account: keep them safe.`,
     );
     return;
   }
-  const sealed = JSON.stringify(pair.toJson(await password(passwordFile)), undefined, 2);
+  const sealed = JSON.stringify(key.toWallet(await password(passwordFile)), undefined, 2);
   await writeFile(out, `${sealed}\n`, { mode: 0o600, flag: 'wx' });
   print(
     flags,
-    { address: pair.address, file: out },
-    () => `Address   ${pair.address}\nKey file  ${out} (as wallets import it)`,
+    { address: key.address, file: out },
+    () => `Address   ${key.address}\nKey file  ${out} (as wallets import it)`,
   );
 }
 
 async function show(account: string, flags: ClientFlags): Promise<void> {
-  const { accountAddress } = await import('../account-key.ts');
-  const { holdingsOf } = await import('../../../rpc/client/accounts.ts');
-  const { rewardsOf } = await import('../../../rpc/client/rewards.ts');
-  const address = await accountAddress(account);
+  const [{ accountOf }, { holdingsOf }, { rewardsOf }] = await Promise.all([
+    import('../account-key.ts'),
+    import('../../../rpc/client/accounts.ts'),
+    import('../../../rpc/client/rewards.ts'),
+  ]);
+  const who = await accountOf(account);
+  const address = addressOf(who);
   await withLedger(flags.node, async (ledger) => {
-    const [holdings, { claimable }] = await Promise.all([holdingsOf(ledger, address), rewardsOf(ledger, address)]);
+    const [holdings, { claimable }] = await Promise.all([holdingsOf(ledger, who), rewardsOf(ledger, who)]);
     print(flags, { address, ...holdings, claimable }, () =>
       [
         `Address   ${address}`,
@@ -52,11 +62,12 @@ async function show(account: string, flags: ClientFlags): Promise<void> {
 }
 
 async function send(to: string, amount: bigint, flags: SignerFlags): Promise<void> {
-  const { accountAddress, openKey } = await import('../account-key.ts');
+  const { accountOf, openKey } = await import('../account-key.ts');
   const { transfer } = await import('../../../rpc/client/accounts.ts');
-  const address = await accountAddress(to);
+  const receiver = await accountOf(to);
+  const address = addressOf(receiver);
   const pair = await openKey(flags.key, flags.passwordFile);
-  await withLedger(flags.node, (ledger) => transfer(ledger, pair, address, amount));
+  await withLedger(flags.node, (ledger) => transfer(ledger, pair, receiver, amount));
   print(flags, { from: pair.address, to: address, amount }, () => `${formatOpen(amount, 18)} OPEN sent to ${address}.`);
 }
 

@@ -46,7 +46,10 @@ async function create(flags: CreateFlags): Promise<void> {
 }
 
 async function contribute(datanet: number, file: string, flags: SignerFlags): Promise<void> {
-  const { contribute: hand, prepareBatch } = await clients();
+  const [{ contribute: hand }, { prepareBatch }] = await Promise.all([
+    clients(),
+    import('../../../rpc/client/batches.ts'),
+  ]);
   const { createHashing } = await import('../../crypto/hashing.ts');
   const source = file === '-' ? await buffer(process.stdin) : await readFile(file);
   const prepared = prepareBatch(createHashing(), new Uint8Array(source));

@@ -3,8 +3,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { KeyringPair } from '@polkadot/keyring/types';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { LocalSigner } from '../../../rpc/client/signer.ts';
 import type { Hashing } from '../../../runtime/host.ts';
 import type { Log } from '../../ports/machine.ts';
 import { keepRunning, type Listening } from '../child.ts';
@@ -38,7 +38,7 @@ async function runDemo(flags: DemoFlags): Promise<void> {
   };
   const [{ Ledger }, { openKey }, { createHashing }, { FULL, SHORT, runLoop }, { newRun }, { demoDomains }, report] =
     await Promise.all([
-      import('../../../rpc/client/connection.ts'),
+      import('../../../rpc/client/ledger.ts'),
       import('../account-key.ts'),
       import('../../crypto/hashing.ts'),
       import('../demo/loop.ts'),
@@ -92,7 +92,7 @@ async function runDemo(flags: DemoFlags): Promise<void> {
       if (results.some(({ holds }) => !holds)) process.exitCode = 1;
     } finally {
       await doors.close();
-      await ledger.close();
+      ledger.close();
     }
   } finally {
     stop.abort();
@@ -105,9 +105,9 @@ async function runDemo(flags: DemoFlags): Promise<void> {
 const reclaiming = ({ node, key }: DemoFlags, run: string): string =>
   ['openledger demo', ...(node === undefined ? [] : ['--node', node]), '--key', key, '--reclaim', run].join(' ');
 
-async function takeBack({ node, json }: DemoFlags, funder: KeyringPair, run: string): Promise<void> {
+async function takeBack({ node, json }: DemoFlags, funder: LocalSigner, run: string): Promise<void> {
   const [{ Ledger }, { reclaim }, { formatOpen }] = await Promise.all([
-    import('../../../rpc/client/connection.ts'),
+    import('../../../rpc/client/ledger.ts'),
     import('../demo/accounts.ts'),
     import('../amounts.ts'),
   ]);
@@ -124,7 +124,7 @@ async function takeBack({ node, json }: DemoFlags, funder: KeyringPair, run: str
         : `${formatOpen(returned)} OPEN came back${words}\n`,
     );
   } finally {
-    await ledger.close();
+    ledger.close();
   }
 }
 
@@ -193,12 +193,12 @@ async function bringUp(signal: AbortSignal): Promise<OwnLedger> {
 /** The ledger's own gateway where it serves what was trained, or one of this process. */
 class Doors {
   readonly #place: Place;
-  readonly #payer: KeyringPair;
+  readonly #payer: LocalSigner;
   readonly #run: string;
   readonly #hashing: Hashing;
   #own: { readonly url: string; close(): Promise<void> } | undefined;
 
-  constructor(place: Place, payer: KeyringPair, run: string, hashing: Hashing) {
+  constructor(place: Place, payer: LocalSigner, run: string, hashing: Hashing) {
     this.#place = place;
     this.#payer = payer;
     this.#run = run;

@@ -44,18 +44,20 @@ interface OrderFlags extends SignerFlags {
 async function order(datanet: number, flags: OrderFlags): Promise<void> {
   const models = await clients();
   const { datanetOf } = await import('../../../rpc/client/datanets.ts');
-  const { LedgerError } = await import('../../../rpc/client/connection.ts');
+  const { palletError } = await import('../../../rpc/client/errors.ts');
+  const { errors } = await import('../../../runtime/pallets/ledger/models.ts');
   const { openKey } = await import('../account-key.ts');
+  const { trainingConfigOf } = await import('../../../rpc/client/training-config.ts');
   const { rank, epochs, steps, learningRate, batch, length, k, buckets, attributionLayers, attributionStride } = flags;
   const pair = await openKey(flags.key, flags.passwordFile);
   await withLedger(flags.node, async (ledger) => {
     const { snapshots } = await datanetOf(ledger, datanet as DatanetId);
-    if (snapshots === 0) throw new LedgerError('Models.UnknownSnapshot', `Datanet ${datanet} has no snapshot yet`);
+    if (snapshots === 0) throw palletError(errors.UnknownSnapshot, `Datanet ${datanet} has no snapshot yet`);
     const base = flags.base ?? (await models.baseModels(ledger))[0]?.id;
     if (base === undefined) {
-      throw new LedgerError('Models.UnknownBaseModel', 'there is no base model: the first worker registers its own');
+      throw palletError(errors.UnknownBaseModel, 'there is no base model: the first worker registers its own');
     }
-    const config = models.trainingConfigOf({
+    const config = trainingConfigOf({
       ...{ rank, epochs, learningRate, batch, k, sequenceLength: length, sketchWidth: buckets, attributionStride },
       ...(steps !== undefined && { steps }),
       attributionLayers:
@@ -87,7 +89,7 @@ async function order(datanet: number, flags: OrderFlags): Promise<void> {
             done,
             step === undefined ? phase : `${phase}, step ${step}/${total}, loss ${loss}, ${tokensPerSecond} tokens/s`,
           ),
-        standing: ({ type }) => shown.note(STANDINGS[type]),
+        progress: ({ type }) => shown.note(STANDINGS[type]),
       });
       print(flags, { order: made, adapter }, () => `Adapter ${adapter} “${flags.name}” is live.`);
     } finally {
@@ -116,7 +118,7 @@ async function list(flags: ClientFlags): Promise<void> {
       models.orders(ledger),
       models.adapters(ledger),
     ]);
-    const standings = await Promise.all(orders.map(({ id: each }) => models.standingOf(ledger, each)));
+    const standings = await Promise.all(orders.map(({ id: each }) => models.orderProgress(ledger, each)));
     const served = await ledger.rpc.call<{ adapter: number; worker: string }[]>('inference_models');
     const workers = (adapter: number): number => served.filter((each) => each.adapter === adapter).length;
     const value = {
@@ -180,12 +182,13 @@ async function list(flags: ClientFlags): Promise<void> {
 
 async function show(wanted: string, flags: ClientFlags): Promise<void> {
   const models = await clients();
-  const { LedgerError } = await import('../../../rpc/client/connection.ts');
+  const { palletError } = await import('../../../rpc/client/errors.ts');
+  const { errors } = await import('../../../runtime/pallets/ledger/models.ts');
   await withLedger(flags.node, async (ledger) => {
     const found = (await models.adapters(ledger)).find(
       ({ id: adapter, value: { name } }) => name === wanted || String(adapter) === wanted,
     );
-    if (found === undefined) throw new LedgerError('Models.UnknownAdapter', `there is no adapter ${wanted}`);
+    if (found === undefined) throw palletError(errors.UnknownAdapter, `there is no adapter ${wanted}`);
     const { id: adapter, value } = found;
     const [{ payload: receipt }, ordered] = await Promise.all([
       models.trainingReceiptOf(ledger, adapter as AdapterId),

@@ -15,13 +15,13 @@ const clients = () => import('../../../rpc/client/rewards.ts');
 
 async function show(address: string | undefined, flags: ClientFlags): Promise<void> {
   const { allRewards, rewardsOf } = await clients();
-  const { accountAddress } = await import('../account-key.ts');
+  const { accountOf } = await import('../account-key.ts');
   const { table } = await import('../table.ts');
   await withLedger(flags.node, async (ledger) => {
     const rows =
       address === undefined
         ? (await allRewards(ledger)).map(({ account, reward }) => ({ address: addressOf(account), ...reward }))
-        : [{ address, ...(await rewardsOf(ledger, await accountAddress(address))) }];
+        : [{ address, ...(await rewardsOf(ledger, await accountOf(address))) }];
     print(flags, rows, () =>
       rows.length === 0
         ? 'Nobody has earned anything yet.'

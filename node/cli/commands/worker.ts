@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { ENGINE_CHOICES, type EngineChoice } from '../../../gpu-worker/engines/choice.ts';
+import { CHECKPOINT_STEPS } from '../../../gpu-worker/options.ts';
 import type { LogLevel } from '../../logging.ts';
 import { parseOpen } from '../amounts.ts';
 import { count, port, stopSignal, withKeyFlags, withLogFlag, withNodeFlag } from '../options.ts';
@@ -46,7 +47,7 @@ async function work(flags: WorkerFlags): Promise<void> {
   await startWorker(
     {
       node: flags.node,
-      pair,
+      key: pair,
       directory: flags.basePath ?? join(homedir(), '.openledger', 'worker', pair.address),
       modelDirectory: flags.model ?? SHIPPED_MODEL,
       engineChoice: flags.engine,
@@ -61,7 +62,7 @@ async function work(flags: WorkerFlags): Promise<void> {
       ...(payer !== undefined && { planting: { payer, everyMs: flags.plantEvery * 60_000 } }),
       maxAdapters: flags.maxAdapters,
       settleMs: flags.settleEvery * 1_000,
-      checkpointSteps: 50,
+      checkpointSteps: CHECKPOINT_STEPS,
       hashing: createHashing(),
       signatures: await createSignatures(),
       log,

@@ -3,27 +3,31 @@
  * key, so that whatever a run leaves behind, interrupted or not, stays the funder's.
  */
 import { randomBytes } from 'node:crypto';
-import type { KeyringPair } from '@polkadot/keyring/types';
 import { holdingsOf } from '../../../rpc/client/accounts.ts';
-import { type Ledger, LedgerError } from '../../../rpc/client/connection.ts';
+import { toAccount } from '../../../rpc/client/call.ts';
 import { batchesOf, datanets, releaseStake } from '../../../rpc/client/datanets.ts';
+import { LedgerError } from '../../../rpc/client/errors.ts';
+import type { Ledger } from '../../../rpc/client/ledger.ts';
 import { claim, rewardsOf } from '../../../rpc/client/rewards.ts';
 import { closeSession, sessionsOf, withdrawDeposit } from '../../../rpc/client/sessions.ts';
-import { DEFAULT_PARAMETERS, parameters } from '../../../runtime/pallets/ledger/datanets.ts';
+import type { LocalSigner } from '../../../rpc/client/signer.ts';
+import { store } from '../../../runtime/pallets/ledger/datanets.ts';
+import { calls as balances } from '../../../runtime/pallets/standard/balances.ts';
 import { equalBytes } from '../../../runtime/primitives/bytes.ts';
+import type { AccountId } from '../../../runtime/primitives/types.ts';
 import { contributorNames } from './records.ts';
 
 /** Eight hexadecimal digits. */
 export const newRun = (): string => randomBytes(4).toString('hex');
 
-const derived = (funder: KeyringPair, run: string, name: string): KeyringPair =>
+const derived = (funder: LocalSigner, run: string, name: string): LocalSigner =>
   funder.derive(`//openledger//demo//${run}//${name}`);
 
 /** Owns the Datanets and orders the trainings. */
-export const ownerOf = (funder: KeyringPair, run: string): KeyringPair => derived(funder, run, 'owner');
-export const personOf = (funder: KeyringPair, run: string, name: string): KeyringPair => derived(funder, run, name);
+export const ownerOf = (funder: LocalSigner, run: string): LocalSigner => derived(funder, run, 'owner');
+export const personOf = (funder: LocalSigner, run: string, name: string): LocalSigner => derived(funder, run, name);
 /** Signs the vouchers of a gateway that the demonstration opens itself; the funder owns the session. */
-export const sessionKeyOf = (funder: KeyringPair, run: string): KeyringPair => derived(funder, run, 'session');
+export const sessionKeyOf = (funder: LocalSigner, run: string): LocalSigner => derived(funder, run, 'session');
 
 export interface Reclaimed {
   /** What came back, after the transactions' fees, and what is still on hold: stakes, deposits, budgets. */
@@ -34,13 +38,13 @@ export interface Reclaimed {
 }
 
 /** Takes back what a run's accounts have. May be repeated: what is on hold comes free later. */
-export async function reclaim(ledger: Ledger, funder: KeyringPair, run: string): Promise<Reclaimed> {
+export async function reclaim(ledger: Ledger, funder: LocalSigner, run: string): Promise<Reclaimed> {
   const best = await ledger.bestNumber();
-  const before = await holdingsOf(ledger, funder.address);
+  const before = await holdingsOf(ledger, funder.account);
   const freeFrom = new Set<number>();
   const key = sessionKeyOf(funder, run).publicKey;
   const own = async () =>
-    (await sessionsOf(ledger, funder.publicKey)).filter(({ session }) => equalBytes(session.key, key));
+    (await sessionsOf(ledger, funder.account)).filter(({ session }) => equalBytes(session.key, key));
   for (const { id, session } of await own()) {
     if (session.closing === undefined) freeFrom.add(await closeSession(ledger, funder, id));
     else if (session.closing > best) freeFrom.add(session.closing);
@@ -50,16 +54,16 @@ export async function reclaim(ledger: Ledger, funder: KeyringPair, run: string):
   const staked = await stakesOf(ledger);
   const held = pairs.map(async (pair) => {
     for (const { datanet, index, contributor, free } of staked) {
-      if (!equalBytes(contributor, pair.publicKey)) continue;
+      if (!equalBytes(contributor, pair.account)) continue;
       if (free <= best) await releaseStake(ledger, pair, datanet, index);
       else freeFrom.add(free);
     }
-    if ((await rewardsOf(ledger, pair.address)).claimable > 0n) await claim(ledger, pair);
-    await sendBack(ledger, pair, funder.address);
-    return (await holdingsOf(ledger, pair.address)).held;
+    if ((await rewardsOf(ledger, pair.account)).claimable > 0n) await claim(ledger, pair);
+    await sendBack(ledger, pair, funder.account);
+    return (await holdingsOf(ledger, pair.account)).held;
   });
   const sum = (await Promise.all(held)).reduce((all, each) => all + each, 0n);
-  const after = await holdingsOf(ledger, funder.address);
+  const after = await holdingsOf(ledger, funder.account);
   return {
     returned: after.free - before.free,
     held: (await own()).reduce((all, { session }) => all + session.deposit, sum),
@@ -69,7 +73,7 @@ export async function reclaim(ledger: Ledger, funder: KeyringPair, run: string):
 
 /** All stakes of batches, and the block from which on each is free. */
 async function stakesOf(ledger: Ledger) {
-  const { stakePeriod } = (await ledger.read('datanets', 'parameters', parameters)) ?? DEFAULT_PARAMETERS;
+  const { stakePeriod } = await ledger.read(store.Parameters);
   const all = await Promise.all(
     (await datanets(ledger)).map(async ({ id }) => {
       const batches = (await batchesOf(ledger, id)).filter(({ batch }) => batch.stake > 0n);
@@ -81,11 +85,11 @@ async function stakesOf(ledger: Ledger) {
   return all.flat();
 }
 
-async function sendBack(ledger: Ledger, pair: KeyringPair, to: string): Promise<void> {
-  const { free } = await holdingsOf(ledger, pair.address);
+async function sendBack(ledger: Ledger, pair: LocalSigner, to: AccountId): Promise<void> {
+  const { free } = await holdingsOf(ledger, pair.account);
   if (free === 0n) return;
   try {
-    await ledger.submit(pair, ledger.tx('balances', 'transferAll', to, false));
+    await ledger.submit(pair, balances.transferAll, { dest: toAccount(to), keepAlive: false });
   } catch (problem) {
     // Not enough for the transaction itself, or it has to stay behind what is on hold.
     if (!(problem instanceof LedgerError)) throw problem;

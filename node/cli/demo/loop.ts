@@ -2,22 +2,17 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { KeyringPair } from '@polkadot/keyring/types';
 import { embeddedEngine } from '../../../gpu-worker/engines/embedded/engine.ts';
 import { SHIPPED_MODEL } from '../../../gpu-worker/start.ts';
 import { type Books, books, holdingsOf, transferToMany } from '../../../rpc/client/accounts.ts';
+import { prepareBatch } from '../../../rpc/client/batches.ts';
 import { complete } from '../../../rpc/client/completions.ts';
-import type { Ledger } from '../../../rpc/client/connection.ts';
-import { contribute, openDatanet, prepareBatch, takeSnapshot } from '../../../rpc/client/datanets.ts';
-import {
-  awaitAdapter,
-  baseModels,
-  orderTraining,
-  type TrainingChoices,
-  trainingConfigOf,
-  trainingReceiptOf,
-} from '../../../rpc/client/models.ts';
+import { contribute, openDatanet, takeSnapshot } from '../../../rpc/client/datanets.ts';
+import type { Ledger } from '../../../rpc/client/ledger.ts';
+import { awaitAdapter, baseModels, orderTraining, trainingReceiptOf } from '../../../rpc/client/models.ts';
 import { claim, rewardsOf } from '../../../rpc/client/rewards.ts';
+import type { LocalSigner } from '../../../rpc/client/signer.ts';
+import { ORDER_DEFAULTS, type TrainingChoices, trainingConfigOf } from '../../../rpc/client/training-config.ts';
 import type { Hashing } from '../../../runtime/host.ts';
 import { blobName } from '../../../runtime/primitives/attribution/commitment.ts';
 import type { AdapterId, BaseModelId, DatanetId } from '../../../runtime/primitives/attribution/ids.ts';
@@ -44,7 +39,7 @@ export const FULL: DemoSize = {
   held: 24,
   asked: 8,
   askedHeld: 4,
-  training: { rank: 8, learningRate: 3e-3, epochs: 4, batch: 8, sequenceLength: 96, k: 256 },
+  training: { epochs: 4 },
 };
 /** Enough to see every stage, too little to learn much. */
 export const SHORT: DemoSize = {
@@ -53,7 +48,7 @@ export const SHORT: DemoSize = {
   asked: 8,
   askedHeld: 2,
   training: {
-    ...{ rank: 4, targets: ['q_proj', 'v_proj'], learningRate: 3e-3, steps: 5, batch: 8, sequenceLength: 48, k: 8 },
+    ...{ rank: 4, targets: ['q_proj', 'v_proj'], steps: 5, sequenceLength: 48, k: 8 },
   },
 };
 
@@ -67,7 +62,7 @@ export class DemoError extends Error {
 
 export interface Person extends DemoContributor {
   readonly domain: string;
-  readonly pair: KeyringPair;
+  readonly pair: LocalSigner;
 }
 
 export interface Trained {
@@ -111,7 +106,7 @@ export interface LoopOptions {
   readonly ledger: Ledger;
   readonly domains: readonly Domain[];
   /** Pays for everything at the start. */
-  readonly funder: KeyringPair;
+  readonly funder: LocalSigner;
   /** Names the run's accounts and adapters ({@link newRun}). */
   readonly run: string;
   readonly size: DemoSize;
@@ -155,8 +150,8 @@ async function fund({ ledger, funder, run }: LoopOptions, domains: readonly Doma
   );
   const owner = ownerOf(funder, run);
   await transferToMany(ledger, funder, [
-    ...people.map(({ pair }) => ({ to: pair.address, amount: 10n * OPEN })),
-    { to: owner.address, amount: 200n * OPEN },
+    ...people.map(({ pair }) => ({ to: pair.account, amount: 10n * OPEN })),
+    { to: owner.account, amount: 200n * OPEN },
   ]);
   return { people, owner };
 }
@@ -176,7 +171,7 @@ async function findBaseModel({ ledger, hashing, tell }: LoopOptions): Promise<Ba
 /** Opens a domain's Datanet, has everybody contribute, and fixes a version. */
 async function collect(
   { ledger, hashing, tell }: LoopOptions,
-  owner: KeyringPair,
+  owner: LocalSigner,
   { title, description }: Domain,
   people: readonly Person[],
 ): Promise<{ readonly datanet: DatanetId; readonly version: number }> {
@@ -205,7 +200,7 @@ async function collect(
 
 async function train(
   { ledger, size, run }: LoopOptions,
-  owner: KeyringPair,
+  owner: LocalSigner,
   baseModel: BaseModelId,
   domains: readonly Domain[],
   datanets: readonly { readonly datanet: DatanetId; readonly version: number }[],
@@ -222,9 +217,7 @@ async function train(
       baseModel,
       config: trainingConfigOf(size.training),
       seed: BigInt(i),
-      budget: 20n * OPEN,
-      markup: 0.1,
-      price: { input: OPEN / 10_000n, output: OPEN / 1_000n },
+      ...ORDER_DEFAULTS,
     });
     let words = '';
     const adapter = await awaitAdapter(ledger, order, {
@@ -233,7 +226,7 @@ async function train(
         words = `${title}: ${phase} ${steps}${tokensPerSecond === undefined ? '' : `, ${tokensPerSecond} tokens/s`}`;
         shown.show(done, words);
       },
-      standing({ type }) {
+      progress({ type }) {
         if (type === 'audit') shown.note(`${words.replace(/: \S+ /, ': trained, ')}; handed in, can be disputed`);
         if (type === 'live') shown.note(`${title}: adapter “${model}” is live`);
       },
@@ -257,8 +250,8 @@ async function heldOutLosses({ ledger, tell }: LoopOptions, trained: readonly Tr
       const { payload } = await trainingReceiptOf(ledger, id);
       const { adapter: weights, adapterConfig: config } = payload;
       const adapter = await model.openAdapter({
-        weights: await ledger.blob(weights),
-        config: await ledger.blob(config),
+        weights: await ledger.blobs.get(weights),
+        config: await ledger.blobs.get(config),
       });
       const examples = domain.held.map(({ prompt, response }) => model.tokenizer.question(prompt, response));
       const mean = (values: Float64Array): number => values.reduce((sum, each) => sum + each, 0) / values.length;
@@ -334,7 +327,7 @@ async function settled(
       300_000,
       new DemoError('NOT_PAID', 'the receipts were not settled and paid out in time'),
       async () => {
-        const rewards = await Promise.all(people.map(({ pair }) => rewardsOf(ledger, pair.address)));
+        const rewards = await Promise.all(people.map(({ pair }) => rewardsOf(ledger, pair.account)));
         const sum = rewards.reduce((all, { earned }) => all + earned, 0n);
         shown.show(total === 0n ? 1 : Number((sum * 1000n) / total) / 1000, 'receipts wait out their window');
         if (sum < total) return undefined;
@@ -357,9 +350,9 @@ async function claimAll(
   const claims = people
     .filter(({ pair }) => earned.get(pair.address)! > 0n)
     .map(async ({ pair }) => {
-      const { free } = await holdingsOf(ledger, pair.address);
+      const { free } = await holdingsOf(ledger, pair.account);
       const amount = await claim(ledger, pair);
-      const after = await holdingsOf(ledger, pair.address);
+      const after = await holdingsOf(ledger, pair.account);
       // The transaction's own fee is the only other thing that moves.
       if (after.free > free + amount) throw new DemoError('NOT_PAID', `${pair.address} got more than it claimed`);
       return [pair.address, amount] as const;

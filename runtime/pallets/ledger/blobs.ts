@@ -380,7 +380,7 @@ function attestationValidity(
 /** Answer of `BlobsApi_availability`, the counts in the order of the question. */
 export const availabilityReport = struct({ validators: u32, holders: vec(u32) });
 
-const api = runtimeApi({
+export const api = runtimeApi({
   name: 'BlobsApi',
   version: 3,
   docs: 'What nodes keep for the ledger, and who holds it.',

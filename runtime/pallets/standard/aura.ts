@@ -62,7 +62,6 @@ export const aura = pallet({
     SlotDuration: constant(u64, slotDuration, 'The slot duration in milliseconds.'),
   },
   hooks: {
-    judgesBlocks: true,
     onInitialize({ host }) {
       const next = preDigestSlot(host);
       if (next <= currentSlot(host)) {
@@ -120,3 +119,4 @@ export const aura = pallet({
 });
 
 export const { calls } = aura;
+export const [api] = aura.apis;

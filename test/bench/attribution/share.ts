@@ -22,7 +22,7 @@ import { chooseEngine } from '../../../gpu-worker/engines/choose.ts';
 import { openFeatures } from '../../../gpu-worker/engines/features.ts';
 import { TorchEngine } from '../../../gpu-worker/engines/torch/engine.ts';
 import { readWordnet } from '../../../gpu-worker/models/pretrain/wordnet.ts';
-import { trainingConfigOf } from '../../../rpc/client/models.ts';
+import { trainingConfigOf } from '../../../rpc/client/training-config.ts';
 import { recordLine } from '../../../runtime/primitives/attribution/records.ts';
 import { attributedLayer } from '../../../runtime/primitives/attribution/training.ts';
 import {

@@ -73,7 +73,7 @@ t.test('from the command line: Datanets, accounts, orders', { timeout: 110_000 }
   test.equal(given.code, 0, given.error);
   const batch = JSON.parse(given.out) as { batch: number; records: number; blob: string };
   test.match(batch, { batch: 0, records: 2 });
-  const blob = Buffer.from(await ledger.blob(Buffer.from(batch.blob.slice(2), 'hex'))).toString();
+  const blob = Buffer.from(await ledger.blobs.get(Buffer.from(batch.blob.slice(2), 'hex'))).toString();
   test.equal(blob, '{"prompt":"What is a roux?","response":"flour and fat"}\n{"text":"a whisk"}\n', 'canonical');
 
   const stolen = await run(['datanet', 'snapshot', '0', ...at, '--key', '//Bob']);

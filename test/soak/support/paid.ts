@@ -1,9 +1,8 @@
 /** Batches of receipts as they come to the chain: what was paid for, and how often. */
 import { setTimeout as pause } from 'node:timers/promises';
-import { Ledger } from '../../../rpc/client/connection.ts';
-import { pendingBatch } from '../../../runtime/pallets/ledger/attribution.ts';
+import { Ledger } from '../../../rpc/client/ledger.ts';
+import { store as attribution } from '../../../runtime/pallets/ledger/attribution.ts';
 import { hashOf } from '../../../runtime/primitives/attribution/canonical.ts';
-import { receiptBatchId } from '../../../runtime/primitives/attribution/ids.ts';
 import { batchFile } from '../../../runtime/primitives/attribution/ledger.ts';
 import {
   inferenceReceipt,
@@ -31,9 +30,9 @@ export class Reconnecting {
       try {
         const ledger = await Ledger.connect(this.#url);
         this.#ledger = ledger;
-        void ledger.closed.then(async () => {
+        void ledger.closed.then(() => {
           this.#ledger = undefined;
-          await ledger.close().catch(() => {});
+          ledger.close();
         });
         return ledger;
       } catch {
@@ -43,7 +42,7 @@ export class Reconnecting {
   }
 
   async close(): Promise<void> {
-    await this.#ledger?.close().catch(() => {});
+    this.#ledger?.close();
   }
 }
 
@@ -75,12 +74,10 @@ export class PaidReceipts {
   }
 
   async #look(ledger: Ledger): Promise<void> {
-    for (const { key, value } of await ledger.entries('attribution', 'batches', pendingBatch)) {
-      this.#batches.set(decode(receiptBatchId, key.subarray(-8)), value.batch);
-    }
+    for await (const [id, { batch }] of ledger.entries(attribution.Batches)) this.#batches.set(id, batch);
     for (const [id, { blob }] of this.#batches) {
-      if (this.#files.has(id) || !(await ledger.hasBlob(blob))) continue;
-      const { items } = decode(batchFile, await ledger.blob(blob));
+      if (this.#files.has(id) || !(await ledger.blobs.has(blob))) continue;
+      const { items } = decode(batchFile, await ledger.blobs.get(blob));
       this.#files.set(
         id,
         items.map(({ receipt }) => receipt),

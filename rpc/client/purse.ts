@@ -9,9 +9,6 @@
  * So a voucher's money is free again when its worker says that it has signed nothing, or serves no longer; `cumulative` of
  * every later voucher counts all open ones, whomever they name, so that what all workers may settle stays within the deposit.
  */
-import { readFile, rename, writeFile } from 'node:fs/promises';
-import type { KeyringPair } from '@polkadot/keyring/types';
-import type { Hashing } from '../../runtime/host.ts';
 import type * as inference from '../../runtime/pallets/ledger/inference.ts';
 import type { SessionId } from '../../runtime/primitives/attribution/ids.ts';
 import { type SignedVoucher, signedVoucher, type Voucher } from '../../runtime/primitives/attribution/receipts.ts';
@@ -19,27 +16,38 @@ import type { RequestTerms } from '../../runtime/primitives/attribution/request.
 import { equalBytes, fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import type { Balance } from '../../runtime/primitives/types.ts';
-import { type Ledger, LedgerError } from '../client/connection.ts';
-import { openSession, sessionOf, topUp } from '../client/sessions.ts';
-import { signVoucher, VoucherNonces } from '../client/vouchers.ts';
-import { ApiError } from './openai.ts';
+import { LedgerError } from './errors.ts';
+import { PaidFailure } from './job-failure.ts';
+import type { Ledger } from './ledger.ts';
+import { openSession, sessionOf, topUp } from './sessions.ts';
+import type { Signer } from './signer.ts';
+import { exceededLimit, type SpendingLimits } from './spending-limits.ts';
+import { signVoucher, VoucherNonces } from './vouchers.ts';
 
 /** Who pays for a session, and how much is put down at a time. */
 export interface Funding {
-  readonly payer: KeyringPair;
+  readonly payer: Signer;
   readonly deposit: Balance;
 }
 
 export interface PurseOptions {
-  readonly ledger: () => Ledger;
-  /** Signs the vouchers. */
-  readonly key: KeyringPair;
-  /** Undefined: the one remembered in the file, or a new one of the payer's. */
-  readonly session: SessionId | undefined;
-  readonly funding: Funding | undefined;
+  readonly ledger: Ledger;
+  /** Signs the vouchers (sr25519). */
+  readonly key: Signer;
+  /** Undefined: the one that the store remembers, or a new one of the payer's. */
+  readonly session?: SessionId | undefined;
+  /** Opens the session, tops it up and replaces it; undefined: questions end with the deposit. */
+  readonly funding?: Funding | undefined;
   /** Where spending is remembered between runs; without it only what is settled is known at the start. */
-  readonly file: string | undefined;
-  readonly hashing: Hashing;
+  readonly store?: PurseStore | undefined;
+  readonly limits?: SpendingLimits | undefined;
+}
+
+/** Keeps one text between runs: a file, a browser's storage. */
+export interface PurseStore {
+  read(): Promise<string | undefined>;
+  /** Resolves when the text survives the end of the process. */
+  write(text: string): Promise<void>;
 }
 
 /** A promise whose answer nobody has heard. `question`: what was asked, as {@link Purse.promise} was told. */
@@ -56,6 +64,10 @@ interface Open {
 interface Tab {
   readonly session: SessionId;
   spent: Balance;
+  /** What answers of one day (since 1970, UTC) came to. */
+  day: { readonly number: number; spent: Balance };
+  /** Promises that are not signed yet. */
+  readonly signing: Set<{ readonly most: Balance }>;
   /** Requests under way. */
   readonly underWay: Set<Open>;
   /** Requests whose outcome is unknown, oldest first; they may be asked again. */
@@ -85,14 +97,21 @@ export interface Promised {
 const MAX_UNHEARD = 256;
 const UNHEARD_MS = 600_000;
 
-const refused = (message: string): ApiError => new ApiError(402, 'insufficient_quota', 'insufficient_quota', message);
-const promisedBy = ({ underWay, unheard }: Tab): Balance =>
-  [...underWay, ...unheard].reduce((sum, { most }) => sum + most, 0n);
+const DAY_MS = 86_400_000;
+const today = (): number => Math.floor(Date.now() / DAY_MS);
+const promisedBy = ({ signing, underWay, unheard }: Tab): Balance =>
+  [...signing, ...underWay, ...unheard].reduce((sum, { most }) => sum + most, 0n);
+function dayOf(tab: Tab): Tab['day'] {
+  if (tab.day.number !== today()) tab.day = { number: today(), spent: 0n };
+  return tab.day;
+}
 const room = ({ deposit, settled }: inference.Session, tab: Tab): Balance =>
   deposit + settled - tab.spent - promisedBy(tab);
 const emptyTab = (session: SessionId, spent: Balance): Tab => ({
   session,
   spent,
+  day: { number: today(), spent: 0n },
+  signing: new Set(),
   underWay: new Set(),
   unheard: new Set(),
 });
@@ -110,12 +129,13 @@ export class Purse {
     this.#tab = tab;
   }
 
-  /** Throws a 402 when there is no session and nobody to open one. */
+  /** Rejects with a {@link PaidFailure} when there is no session and nobody to open one. */
   static async open(options: PurseOptions): Promise<Purse> {
-    const { ledger, file, funding, key } = options;
-    const kept = file === undefined ? undefined : await readState(file);
+    const { ledger, store, funding, key } = options;
+    const text = await store?.read();
+    const kept = text === undefined ? undefined : tabFrom(text);
     const session = options.session ?? kept?.session;
-    const state = session === undefined ? undefined : await sessionOf(ledger(), session);
+    const state = session === undefined ? undefined : await sessionOf(ledger, session);
     if (session !== undefined && state !== undefined && equalBytes(state.key, key.publicKey)) {
       const tab = kept?.session === session ? kept : emptyTab(session, 0n);
       if (tab.spent < state.settled) tab.spent = state.settled;
@@ -123,11 +143,14 @@ export class Purse {
     }
     if (options.session !== undefined) {
       throw state === undefined
-        ? new ApiError(402, 'insufficient_quota', 'no_session', `there is no session ${options.session}`)
-        : new ApiError(402, 'insufficient_quota', 'other_key', `session ${options.session} has another key`);
+        ? new PaidFailure('NO_SESSION', `there is no session ${options.session}`)
+        : new PaidFailure('OTHER_KEY', `session ${options.session} has another key`);
     }
-    if (funding === undefined) throw new ApiError(402, 'insufficient_quota', 'no_session', 'no session is given');
-    const purse = new Purse(options, await begin(ledger(), funding, key));
+    if (funding === undefined) throw new PaidFailure('NO_SESSION', 'no session is given');
+    const tab = await begin(ledger, funding, key);
+    // What was spent today is spent, whichever session it came from.
+    if (kept !== undefined) tab.day = kept.day;
+    const purse = new Purse(options, tab);
     await purse.#remember(purse.#tab);
     return purse;
   }
@@ -140,24 +163,37 @@ export class Purse {
     return this.#tab.spent;
   }
 
-  /** Promises up to `most`. Throws a 402 when the deposit does not cover it and nobody adds to it. */
-  async promise(terms: PromiseTerms, most: Balance): Promise<Promised> {
+  /** What answers came to today, and what is promised beyond. */
+  get spentToday(): Balance {
+    return dayOf(this.#tab).spent + promisedBy(this.#tab);
+  }
+
+  /**
+   * Promises up to `most`. Rejects with a {@link PaidFailure}: when the user's limits, or those of this question, forbid
+   * it, or the deposit does not cover it and nobody adds to it.
+   */
+  async promise(terms: PromiseTerms, most: Balance, limits?: SpendingLimits): Promise<Promised> {
     const { ledger, funding } = this.#options;
     for (let tries = 0; ; tries++) {
       const tab = this.#tab;
-      const state = await sessionOf(ledger(), tab.session);
+      this.#check(terms, most, limits);
+      const state = await sessionOf(ledger, tab.session);
       const open = state !== undefined && state.closing === undefined;
       if (open && room(state, tab) >= most) {
         if (funding !== undefined && room(state, tab) - most < funding.deposit / 4n) {
           // Early enough that nobody waits for the block.
           this.#fund(funding, 0n).catch(() => {});
         }
-        const promised = this.#sign(tab, terms, most);
+        // Others may have been promised something while the chain was asked.
+        this.#check(terms, most, limits);
+        const promised = await this.#sign(tab, terms, most);
         await this.#remember(tab);
         return promised;
       }
       if (funding === undefined || tries > 2) {
-        throw refused(open ? 'the session’s deposit is spent: top it up' : 'the session is closed: open another one');
+        throw open
+          ? new PaidFailure('DEPOSIT_SPENT', 'the session’s deposit is spent: top it up')
+          : new PaidFailure('SESSION_CLOSED', 'the session is closed: open another one');
       }
       await this.#fund(funding, most);
     }
@@ -175,19 +211,33 @@ export class Purse {
     return undefined;
   }
 
-  /** Settles when all that is known is in the file. */
+  /** Settles when all that is known is in the store. */
   async written(): Promise<void> {
     await this.#writing;
   }
 
-  #sign(tab: Tab, { question, ...promise }: PromiseTerms, most: Balance): Promised {
-    const { ledger, key, hashing } = this.#options;
-    const cumulative = tab.spent + promisedBy(tab) + most;
-    const voucher = signVoucher(hashing, key, {
-      ...{ chain: ledger().genesisHash, session: tab.session, nonce: this.#nonces.next(), cumulative },
-      ...promise,
-    });
-    return this.#enter(tab, { question, voucher, seed: promise.terms.seed, most, at: Date.now() });
+  #check({ price }: PromiseTerms, most: Balance, limits?: SpendingLimits): void {
+    for (const each of [this.#options.limits, limits]) {
+      const exceeded = each && exceededLimit(each, { price, most, today: this.spentToday });
+      if (exceeded !== undefined) throw exceeded;
+    }
+  }
+
+  async #sign(tab: Tab, { question, ...promise }: PromiseTerms, most: Balance): Promise<Promised> {
+    const { ledger, key } = this.#options;
+    // Held from now on, since a signer may take its time and others are promised something meanwhile.
+    const held = { most };
+    tab.signing.add(held);
+    try {
+      const cumulative = tab.spent + promisedBy(tab);
+      const voucher = await signVoucher(ledger.hashing, key, {
+        ...{ chain: ledger.genesisHash, session: tab.session, nonce: this.#nonces.next(), cumulative },
+        ...promise,
+      });
+      return this.#enter(tab, { question, voucher, seed: promise.terms.seed, most, at: Date.now() });
+    } finally {
+      tab.signing.delete(held);
+    }
   }
 
   #enter(tab: Tab, open: Open): Promised {
@@ -197,6 +247,7 @@ export class Purse {
       spend: async (fee) => {
         if (!tab.underWay.delete(open)) return;
         tab.spent += fee;
+        dayOf(tab).spent += fee;
         await this.#remember(tab);
       },
       leave: async () => {
@@ -214,18 +265,16 @@ export class Purse {
       if (tab.unheard.size <= MAX_UNHEARD && Date.now() - open.at <= UNHEARD_MS) continue;
       tab.unheard.delete(open);
       tab.spent += open.most;
+      dayOf(tab).spent += open.most;
     }
   }
 
   /** Before a promise leaves, and after: who dies between the two has promised all of it, and may ask again. */
   #remember(tab: Tab): Promise<void> {
-    const { file } = this.#options;
-    if (file === undefined || tab.session !== this.#tab.session) return Promise.resolve();
-    const state = stateText(tab);
-    this.#writing = this.#writing.then(async () => {
-      await writeFile(`${file}.new`, state, { mode: 0o600 });
-      await rename(`${file}.new`, file);
-    });
+    const { store } = this.#options;
+    if (store === undefined || tab.session !== this.#tab.session) return Promise.resolve();
+    const text = tabText(tab);
+    this.#writing = this.#writing.then(() => store.write(text));
     return this.#writing;
   }
 
@@ -242,24 +291,25 @@ export class Purse {
     const amount = least > deposit ? least : deposit;
     try {
       const { session } = this.#tab;
-      const state = await sessionOf(ledger(), session);
-      if (state !== undefined && state.closing === undefined) await topUp(ledger(), payer, session, amount);
+      const state = await sessionOf(ledger, session);
+      if (state !== undefined && state.closing === undefined) await topUp(ledger, payer, session, amount);
       else {
-        this.#tab = await begin(ledger(), { payer, deposit: amount }, key);
+        const { day } = this.#tab;
+        this.#tab = { ...(await begin(ledger, { payer, deposit: amount }, key)), day };
         await this.#remember(this.#tab);
       }
     } catch (problem) {
       if (!(problem instanceof LedgerError)) throw problem;
-      throw refused(`the payer cannot add to the deposit: ${problem.message} (${problem.code})`);
+      throw new PaidFailure('NO_FUNDS', `the payer cannot add to the deposit: ${problem.message}`, problem.code);
     }
   }
 }
 
-async function begin(ledger: Ledger, { payer, deposit }: Funding, key: KeyringPair): Promise<Tab> {
+async function begin(ledger: Ledger, { payer, deposit }: Funding, key: Signer): Promise<Tab> {
   return emptyTab(await openSession(ledger, payer, key.publicKey, deposit), 0n);
 }
 
-// ---- the file ------------------------------------------------------------------------------------------------
+// ---- the store -----------------------------------------------------------------------------------------------
 
 interface KeptOpen {
   readonly question: string;
@@ -269,23 +319,32 @@ interface KeptOpen {
   readonly at: number;
 }
 
-function stateText({ session, spent, underWay, unheard }: Tab): string {
+interface KeptTab {
+  readonly session: string;
+  readonly spent: string;
+  readonly day?: { readonly number: number; readonly spent: string };
+  readonly open?: readonly KeptOpen[];
+}
+
+function tabText(tab: Tab): string {
+  const { session, spent, underWay, unheard } = tab;
+  const day = dayOf(tab);
   const open: KeptOpen[] = [...unheard, ...underWay].map(({ question, voucher, seed, most, at }) => ({
     ...{ question, voucher: toHex(encode(signedVoucher, voucher)), seed: String(seed), most: String(most), at },
   }));
-  return JSON.stringify({ session: String(session), spent: String(spent), open });
+  const kept: KeptTab = {
+    session: String(session),
+    spent: String(spent),
+    day: { number: day.number, spent: String(day.spent) },
+    open,
+  };
+  return JSON.stringify(kept);
 }
 
-async function readState(file: string): Promise<Tab | undefined> {
-  let text: string;
-  try {
-    text = await readFile(file, 'utf8');
-  } catch (problem) {
-    if ((problem as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
-    throw problem;
-  }
-  const kept = JSON.parse(text) as { session: string; spent: string; open?: readonly KeptOpen[] };
+function tabFrom(text: string): Tab {
+  const kept = JSON.parse(text) as KeptTab;
   const tab = emptyTab(BigInt(kept.session) as SessionId, BigInt(kept.spent));
+  if (kept.day !== undefined) tab.day = { number: kept.day.number, spent: BigInt(kept.day.spent) };
   for (const { question, voucher, seed, most, at } of kept.open ?? []) {
     const signed = decode(signedVoucher, fromHex(voucher));
     tab.unheard.add({ question, voucher: signed, seed: BigInt(seed), most: BigInt(most), at });

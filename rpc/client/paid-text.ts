@@ -1,7 +1,8 @@
-import { JobFailure } from './failures.ts';
+/** An answer's text as it comes, over all tries at it. */
+import { PaidFailure } from './job-failure.ts';
 
-/** What of an answer the caller has been told, over all tries: a later one goes on where the one before broke off. */
-export class Telling {
+/** What of an answer the caller has had: a later try goes on where the one before broke off. */
+export class PaidText {
   readonly #delta: (text: string) => void;
   #told = '';
   #heard = '';
@@ -10,16 +11,12 @@ export class Telling {
     this.#delta = delta;
   }
 
-  get begun(): boolean {
-    return this.#told !== '';
-  }
-
   /** The answer comes from its beginning. */
   restart(): void {
     this.#heard = '';
   }
 
-  /** Throws a {@link JobFailure} where it is not the answer that was begun. */
+  /** Throws a {@link PaidFailure} where it is not the answer that was begun. */
   hear(delta: string): void {
     this.whole(this.#heard + delta);
   }
@@ -29,7 +26,7 @@ export class Telling {
     this.#heard = text;
     const short = text.length < this.#told.length;
     if (!(short ? this.#told.startsWith(text) : text.startsWith(this.#told)))
-      throw new JobFailure('ANSWER_CHANGED', 'the answer broke off and came out otherwise the second time: ask again');
+      throw new PaidFailure('ANSWER_CHANGED', 'the answer broke off and came out otherwise the second time: ask again');
     if (short) return;
     const rest = text.slice(this.#told.length);
     this.#told = text;
