@@ -10,7 +10,7 @@ import type { Standing, WorkerOptions } from './options.ts';
 import { AdapterServer } from './serving/adapter-server.ts';
 import { WorkerJournal } from './session/journal.ts';
 import { NodeLink, pause } from './session/link.ts';
-import { attach, findBaseModel, register } from './session/registration.ts';
+import { Attachment, findBaseModel, register } from './session/registration.ts';
 import { Uploads } from './session/uploads.ts';
 import { Settler } from './settlement/settler.ts';
 import { OrderTrainer } from './training/order-trainer.ts';
@@ -65,12 +65,13 @@ class Worker {
       await this.#settler.recover();
     }
     this.#recovered = true;
-    await attach(this.#link, this.#options, this.#server.adapters, (job) =>
+    const line = await Attachment.open(this.#link, this.#options, this.#server.adapters, (job) =>
       this.#server.hear(ledger.rpc, job as { type: string; job: string; request?: string }),
     );
     this.#options.telemetry?.attached(true);
     log('info', `attached to ${node} as ${key.address}`);
     const parts = [
+      this.#repeat('attachment', over, () => line.look()),
       this.#repeat('uploads', over, () => this.#uploads.look()),
       this.#repeat('audits', over, () => this.#auditor.look(signal)),
       this.#repeat('settlement', over, () => this.#settler.look(this.#server)),

@@ -49,6 +49,17 @@ export interface Storage {
   storageRoot(version: 0 | 1): Uint8Array;
 }
 
+/**
+ * What a host throws when it cannot do what it is asked: a database that cannot be read. That is a fault of one
+ * machine, not of the block: the runtime lets it through and never takes it for the failure of a call.
+ */
+export class HostFault extends Error {
+  readonly code = 'HOST_FAULT';
+}
+/** By its code, since a host may belong to another realm than the runtime. */
+export const isHostFault = (problem: unknown): boolean =>
+  typeof problem === 'object' && problem !== null && 'code' in problem && problem.code === 'HOST_FAULT';
+
 export type LogLevel = 'error' | 'warn' | 'info' | 'debug' | 'trace';
 
 export interface Host extends Storage, Hashing, Signatures {

@@ -2,6 +2,7 @@
 import { standardApis } from './apis.ts';
 import { Execution } from './executive/execution.ts';
 import { Executive } from './executive/executive.ts';
+import { queuesOf } from './executive/hooks.ts';
 import { extensions } from './extensions.ts';
 import { type AnyPallet, type Assembly, assemble, outerCall } from './framework/assembly.ts';
 import { DispatchFailure } from './framework/dispatch.ts';
@@ -35,6 +36,7 @@ import { timestamp } from './pallets/standard/timestamp.ts';
 import { transactionPayment } from './pallets/standard/transaction-payment.ts';
 import { treasury } from './pallets/standard/treasury.ts';
 import { utility } from './pallets/standard/utility.ts';
+import { work } from './pallets/standard/work.ts';
 import { utf8 } from './primitives/bytes.ts';
 import { type Codec, encode } from './primitives/scale/codec.ts';
 import { ScaleError, Source } from './primitives/scale/io.ts';
@@ -79,6 +81,7 @@ export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
     timestamp,
     aura,
     grandpa,
+    work(() => queuesOf(assembly)),
     balances,
     transactionPayment,
     datanets,

@@ -1,5 +1,5 @@
 /**
- * Whether two computations of the same features agree (reference method, "Keeping workers honest"). Measured there:
+ * Whether two computations of the same features agree (docs/method.md, "Keeping workers honest"). Measured there:
  * honest bf16 against fp32 ≥ .99996; a base in 4 bits .979; half of the answer .718. Cosine alone is too loose.
  */
 

@@ -1,4 +1,4 @@
-/** The whole way from gradients to int8 features, for rows, queries and audits alike (reference method, steps 2–5). */
+/** The whole way from gradients to int8 features, for rows, queries and audits alike (docs/method.md, steps 2–5). */
 import { featureKernel } from './feature-kernel.ts';
 import type { GradientLayout } from './layout.ts';
 import {

@@ -1,5 +1,5 @@
 /**
- * Reduction of sketches to k entries: `z = Hᵀ V_kᵀ s` (reference method, step 4). V_k holds the top right singular
+ * Reduction of sketches to k entries: `z = Hᵀ V_kᵀ s` (docs/method.md, step 4). V_k holds the top right singular
  * vectors of the normalised sketches of the training rows (of a seeded sample, when there are many), from the
  * eigen-decomposition of their Gram matrix; H is a seeded random rotation that spreads the entries for quantisation.
  */

@@ -1,4 +1,4 @@
-/** From a reduced vector to an int8 row with a fixed-point scale (reference method, step 5). */
+/** From a reduced vector to an int8 row with a fixed-point scale (docs/method.md, step 5). */
 import { SCALE_ONE } from '../../runtime/primitives/attribution/limits.ts';
 
 export interface QuantisedRow {

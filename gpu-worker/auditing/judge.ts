@@ -1,5 +1,5 @@
 /**
- * What an auditor finds (reference method, "Keeping workers honest"): features made again within the tolerances of
+ * What an auditor finds (docs/method.md, "Keeping workers honest"): features made again within the tolerances of
  * `attribution/audit.ts`; where both engines are exact, generation and training made again to the last bit. Pure but for
  * the engine: files, disclosures and deadlines are the caller's.
  */

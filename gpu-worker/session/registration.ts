@@ -102,16 +102,55 @@ export async function keepBond(link: NodeLink, options: WorkerOptions): Promise<
   return true;
 }
 
-/** Proves the key to the node by its challenge; `hear` gets the node's jobs. */
-export async function attach(
-  link: NodeLink,
-  options: WorkerOptions,
-  adapters: readonly number[],
-  hear: (job: unknown) => void,
-): Promise<void> {
-  const { rpc, genesisHash } = link.ledger;
-  const challenge = fromHex(await rpc.call<string>('worker_challenge'));
-  const digest = hashOf(options.hashing, attachment, { chain: genesisHash, challenge, worker: link.account });
-  const signature = toHex(encode(multiSignature, link.sign(digest)));
-  await rpc.subscribe('worker_attach', 'worker_detach', [toHex(link.account), signature, adapters], hear);
+/** How often the worker says anew that it is at this node: others believe it for half an hour. */
+const RENEW_MS = 8 * 60_000;
+
+/** The worker's line to one node: it proves the key by the node's challenge, and tells other nodes that it is to be asked there. */
+export class Attachment {
+  readonly #link: NodeLink;
+  readonly #options: WorkerOptions;
+  readonly #challenge: Uint8Array;
+  readonly #node: Uint8Array;
+  #signedAt = 0;
+
+  private constructor(link: NodeLink, options: WorkerOptions, challenge: Uint8Array, node: Uint8Array) {
+    this.#link = link;
+    this.#options = options;
+    this.#challenge = challenge;
+    this.#node = node;
+  }
+
+  /** `hear` gets the node's jobs. */
+  static async open(
+    link: NodeLink,
+    options: WorkerOptions,
+    adapters: readonly number[],
+    hear: (job: unknown) => void,
+  ): Promise<Attachment> {
+    const { rpc } = link.ledger;
+    const { challenge, node } = await rpc.call<{ challenge: string; node: string }>('worker_challenge');
+    const line = new Attachment(link, options, fromHex(challenge), fromHex(node));
+    const proof = line.#sign();
+    await rpc.subscribe('worker_attach', 'worker_detach', [toHex(link.account), ...proof, adapters], hear);
+    return line;
+  }
+
+  /** To be called now and then. */
+  async look(): Promise<void> {
+    if (Date.now() - this.#signedAt < RENEW_MS) return;
+    await this.#link.ledger.rpc.call('worker_renew', ...this.#sign());
+  }
+
+  #sign(): readonly [at: number, signature: string] {
+    const at = Date.now();
+    const digest = hashOf(this.#options.hashing, attachment, {
+      chain: this.#link.ledger.genesisHash,
+      node: this.#node,
+      challenge: this.#challenge,
+      worker: this.#link.account,
+      at: BigInt(at),
+    });
+    this.#signedAt = at;
+    return [at, toHex(encode(multiSignature, this.#link.sign(digest)))];
+  }
 }

@@ -1,5 +1,5 @@
 /**
- * A training order from records to receipt (reference method, steps 1–6): adapter, features of every record at the mid-run
+ * A training order from records to receipt (docs/method.md, steps 1–6): adapter, features of every record at the mid-run
  * checkpoint, their commitment. Pure but for the engine: leases, files and signatures are the caller's.
  */
 import { type Blake, hashOf } from '../../runtime/primitives/attribution/canonical.ts';

@@ -37,6 +37,7 @@ import {
   type SignedProgress,
 } from '../ports/inference.ts';
 import type { ReceiptVerifier } from './receipt-verifier.ts';
+import { ServedByChain } from './served.ts';
 
 interface Job {
   readonly worker: string;
@@ -84,12 +85,18 @@ export class WorkerHub implements InferenceHub {
     max: MAX_TRAININGS,
   });
 
+  readonly #served: ServedByChain;
+
   constructor(verifier: ReceiptVerifier, hashing: Blake) {
     this.#verifier = verifier;
     this.#hashing = hashing;
+    this.#served = new ServedByChain(() => verifier.state());
   }
 
   attach(worker: AttachedWorker): () => void {
+    if (this.obligationsOf(worker.account) === undefined) {
+      throw new HubError('NOT_REGISTERED', 'the account is no registered worker with a whole bond');
+    }
     const key = toHex(worker.account);
     const entry = { worker, jobs: 0 };
     this.#dropJobs(key, 'the worker attached anew');
@@ -115,7 +122,8 @@ export class WorkerHub implements InferenceHub {
   models(): ServedModel[] {
     const served: ServedModel[] = [];
     for (const { worker, jobs } of this.#workers.values()) {
-      for (const adapter of worker.adapters) {
+      const most = this.obligationsOf(worker.account) ?? 0;
+      for (const adapter of worker.adapters.slice(0, most)) {
         const model = this.served(adapter, worker.account, jobs);
         if (model !== undefined) served.push(model);
       }
@@ -123,12 +131,19 @@ export class WorkerHub implements InferenceHub {
     return served.sort((a, b) => a.adapter - b.adapter || a.waiting - b.waiting);
   }
 
+  /** Workers that are attached here, with the jobs that wait for them. */
+  lines(): readonly { readonly worker: AttachedWorker; readonly waiting: number }[] {
+    return [...this.#workers.values()].map(({ worker, jobs }) => ({ worker, waiting: jobs }));
+  }
+
   /** By the chain's word; undefined when the worker does not serve that adapter. */
   served(adapter: number, worker: AccountId, waiting: number): ServedModel | undefined {
-    const host = this.#verifier.state();
-    const id = adapter as AdapterId;
-    if (inference.servingOf(host, id, worker) === undefined) return undefined;
-    return { adapter: id, name: models.adapterOf(host, id).name, worker, waiting };
+    return this.#served.model(adapter, worker, waiting);
+  }
+
+  /** See {@link ServedByChain.obligationsOf}. */
+  obligationsOf(worker: AccountId): number | undefined {
+    return this.#served.obligationsOf(worker);
   }
 
   generate(request: GenerationRequest, listener: JobListener): HubJob {

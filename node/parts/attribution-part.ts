@@ -1,7 +1,10 @@
 /** What the ledger's own modules need of a node: blobs, receipts that are checked, workers and the way to them. */
 import { join } from 'node:path';
 import type { Network } from '../../p2p/network.ts';
+import { verifySignature } from '../../runtime/executive/extrinsic.ts';
 import type { Host } from '../../runtime/host.ts';
+import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
+import { attachment } from '../../runtime/primitives/attribution/messages.ts';
 import { WorkerHub } from '../attribution/hub.ts';
 import { ReceiptVerifier } from '../attribution/receipt-verifier.ts';
 import { stateReader } from '../attribution/state-reader.ts';
@@ -24,6 +27,8 @@ export interface AttributionPart {
   /** The state of the best block, for reading. */
   readonly state: () => Host;
   readonly hub: InferenceHub;
+  /** Raw ed25519 key of this node's peer id; zeros for a node without a network. */
+  readonly nodeKey: Uint8Array;
   readonly services: readonly Service[];
 }
 
@@ -60,6 +65,8 @@ export async function openAttribution(
     const { InferenceNetwork } = await import('../../p2p/ledger/inference.ts');
     const far = new InferenceNetwork(network.wire(), local, {
       genesisHash,
+      isAttachment: ({ payload, signature }) =>
+        verifySignature(state(), signature, hashOf(hashing, attachment, payload), payload.worker),
       verify: (receipt) => checks.verify(receipt),
       hashing,
     });
@@ -83,7 +90,8 @@ export async function openAttribution(
       }),
     );
   }
-  return { blobs, fetchBlob, checks, state, hub, services };
+  const nodeKey = network?.wire().publicKey ?? new Uint8Array(32);
+  return { blobs, fetchBlob, checks, state, hub, nodeKey, services };
 }
 
 async function blobExchange(network: Network, blobs: BlobStore, committed: CommittedBlobs, replicate: boolean) {

@@ -19,7 +19,7 @@ export interface RpcPart {
 export async function openRpc(
   { options, hashing }: Ground,
   { blocks, keystore, validator }: ChainPart,
-  { blobs, fetchBlob, checks, state, hub }: AttributionPart,
+  { blobs, fetchBlob, checks, state, hub, nodeKey }: AttributionPart,
   voter: GrandpaVoter,
   client: Client,
   network: NetworkStatus,
@@ -43,7 +43,10 @@ export async function openRpc(
   const server = rpcServer({
     ...listening,
     ...(maxConnections !== undefined && { limits: { connections: maxConnections } }),
-    groups: [...standard, ledgerGroup({ hub, checks, host: state, genesisHash: () => blocks.info().genesisHash })],
+    groups: [
+      ...standard,
+      ledgerGroup({ hub, checks, host: state, genesisHash: () => blocks.info().genesisHash, nodeKey }),
+    ],
     routes: [blobHandler(blobs, fetchBlob)],
     health: () => {
       const report = health({ network, shouldHavePeers });

@@ -2,7 +2,11 @@
 
 import type { Explanation } from '../../runtime/primitives/attribution/explain.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
-import type { GenerationRequest, SignedProgress } from '../../runtime/primitives/attribution/messages.ts';
+import type {
+  GenerationRequest,
+  SignedAttachment,
+  SignedProgress,
+} from '../../runtime/primitives/attribution/messages.ts';
 import type { SignedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import type { RequestTerms } from '../../runtime/primitives/attribution/request.ts';
 import type { AccountId } from '../../runtime/primitives/types.ts';
@@ -10,11 +14,14 @@ import type { AccountId } from '../../runtime/primitives/types.ts';
 export {
   type GenerationRequest,
   generationRequest,
+  type SignedAttachment,
   type SignedProgress,
   signedProgress,
 } from '../../runtime/primitives/attribution/messages.ts';
 
 export type HubErrorCode =
+  /** Whoever attaches is no registered worker with a whole bond. */
+  | 'NOT_REGISTERED'
   | 'NO_WORKER'
   | 'NOT_SERVED'
   | 'WRONG_PRICE'
@@ -47,6 +54,8 @@ export type JobMessage =
 export interface AttachedWorker {
   readonly account: AccountId;
   readonly adapters: readonly number[];
+  /** By which other nodes see that the worker is here; the line renews it. */
+  readonly attachment: SignedAttachment;
   send(message: JobMessage): void;
 }
 
@@ -88,7 +97,10 @@ export interface ProgressReport {
 export type ProgressFault = 'OTHER_CHAIN' | 'NOT_LEASED' | 'BAD_SIGNATURE' | 'STALE';
 
 export interface InferenceHub {
-  /** Takes a worker in whose key is proven; one line an account, the newest counts. Returns how it leaves. */
+  /**
+   * Takes a worker in whose key is proven; one line an account, the newest counts. Returns how it leaves. Throws {@link HubError}
+   * `NOT_REGISTERED`.
+   */
   attach(worker: AttachedWorker): () => void;
   models(): readonly ServedModel[];
   /**

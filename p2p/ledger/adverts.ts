@@ -1,43 +1,76 @@
-/** Who serves which adapter where: nodes tell it by gossip, signed with the key that they are known by. */
+/**
+ * Who serves which adapter where. Nodes tell it by gossip: each worker has signed that it is attached to the node, so nobody else gets
+ * its questions, and the chain says which adapters it may have.
+ */
 import { publicKeyFromRaw } from '@libp2p/crypto/keys';
 import { peerIdFromPublicKey } from '@libp2p/peer-id';
-import type { ServedModel } from '../../node/ports/inference.ts';
+import { LRUCache } from 'lru-cache';
+import type { AttachedWorker, ServedModel, SignedAttachment } from '../../node/ports/inference.ts';
 import { concatBytes, equalBytes, toHex, utf8 } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import type { AccountId, Hash } from '../../runtime/primitives/types.ts';
 import { FEE, type PeerId } from '../host/peer-scores.ts';
+import { Budget } from '../limits/budget.ts';
 import { type Advert, advert, MAX_ADVERT_BYTES, signedAdvert } from '../protocols/inference.ts';
 import { pause } from '../sync/pause.ts';
 import { ACCEPT, IGNORE, malformed, type Room, type Verdict } from '../wire/gossip.ts';
 import type { Wire } from '../wire/wire.ts';
 
-const DOMAIN = utf8('openledger/advert/1');
+const DOMAIN = utf8('openledger/advert/2');
 const LOOK_MS = 1_000;
 const REPEAT_MS = 10_000;
 /** Unheard of for so long, a node is taken to serve no more. */
 const KEPT_MS = 35_000;
 /** How far clocks may be apart. */
-const MAX_SKEW_MS = 60_000;
+const MAX_SKEW_MS = 5 * 60_000;
+/** A worker's word that it is attached to a node is believed for so long. */
+const ATTACHED_MS = 30 * 60_000;
 const MAX_NODES = 512;
+const MAX_WORKERS = 64;
+/** Pairs of adapter and worker that are remembered, from all nodes. */
+const MAX_SERVED = 8_192;
+const MAX_ATTACHMENTS = 4_096;
+/** Nodes that are asked for one worker. */
+const MAX_ROUTES = 3;
+/** Adapters of an advert that are looked up before it is passed on; one that is served is enough. */
+const LOOKED_AT = 8;
+/** New signatures of workers that are checked because of one neighbour, a group and all: a check is some 0.3 ms. */
+const CHECKS = {
+  peer: { perSecond: 8, burst: 128 },
+  group: { perSecond: 16, burst: 256 },
+  all: { perSecond: 50, burst: 512 },
+} as const;
 
 export interface AdvertPorts {
   readonly genesisHash: () => Hash;
   /** What is attached to this node. */
-  readonly local: () => readonly ServedModel[];
+  readonly lines: () => readonly { readonly worker: AttachedWorker; readonly waiting: number }[];
   /** By the chain's word; undefined when that worker does not serve it. */
   readonly served: (adapter: number, worker: AccountId, waiting: number) => ServedModel | undefined;
+  /** The most adapters that the worker can have; undefined for no worker. */
+  readonly obligationsOf: (worker: AccountId) => number | undefined;
+  /** Whether the worker has signed it. */
+  readonly isAttachment: (attachment: SignedAttachment) => boolean;
+}
+
+interface HeardWorker {
+  readonly account: AccountId;
+  readonly attachedAt: number;
+  readonly waiting: number;
+  readonly adapters: readonly number[];
 }
 
 interface Heard {
   readonly peer: PeerId;
-  readonly advert: Advert;
+  readonly at: bigint;
+  readonly addresses: readonly string[];
+  readonly workers: readonly HeardWorker[];
   readonly until: number;
 }
 
 export interface ServingNode {
   readonly peer: PeerId;
   readonly addresses: readonly string[];
-  readonly waiting: number;
 }
 
 export class Adverts {
@@ -45,17 +78,25 @@ export class Adverts {
   readonly #ports: AdvertPorts;
   readonly #heard = new Map<string, Heard>();
   readonly #room: Room;
+  readonly #checks: Budget;
+  /** Attachments whose signature was checked, by that signature. */
+  readonly #checked = new LRUCache<string, true>({ max: MAX_ATTACHMENTS });
   #latest = 0;
 
   constructor(wire: Wire, ports: AdvertPorts) {
     this.#wire = wire;
     this.#ports = ports;
+    this.#checks = new Budget(
+      () => wire.clock.monotonic(),
+      (peer) => wire.limits.origins.groupOf(peer),
+      CHECKS,
+    );
     this.#room = wire.join({
       name: 'serving',
       maxMessage: MAX_ADVERT_BYTES,
       perSecond: 50,
       burst: 500,
-      validate: (_from, bytes) => this.heard(bytes),
+      validate: (from, bytes) => this.heard(from, bytes),
     });
   }
 
@@ -66,7 +107,9 @@ export class Adverts {
     let toldAt = Number.NEGATIVE_INFINITY;
     while (!signal.aborted) {
       const workers = this.#workers();
-      const now = workers.map(({ worker, adapters }) => `${toHex(worker)}:${adapters.join()}`).join(';');
+      const now = workers
+        .map(({ attachment: { payload }, adapters }) => `${toHex(payload.worker)}@${payload.at}:${adapters.join()}`)
+        .join(';');
       const due = clock.monotonic() - toldAt >= REPEAT_MS && workers.length > 0;
       if ((now !== told || due) && !this.#wire.isMajorSyncing()) {
         this.#room.publish(await this.#make(workers));
@@ -79,14 +122,19 @@ export class Adverts {
   }
 
   #workers(): Advert['workers'] {
-    const byWorker = new Map<string, { worker: AccountId; waiting: number; adapters: number[] }>();
-    for (const { adapter, worker, waiting } of this.#ports.local()) {
-      const key = toHex(worker);
-      const entry = byWorker.get(key) ?? { worker, waiting, adapters: [] };
-      entry.adapters.push(adapter);
-      byWorker.set(key, entry);
+    const workers: Advert['workers'][number][] = [];
+    let size = 0;
+    for (const { worker, waiting } of this.#ports.lines()) {
+      const most = this.#ports.obligationsOf(worker.account) ?? 0;
+      const adapters = worker.adapters
+        .slice(0, most)
+        .filter((adapter) => this.#ports.served(adapter, worker.account, waiting) !== undefined);
+      size += 256 + 4 * adapters.length;
+      if (adapters.length === 0 || size > MAX_ADVERT_BYTES - 8_192) continue;
+      workers.push({ attachment: worker.attachment, waiting, adapters });
+      if (workers.length === MAX_WORKERS) break;
     }
-    return [...byWorker.values()].slice(0, 64);
+    return workers;
   }
 
   async #make(workers: Advert['workers']): Promise<Uint8Array> {
@@ -107,7 +155,7 @@ export class Adverts {
     return encode(signedAdvert, { advert: value, signature: await sign(concatBytes(DOMAIN, encode(advert, value))) });
   }
 
-  async heard(bytes: Uint8Array): Promise<Verdict> {
+  async heard(from: PeerId, bytes: Uint8Array): Promise<Verdict> {
     const { clock, publicKey } = this.#wire;
     let value: Advert;
     let signature: Uint8Array;
@@ -119,8 +167,10 @@ export class Adverts {
     const key = toHex(value.node);
     const before = this.#heard.get(key);
     if (!equalBytes(value.chain, this.#ports.genesisHash()) || equalBytes(value.node, publicKey)) return IGNORE;
-    if (before !== undefined && before.advert.at >= value.at) return IGNORE;
+    if (before !== undefined && before.at >= value.at) return IGNORE;
     if (Math.abs(Number(value.at) - clock.now()) > MAX_SKEW_MS) return IGNORE;
+    const claimed = this.#claimsOf(value);
+    if (typeof claimed === 'string') return { type: 'reject', reason: claimed, cost: FEE.badResponse };
     let peer: PeerId;
     try {
       const raw = publicKeyFromRaw(value.node);
@@ -131,17 +181,57 @@ export class Adverts {
     } catch {
       return { type: 'reject', reason: 'an advert under a key that is none', cost: FEE.malformed };
     }
+    // Who is no worker here may be one where the block after this one is known; still, telling of it is a nuisance.
+    const workers: HeardWorker[] = [];
+    for (const claim of claimed) {
+      const verdict = this.#judge(from, claim);
+      if (verdict === 'forged') {
+        return { type: 'reject', reason: 'a worker’s word that the worker did not give', cost: FEE.invalidBlock };
+      }
+      if (verdict === 'good') workers.push(claim.worker);
+    }
+    if (claimed.length > 0 && workers.length === 0) return { type: 'ignore', cost: FEE.refused };
     this.#expire();
-    if (before === undefined && this.#heard.size >= MAX_NODES) return IGNORE;
-    // What the chain does not know (yet) is left out; where nothing is left, it is nobody's business.
-    const known = value.workers.flatMap((each) => {
-      const adapters = each.adapters.filter(
-        (adapter) => this.#ports.served(adapter, each.worker, each.waiting) !== undefined,
-      );
-      return adapters.length === 0 ? [] : [{ ...each, adapters }];
-    });
-    this.#heard.set(key, { peer, advert: { ...value, workers: known }, until: clock.monotonic() + KEPT_MS });
-    return known.length > 0 || value.workers.length === 0 ? ACCEPT : IGNORE;
+    if (!this.#heard.has(key) && (this.#heard.size >= MAX_NODES || workers.length === 0)) return IGNORE;
+    const { at, addresses } = value;
+    if (workers.length === 0) this.#heard.delete(key);
+    else this.#heard.set(key, { peer, at, addresses, workers, until: clock.monotonic() + KEPT_MS });
+    return ACCEPT;
+  }
+
+  /** What an advert says of each worker, or why it cannot be true. */
+  #claimsOf({ node, chain, workers }: Advert): readonly Claim[] | string {
+    const claims: Claim[] = [];
+    const seen = new Set<string>();
+    for (const { attachment, waiting, adapters } of workers) {
+      const { payload } = attachment;
+      const name = toHex(payload.worker);
+      if (!equalBytes(payload.node, node) || !equalBytes(payload.chain, chain))
+        return 'a worker’s word for another node';
+      if (seen.has(name)) return 'an advert that names a worker twice';
+      seen.add(name);
+      const worker = { account: payload.worker, attachedAt: Number(payload.at), waiting, adapters };
+      claims.push({ attachment, worker });
+    }
+    return claims;
+  }
+
+  /** Cheap things first: a signature is checked only of a worker that serves, and once. */
+  #judge(from: PeerId, { attachment, worker }: Claim): 'good' | 'useless' | 'forged' {
+    const { obligationsOf, served, isAttachment } = this.#ports;
+    const { account, adapters, attachedAt, waiting } = worker;
+    const age = this.#wire.clock.now() - attachedAt;
+    if (age > ATTACHED_MS || age < -MAX_SKEW_MS) return 'useless';
+    const most = obligationsOf(account);
+    if (most === undefined || adapters.length > most) return 'useless';
+    if (!adapters.slice(0, LOOKED_AT).some((adapter) => served(adapter, account, waiting) !== undefined))
+      return 'useless';
+    const name = `${toHex(attachment.signature.value)}/${toHex(account)}/${toHex(attachment.payload.node)}/${attachedAt}`;
+    if (this.#checked.has(name)) return 'good';
+    if (this.#checks.take(from) !== 'taken') return 'useless';
+    if (!isAttachment(attachment)) return 'forged';
+    this.#checked.set(name, true);
+    return 'good';
   }
 
   #expire(): void {
@@ -152,21 +242,34 @@ export class Adverts {
   /** What is served elsewhere. */
   models(): ServedModel[] {
     this.#expire();
-    return [...this.#heard.values()].flatMap(({ advert: { workers } }) =>
-      workers.flatMap(({ worker, waiting, adapters }) =>
-        adapters.flatMap((adapter) => this.#ports.served(adapter, worker, waiting) ?? []),
-      ),
-    );
+    const found: ServedModel[] = [];
+    let looked = 0;
+    for (const { workers } of this.#heard.values()) {
+      for (const { account, waiting, adapters } of workers) {
+        for (const adapter of adapters) {
+          if (++looked > MAX_SERVED) return found;
+          const model = this.#ports.served(adapter, account, waiting);
+          if (model !== undefined) found.push(model);
+        }
+      }
+    }
+    return found;
   }
 
-  /** Nodes that say that the worker is attached to them, those with the fewest waiting first. */
+  /** Nodes that the worker has attached to, the latest first. */
   nodesOf(worker: AccountId): ServingNode[] {
     this.#expire();
     return [...this.#heard.values()]
-      .flatMap(({ peer, advert: { workers, addresses } }) => {
-        const found = workers.find((each) => equalBytes(each.worker, worker));
-        return found === undefined ? [] : [{ peer, addresses, waiting: found.waiting }];
+      .flatMap(({ peer, workers, addresses }) => {
+        const found = workers.find(({ account }) => equalBytes(account, worker));
+        return found === undefined ? [] : [{ peer, addresses, attachedAt: found.attachedAt }];
       })
-      .sort((a, b) => a.waiting - b.waiting);
+      .sort((a, b) => b.attachedAt - a.attachedAt)
+      .slice(0, MAX_ROUTES);
   }
+}
+
+interface Claim {
+  readonly attachment: SignedAttachment;
+  readonly worker: HeardWorker;
 }

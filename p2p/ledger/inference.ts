@@ -39,7 +39,7 @@ import { TrainingRoom } from './training-topic.ts';
 /** The hub of this node alone. */
 export interface LocalHub
   extends InferenceHub,
-    Pick<AdvertPorts, 'served'>,
+    Pick<AdvertPorts, 'lines' | 'served' | 'obligationsOf'>,
     Pick<ReceiptPorts, 'isSettled' | 'noteReceipt'> {
   /** A code for what is wrong with an answer; undefined for one that holds. */
   faultOf(request: GenerationRequest, receipt: SignedInferenceReceipt, text: string): Promise<string | undefined>;
@@ -58,7 +58,12 @@ const CODES: ReadonlySet<string> = new Set<HubErrorCode>([
   'TIMED_OUT',
   'BAD_RECEIPT',
 ]);
-const CONNECT_MS = 10_000;
+/** Until a question is asked, at the longest. */
+const CONNECT_MS = 5_000;
+/** Until the worker's node says that it has the question; beyond that it has broken its promise. */
+const TAKEN_MS = 4_000;
+/** Both, as long as there is another way. */
+const NEXT_MS = 1_000;
 /** Beyond what a worker has for a job, so that its own node's word comes first. */
 const ANSWER_MS = 130_000;
 /** Frames that wait for a slow asker. */
@@ -90,7 +95,7 @@ export class InferenceNetwork implements InferenceHub {
   constructor(
     wire: Wire,
     hub: LocalHub,
-    ports: Pick<AdvertPorts, 'genesisHash'> & Pick<ReceiptPorts, 'verify' | 'hashing'>,
+    ports: Pick<AdvertPorts, 'genesisHash' | 'isAttachment'> & Pick<ReceiptPorts, 'verify' | 'hashing'>,
   ) {
     const { genesisHash } = ports;
     this.#wire = wire;
@@ -101,8 +106,10 @@ export class InferenceNetwork implements InferenceHub {
     this.#answering = new Places(ANSWERING, groupOf);
     this.#adverts = new Adverts(wire, {
       genesisHash,
-      local: () => hub.models(),
+      isAttachment: ports.isAttachment,
+      lines: () => hub.lines(),
       served: (adapter, worker, waiting) => hub.served(adapter, worker, waiting),
+      obligationsOf: (worker) => hub.obligationsOf(worker),
     });
     this.#receipts = new ReceiptRoom(wire, {
       ...ports,
@@ -228,25 +235,27 @@ export class InferenceNetwork implements InferenceHub {
     signal: AbortSignal,
   ): Promise<void> {
     let last = new HubError('NO_WORKER', 'the node that the worker is attached to cannot be reached');
-    for (const node of nodes) {
+    for (const [i, node] of nodes.entries()) {
       if (signal.aborted) return;
+      const isLast = i === nodes.length - 1;
       let stream: Stream;
       try {
-        stream = await this.#open(node, signal);
+        stream = await this.#open(node, isLast ? CONNECT_MS : NEXT_MS, signal);
       } catch (problem) {
         this.#wire.log('debug', 'a serving node cannot be reached', { peer: node.peer, problem: String(problem) });
         continue;
       }
-      const refused = await this.#converse(stream, node, request, listener, handle, signal);
+      const patience = isLast ? TAKEN_MS : NEXT_MS;
+      const refused = await this.#converse(stream, node, patience, request, listener, handle, signal);
       if (refused === undefined) return;
       last = refused;
     }
     throw last;
   }
 
-  async #open({ peer, addresses }: ServingNode, signal: AbortSignal): Promise<Stream> {
+  async #open({ peer, addresses }: ServingNode, withinMs: number, signal: AbortSignal): Promise<Stream> {
     const { host } = this.#wire;
-    const until = AbortSignal.any([signal, AbortSignal.timeout(CONNECT_MS)]);
+    const until = AbortSignal.any([signal, AbortSignal.timeout(withinMs)]);
     const id = peerIdFromString(peer);
     if (host.getConnections(id).length === 0 && addresses.length > 0) {
       await host.dial(
@@ -261,17 +270,19 @@ export class InferenceNetwork implements InferenceHub {
   #converse(
     stream: Stream,
     { peer }: ServingNode,
+    patienceMs: number,
     request: GenerationRequest,
     listener: JobListener,
     handle: { stop(): void },
     signal: AbortSignal,
   ): Promise<HubError | undefined> {
-    const { charge } = this.#wire;
+    const { charge, clock } = this.#wire;
     const until = AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]);
     return new Promise((resolve) => {
       let said = 0;
       const end = (error: HubError | undefined, again = false): void => {
         until.removeEventListener('abort', giveUp);
+        noticed();
         if (stream.status === 'open') stream.close().catch(() => stream.abort(new Error('it could not be closed')));
         if (error !== undefined && !again) listener.fail(error);
         resolve(again ? error : undefined);
@@ -281,7 +292,14 @@ export class InferenceNetwork implements InferenceHub {
         end(signal.aborted ? undefined : new HubError('TIMED_OUT', 'the worker’s node took too long'));
       };
       until.addEventListener('abort', giveUp, { once: true });
+      const noticed = clock.after(patienceMs, () => {
+        charge(peer, FEE.brokenPromise, 'a question was not taken');
+        stream.abort(new NetworkError('TIMEOUT', 'the question was not taken'));
+        end(new HubError('TIMED_OUT', 'the worker’s node does not take questions'), true);
+      });
       const take = async (message: Reply): Promise<void> => {
+        noticed();
+        if (message.type === 'Taken') return;
         if (message.type === 'Delta') {
           said += message.value.length;
           if (said > MAX_TEXT) throw new NetworkError('MALFORMED', 'more text than an answer may have');
@@ -387,6 +405,7 @@ export class InferenceNetwork implements InferenceHub {
           answer: (receipt, text) => say({ type: 'Answer', value: { text, receipt } }, true),
           fail,
         });
+        say({ type: 'Taken' }, false);
       } catch (problem) {
         if (!(problem instanceof HubError)) throw problem;
         if (problem.code === 'BAD_VOUCHER') charge(peer, FEE.badTransaction, 'a question without a good voucher');

@@ -8,6 +8,8 @@ export interface Allowance {
   readonly burst: number;
 }
 
+const LONGEST_DEBT_S = 4;
+
 /** A token bucket. It may be overdrawn by what is known only afterwards. */
 export class RateLimit {
   readonly #perSecond: number;
@@ -45,9 +47,9 @@ export class RateLimit {
     return true;
   }
 
-  /** Takes what was used already. No debt is larger than the burst, so that it is paid in a known time. */
+  /** Takes what was used already. No debt is larger than it takes a known time to pay. */
   owe(amount: number): void {
-    this.#left = Math.max(-this.#burst, this.left - amount);
+    this.#left = Math.max(-LONGEST_DEBT_S * this.#perSecond, this.left - amount);
   }
 
   /** Milliseconds until `amount` is there. */

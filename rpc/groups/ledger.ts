@@ -4,7 +4,12 @@ import { HubError, type HubErrorCode, type InferenceHub, type ReceiptChecks } fr
 import { verifySignature } from '../../runtime/executive/extrinsic.ts';
 import type { Hashing, Signatures } from '../../runtime/host.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
-import { attachment, generationRequest, signedProgress } from '../../runtime/primitives/attribution/messages.ts';
+import {
+  attachment,
+  generationRequest,
+  type SignedAttachment,
+  signedProgress,
+} from '../../runtime/primitives/attribution/messages.ts';
 import { signedInferenceReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { type Codec, decode, encode } from '../../runtime/primitives/scale/codec.ts';
@@ -13,7 +18,7 @@ import { type AccountId, asAccountId, type Hash, multiSignature } from '../../ru
 import { invalidParams, RpcError } from '../server/errors.ts';
 import { hexOf } from '../server/hex.ts';
 import { definitions, type Group, group } from '../server/method.ts';
-import { hash, hex, list, optional, text, u32 } from '../server/params.ts';
+import { count, hash, hex, list, optional, text, u32 } from '../server/params.ts';
 import type { Session } from '../server/session.ts';
 
 export interface LedgerContext {
@@ -22,11 +27,15 @@ export interface LedgerContext {
   /** What signatures are checked with. */
   readonly host: () => Hashing & Signatures;
   readonly genesisHash: () => Hash;
+  /** Raw ed25519 key of this node's peer id; zeros for a node without a network. */
+  readonly nodeKey: Uint8Array;
 }
 
 interface Line {
   readonly account: AccountId;
+  readonly challenge: Uint8Array;
   adapters: readonly number[];
+  attachment: SignedAttachment;
 }
 interface Context extends LedgerContext {
   readonly challenges: WeakMap<Session, Uint8Array>;
@@ -36,9 +45,12 @@ interface Context extends LedgerContext {
 const { method, subscription } = definitions<Context>();
 const MAX_SERVED = 4_096;
 const MAX_TEXT = 1 << 20;
+/** How far a worker's clock may be apart from this node's. */
+const MAX_SKEW_MS = 5 * 60_000;
 
 /** Codes of the application range; `data` names the error for programs. */
 const CODES: Readonly<Record<HubErrorCode, number>> = {
+  NOT_REGISTERED: 1115,
   NO_WORKER: 1100,
   NOT_SERVED: 1101,
   WRONG_PRICE: 1102,
@@ -89,51 +101,79 @@ function plain(value: unknown): unknown {
   return value;
 }
 
+/** The attachment that the worker has signed. Throws {@link RpcError}. */
+function proven(
+  { genesisHash, nodeKey, host }: Context,
+  challenge: Uint8Array,
+  worker: AccountId,
+  at: number,
+  signature: Uint8Array,
+): SignedAttachment {
+  if (Math.abs(at - Date.now()) > MAX_SKEW_MS) throw new RpcError(1114, 'the worker’s clock is wrong', 'BAD_CLOCK');
+  const payload = { chain: genesisHash(), node: nodeKey, challenge, worker, at: BigInt(at) };
+  const signed = { payload, signature: parsed(multiSignature, signature) };
+  const checks = host();
+  if (!verifySignature(checks, signed.signature, hashOf(checks, attachment, payload), worker)) {
+    throw new RpcError(1113, 'the signature is not the worker’s', 'BAD_SIGNATURE');
+  }
+  return signed;
+}
+
 const methods = [
   method(
     'worker_challenge',
     [],
-    ({ challenges }, _, session) => {
+    ({ challenges, nodeKey }, _, session) => {
       const challenge = new Uint8Array(randomBytes(32));
       challenges.set(session, challenge);
-      return challenge;
+      return { challenge: hexOf(challenge), node: hexOf(nodeKey) };
     },
     { connected: true },
   ),
   subscription(
     'worker_attach',
     { unsubscribe: 'worker_detach', notification: 'worker_job' },
-    [hash('worker'), hex('signature'), list(u32('adapter'), MAX_SERVED)],
-    (context, [worker, signature, adapters], stream, session) => {
-      const { challenges, lines, hub, genesisHash } = context;
-      const host = context.host();
+    [hash('worker'), count('at'), hex('signature'), list(u32('adapter'), MAX_SERVED)],
+    (context, [worker, at, signature, adapters], stream, session) => {
+      const { challenges, lines, hub } = context;
       const challenge = challenges.get(session);
       challenges.delete(session);
       if (challenge === undefined) throw new RpcError(1112, 'ask for a challenge first', 'NO_CHALLENGE');
       const account = asAccountId(worker);
-      const digest = hashOf(host, attachment, { chain: genesisHash(), challenge, worker: account });
-      if (!verifySignature(host, parsed(multiSignature, signature), digest, account)) {
-        throw new RpcError(1113, 'the signature is not the worker’s', 'BAD_SIGNATURE');
-      }
-      const line: Line = { account, adapters };
+      const attachment = proven(context, challenge, account, at, signature);
+      const line: Line = { account, challenge, adapters, attachment };
+      const leave = told(() =>
+        hub.attach({
+          account,
+          get adapters() {
+            return line.adapters;
+          },
+          get attachment() {
+            return line.attachment;
+          },
+          send: (message) =>
+            stream.notify(
+              message.type === 'generate'
+                ? { ...message, request: hexOf(encode(generationRequest, message.request)) }
+                : message,
+            ),
+        }),
+      );
       lines.set(session, line);
-      const leave = hub.attach({
-        account,
-        get adapters() {
-          return line.adapters;
-        },
-        send: (message) =>
-          stream.notify(
-            message.type === 'generate'
-              ? { ...message, request: hexOf(encode(generationRequest, message.request)) }
-              : message,
-          ),
-      });
       return () => {
         lines.delete(session);
         leave();
       };
     },
+  ),
+  method(
+    'worker_renew',
+    [count('at'), hex('signature')],
+    (context, [at, signature], session) => {
+      const line = lineOf(context, session);
+      line.attachment = proven(context, line.challenge, line.account, at, signature);
+    },
+    { connected: true },
   ),
   method(
     'worker_serving',

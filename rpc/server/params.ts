@@ -47,6 +47,12 @@ export const u32 = (name: string): Param<number> => param(name, 'an unsigned 32-
 const asU32 = (value: unknown): number | undefined =>
   typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= 0xffffffff ? value : undefined;
 
+/** Milliseconds since 1970, say. */
+export const count = (name: string): Param<number> =>
+  param(name, 'a whole number below 2^53', (value) =>
+    typeof value === 'number' && Number.isSafeInteger(value) && value >= 0 ? value : undefined,
+  );
+
 /** A number, or the number as hex (Substrate: `NumberOrHex`). */
 export const blockNumber = (name: string): Param<number> =>
   param(name, 'a block number, or one in hex', (value) => {

@@ -8,9 +8,9 @@ import {
   type ErrorDef,
   type Origin,
 } from '../framework/dispatch.ts';
-import type { CallContext, Env, EventDef } from '../framework/pallet.ts';
+import type { CallContext, Env, EventDef } from '../framework/env.ts';
 import type { RuntimeCall } from '../framework/runtime-call.ts';
-import type { Host } from '../host.ts';
+import { type Host, isHostFault } from '../host.ts';
 import * as system from '../pallets/standard/system.ts';
 import { encode } from '../primitives/scale/codec.ts';
 import { Sink } from '../primitives/scale/io.ts';
@@ -86,8 +86,8 @@ export class Execution implements Env {
       return { ok: false, error: { type: 'Transactional', value: { type: 'LimitReached' } }, post: {} };
     }
     const def = this.#assembly.callDef(call);
-    const { host, emit, transactional, dispatch, infoOf, submitUnsigned } = this;
-    const context: CallContext = { host, emit, transactional, dispatch, infoOf, submitUnsigned, origin };
+    const { host, emit, transactional, dispatch, infoOf, failureOf, submitUnsigned } = this;
+    const context: CallContext = { host, emit, transactional, dispatch, infoOf, failureOf, submitUnsigned, origin };
     this.#depth++;
     try {
       return { ok: true, post: transactional(() => def.run(context, call.value.value ?? {})) ?? {} };
@@ -97,6 +97,11 @@ export class Execution implements Env {
     } finally {
       this.#depth--;
     }
+  };
+
+  readonly failureOf = (problem: unknown): DispatchError => {
+    if (isHostFault(problem)) throw problem;
+    return problem instanceof DispatchFailure ? this.#resolve(problem.reason) : { type: 'Other' };
   };
 
   #resolve(reason: DispatchError | ErrorDef): DispatchError {

@@ -1,15 +1,6 @@
 /** Blocks and transactions: initialize, apply, finalize, execute, validate (`frame_executive`). */
 import type { Assembly } from '../framework/assembly.ts';
-import {
-  addWeight,
-  type DispatchOutcome,
-  exceeds,
-  NONE,
-  type Origin,
-  signed,
-  subWeight,
-  ZERO_WEIGHT,
-} from '../framework/dispatch.ts';
+import { addWeight, type DispatchOutcome, NONE, type Origin, signed, subWeight } from '../framework/dispatch.ts';
 import type { AnyExtension, TransactionContext } from '../framework/extension.ts';
 import type { Env, InherentDef, UnsignedDef } from '../framework/pallet.ts';
 import type { RuntimeCall } from '../framework/runtime-call.ts';
@@ -31,6 +22,7 @@ import {
 } from '../primitives/validity.ts';
 import { Execution } from './execution.ts';
 import { type Extrinsic, ExtrinsicCodec, isBare, lookup, verifySignature } from './extrinsic.ts';
+import { HookRunner } from './hooks.ts';
 
 /** Applied (with the call's outcome), or refused and without a trace. */
 export type ApplyResult =
@@ -63,6 +55,7 @@ export class Executive {
   readonly extrinsics: ExtrinsicCodec;
   readonly extensions: readonly AnyExtension[];
   readonly #version: RuntimeVersion;
+  readonly #hooks: HookRunner;
   readonly #inherents: readonly (InherentDef & { readonly pallet: string })[];
 
   constructor(assembly: Assembly, extensions: readonly AnyExtension[], version: RuntimeVersion) {
@@ -70,6 +63,7 @@ export class Executive {
     this.extrinsics = new ExtrinsicCodec(assembly.call, extensions);
     this.extensions = extensions;
     this.#version = version;
+    this.#hooks = new HookRunner(assembly);
     this.#inherents = assembly.pallets.flatMap(({ name, inherent }) =>
       inherent === undefined ? [] : [{ ...inherent, pallet: name }],
     );
@@ -82,11 +76,8 @@ export class Executive {
     const execution = new Execution(this.assembly, host);
     system.initialize(host, header.number, header.parentHash, header.digest.logs);
     system.noteRuntimeVersion(host, this.#version);
-    let used = system.BLOCK_WEIGHTS.baseBlock;
-    for (const { hooks } of this.assembly.pallets) {
-      if (hooks?.onInitialize) used = addWeight(used, hooks.onInitialize(execution, header.number));
-    }
-    system.addConsumed(host, 'Mandatory', used);
+    const used = this.#hooks.initialize(execution, header.number);
+    system.addConsumed(host, 'Mandatory', addWeight(system.BLOCK_WEIGHTS.baseBlock, used));
     execution.flush();
     system.enterPhase(host, { type: 'ApplyExtrinsic', value: 0 });
   }
@@ -256,14 +247,9 @@ export class Executive {
     const number = system.blockNumber(host);
     system.noteFinishedExtrinsics(host);
     const env = new Execution(this.assembly, host);
-    let remaining = subWeight(system.BLOCK_WEIGHTS.maxBlock, system.totalConsumed(system.consumed(host)));
-    for (const { hooks } of this.assembly.pallets) {
-      if (hooks?.onIdle === undefined || exceeds(ZERO_WEIGHT, remaining)) continue;
-      const used = hooks.onIdle(env, number, remaining);
-      system.addConsumed(host, 'Mandatory', used);
-      remaining = subWeight(remaining, used);
-    }
-    for (const { hooks } of this.assembly.pallets) hooks?.onFinalize?.(env, number);
+    const remaining = subWeight(system.BLOCK_WEIGHTS.maxBlock, system.totalConsumed(system.consumed(host)));
+    system.addConsumed(host, 'Mandatory', this.#hooks.idle(env, number, remaining));
+    this.#hooks.finalize(env, number);
     env.flush();
     const { digest: logs, extrinsics } = system.finish(host);
     const parentHash = system.parentHash(host);

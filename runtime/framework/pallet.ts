@@ -3,20 +3,18 @@ import type { Host } from '../host.ts';
 import { type Codec, type StructValue, struct } from '../primitives/scale/codec.ts';
 import type { Weight } from '../primitives/types.ts';
 import type { ValidTransaction } from '../primitives/validity.ts';
-import type { DispatchClass, DispatchInfo, DispatchOutcome, ErrorDef, Origin, PostDispatchInfo } from './dispatch.ts';
+import type { DispatchClass, DispatchInfo, ErrorDef, PostDispatchInfo } from './dispatch.ts';
+import type { CallContext, Env, EventDef } from './env.ts';
 import { enterPlace, hasPlace } from './place.ts';
 import type { RuntimeCall } from './runtime-call.ts';
 import type { StorageSet } from './storage.ts';
+import type { AnyQueue } from './work-queue.ts';
+
+export type { CallContext, Env, EventDef } from './env.ts';
 
 type FieldCodecs = Parameters<typeof struct>[0];
 
 // ---- events --------------------------------------------------------------------------------------------------
-
-export interface EventDef<T> {
-  readonly index: number;
-  readonly codec: Codec<T> | null;
-  readonly docs: string;
-}
 
 export function event(index: number, docs: string): EventDef<undefined>;
 export function event<F extends FieldCodecs>(index: number, fields: F, docs: string): EventDef<StructValue<F>>;
@@ -24,25 +22,6 @@ export function event(index: number, fields: FieldCodecs | string, docs = ''): E
   return typeof fields === 'string'
     ? { index, codec: null, docs: fields }
     : { index, codec: struct(fields) as Codec<never>, docs };
-}
-
-// ---- execution context ---------------------------------------------------------------------------------------
-
-/** The running of one block, as hooks and functions shared between pallets see it. */
-export interface Env {
-  readonly host: Host;
-  emit<T>(event: EventDef<T>, ...fields: T extends undefined ? [] : [fields: T]): void;
-  /** Runs `body` in a storage transaction of its own: a {@link DispatchFailure} rolls it back and is rethrown. */
-  transactional<T>(body: () => T): T;
-  /** Dispatches a decoded call in a storage transaction of its own. */
-  dispatch(call: RuntimeCall, origin: Origin): DispatchOutcome;
-  infoOf(call: RuntimeCall): DispatchInfo;
-  /** Hands an unsigned transaction to the pool of this node. False where there is none, as while a block is executed. */
-  submitUnsigned(call: RuntimeCall): boolean;
-}
-
-export interface CallContext extends Env {
-  readonly origin: Origin;
 }
 
 // ---- calls ---------------------------------------------------------------------------------------------------
@@ -106,7 +85,17 @@ export const constant = <T>(codec: Codec<T>, value: T | ((host: Host) => T), doc
   docs,
 });
 
+/**
+ * The executive guards each hook: it runs in a storage transaction of its own, and whatever it throws undoes what it
+ * did, is told by the event `Work.HookFailed`, and the block goes on. Lists that others can fill belong into a
+ * work queue, not into a hook.
+ */
 export interface Hooks {
+  /**
+   * For hooks that judge what the author put into the block (its slot, its time): an `InvalidBlock` that they throw
+   * makes the block invalid. They must depend on nothing that a transaction can set.
+   */
+  readonly judgesBlocks?: true;
   /** Before any extrinsic. Returns its weight. */
   onInitialize?(env: Env, number: number): Weight;
   /** After the extrinsics, if weight is left. Returns what it used, at most `remaining`. */
@@ -207,6 +196,8 @@ export interface PalletSpec<G> {
   readonly holdReasons?: Readonly<Record<string, Reason>>;
   readonly freezeReasons?: Readonly<Record<string, Reason>>;
   readonly hooks?: Hooks;
+  /** Work that the pallet does later, block by block. */
+  readonly work?: readonly AnyQueue[];
   readonly inherent?: InherentDef;
   readonly unsigned?: UnsignedDef;
   readonly apis?: readonly RuntimeApi[];

@@ -1,4 +1,4 @@
-/** What auditors find in honest and in dishonest work: every way to cheat that the reference method names. */
+/** What auditors find in honest and in dishonest work: every way to cheat that docs/method.md names. */
 import t from 'tap';
 import { readProjection, writeProjection } from '../../gpu-worker/attribution/basis-files.ts';
 import { type Fault, judgeAnswer, judgeTraining } from '../../gpu-worker/auditing/judge.ts';

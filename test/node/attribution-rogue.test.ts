@@ -77,25 +77,30 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
   // 1. Who attaches proves its key, by a challenge of the connection's own, once.
   const line = await JsonRpcClient.connect(url);
   test.teardown(() => line.close());
-  const prove = async (challenge: string, by: Signer = worker) => {
+  type Challenge = { readonly challenge: string; readonly node: string };
+  const prove = async ({ challenge, node: key }: Challenge, by: Signer = worker, at = Date.now()) => {
     const digest = hashOf(hashing, attachment, {
       chain: ledger.genesisHash,
+      node: fromHex(key),
       challenge: fromHex(challenge),
       worker: account,
+      at: BigInt(at),
     });
-    return toHex(encode(multiSignature, signed(by, digest)));
+    return [at, toHex(encode(multiSignature, signed(by, digest)))] as const;
   };
   const jobs: { job: string; request: string }[] = [];
-  const attach = (signature: string) =>
-    line.subscribe('worker_attach', 'worker_detach', [toHex(account), signature, [adapter]], (each) => {
+  const attach = ([at, signature]: readonly [number, string]) =>
+    line.subscribe('worker_attach', 'worker_detach', [toHex(account), at, signature, [adapter]], (each) => {
       if ((each as { type: string }).type === 'generate') jobs.push(each as { job: string; request: string });
     });
   test.equal(await codeOf(line.call('worker_serving', [adapter])), 'NOT_ATTACHED');
-  test.equal(await codeOf(attach(toHex(new Uint8Array(65)))), 'NO_CHALLENGE');
-  const challenge = await line.call<string>('worker_challenge');
+  test.equal(await codeOf(attach([Date.now(), toHex(new Uint8Array(65))])), 'NO_CHALLENGE');
+  const challenge = await line.call<Challenge>('worker_challenge');
   test.equal(await codeOf(prove(challenge, payer).then(attach)), 'BAD_SIGNATURE', 'another key');
   test.equal(await codeOf(prove(challenge).then(attach)), 'NO_CHALLENGE', 'a challenge is good for one try');
-  await attach(await prove(await line.call<string>('worker_challenge')));
+  const late = await prove(await line.call<Challenge>('worker_challenge'), worker, Date.now() - 3_600_000);
+  test.equal(await codeOf(attach(late)), 'BAD_CLOCK', 'an old one');
+  await attach(await prove(await line.call<Challenge>('worker_challenge')));
 
   /** A prompt whose answer somebody is paid for. */
   const rules = receiptRules(DEFAULT_RULES, 100_000_000);

@@ -62,6 +62,7 @@ export const aura = pallet({
     SlotDuration: constant(u64, slotDuration, 'The slot duration in milliseconds.'),
   },
   hooks: {
+    judgesBlocks: true,
     onInitialize({ host }) {
       const next = preDigestSlot(host);
       if (next <= currentSlot(host)) {

@@ -35,6 +35,7 @@ export const authorship = pallet({
   docs: 'The author of the current block.',
   storage: store,
   hooks: {
+    judgesBlocks: true,
     // Before the session changes hands: the slot's author was chosen among the authorities that the parent left.
     onInitialize({ host }) {
       const found = find(host);

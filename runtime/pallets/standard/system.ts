@@ -143,7 +143,8 @@ const share = (total: Weight, percent: bigint): Weight => ({
 /** Decoding, the signature (checked beforehand, in parallel) and the extensions' own work. */
 const BASE_EXTRINSIC: Weight = { refTime: 40_000_000n, proofSize: 0n };
 const BASE_BLOCK: Weight = { refTime: 1n * PS_PER_MS, proofSize: 0n };
-const MAX_NORMAL = share(MAX_BLOCK, 75n);
+/** What transactions of the class Normal may take of a block; hooks and operational ones have the rest. */
+export const NORMAL_WEIGHT = share(MAX_BLOCK, 75n);
 
 export const BLOCK_WEIGHTS: Infer<typeof blockWeights> = {
   baseBlock: BASE_BLOCK,
@@ -152,7 +153,7 @@ export const BLOCK_WEIGHTS: Infer<typeof blockWeights> = {
     normal: {
       baseExtrinsic: BASE_EXTRINSIC,
       maxExtrinsic: share(MAX_BLOCK, 65n),
-      maxTotal: MAX_NORMAL,
+      maxTotal: NORMAL_WEIGHT,
       reserved: ZERO_WEIGHT,
     },
     operational: {

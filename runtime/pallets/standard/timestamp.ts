@@ -74,6 +74,7 @@ export const timestamp = pallet({
     },
   },
   hooks: {
+    judgesBlocks: true,
     onInitialize: () => cost(1_000_000n, 1, 1),
     onFinalize({ host }) {
       if (!store.DidUpdate.take(host)) {

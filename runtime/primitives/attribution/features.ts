@@ -1,6 +1,6 @@
 /**
  * Feature rows: what is left of a training record's preconditioned gradient after sketching, reduction to k entries and
- * quantisation (reference method, steps 3–5). Influence is the integer dot product of a row with the query's feature.
+ * quantisation (docs/method.md, steps 3–5). Influence is the integer dot product of a row with the query's feature.
  */
 import { compareBytes } from '../bytes.ts';
 import { encode, type Infer, mapped, struct, u16, u32, vec } from '../scale/codec.ts';

@@ -1,5 +1,5 @@
 /**
- * Influence by contributor: `I_c = Σ_{i∈c} ν_i·σ_i·⟨r_i, u⟩`, exact in integers (reference method, steps 6 and 7).
+ * Influence by contributor: `I_c = Σ_{i∈c} ν_i·σ_i·⟨r_i, u⟩`, exact in integers (docs/method.md, steps 6 and 7).
  * Units: 2^−48 of the (unit-free) score. Two ways to the same number: over all rows, or — because everything up to here
  * is linear in u — by one dot product of u with the contributor's running sum `R_c = Σ ν_i·σ_i·r_i`.
  */

@@ -11,12 +11,25 @@ import { requestFields } from './request.ts';
 export const generationRequest = struct({ voucher: signedVoucher, ...requestFields });
 export type GenerationRequest = Infer<typeof generationRequest>;
 
-/** What a worker signs to prove its key to a node; the challenge is the connection's own. */
+/**
+ * What a worker signs when it attaches to a node, and again every so often: to that node it proves the worker's key by the connection's own
+ * challenge, to all others that the worker is to be asked there. Of two the later one counts.
+ */
 export const attachment = canonical(
-  'attach/1',
+  'attach/2',
   'Attachment',
-  struct({ chain: hash, challenge: fixedBytes(32), worker: accountId }),
+  struct({
+    chain: hash,
+    /** The ed25519 key that the node's peer id is made of. */
+    node: fixedBytes(32),
+    challenge: fixedBytes(32),
+    worker: accountId,
+    /** Unix time in milliseconds. */
+    at: u64,
+  }),
 );
+export const signedAttachment = signed(attachment);
+export type SignedAttachment = Infer<typeof signedAttachment>;
 
 /** How far a training is, as its worker signs it; nodes tell it each other. */
 export const trainingProgress = canonical(

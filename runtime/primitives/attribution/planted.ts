@@ -1,5 +1,5 @@
 /**
- * Planted faults against auditors that do not look (reference method, "Keeping workers honest"). A worker and a payer that is
+ * Planted faults against auditors that do not look (docs/method.md, "Keeping workers honest"). A worker and a payer that is
  * in on it make an answer whose feature is wrong by the chain's own hand: first the payer commits to everything that will be
  * said, the right feature among it, and the block that the commitment stands in then decides how the feature is bent. Nobody
  * can steer that towards a right one, so what was planted is a fault whatever had been committed to, and the chain can see it

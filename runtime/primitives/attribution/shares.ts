@@ -1,4 +1,4 @@
-/** Splitting the contributors' part of a fee (reference method, step 7). */
+/** Splitting the contributors' part of a fee (docs/method.md, step 7). */
 import { type Infer, struct } from '../scale/codec.ts';
 import { PERBILL, perbill } from '../types.ts';
 import { part } from './canonical.ts';

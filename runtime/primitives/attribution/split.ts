@@ -32,7 +32,7 @@ export const DEFAULT_RULES: Rules = {
   blend: DEFAULT_BLEND,
 };
 
-/** Self-dealing must cost something: at least 10 % never come back to those who take part (reference method). */
+/** Self-dealing must cost something: at least 10 % never come back to those who take part (docs/method.md). */
 const MIN_OUTFLOW = 100_000_000;
 
 export function rulesFault({ split, blend: mix }: Rules): boolean {

@@ -1,5 +1,5 @@
 /**
- * The protocol on the embedded engine (reference method, "What was measured"): one adapter on all records with the
+ * The protocol on the embedded engine (docs/measurements/attribution-protocol.md): one adapter on all records with the
  * gradients that attribution starts from, and the truth, which is what happens to a query's loss when the adapter is
  * trained again on a part of the records.
  */

@@ -1,5 +1,5 @@
 /**
- * Attribution quality: the reference method's protocol on the embedded engine, retraining as truth.
+ * Attribution quality: the protocol of docs/measurements/attribution-protocol.md on the embedded engine.
  *
  *     npm run bench:attribution -- [--seeds 1,2,3] [--quick] [--fresh] [--options]
  *

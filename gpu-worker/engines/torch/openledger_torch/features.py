@@ -1,5 +1,5 @@
 """
-From gradients to features on the device: turned into the eigenbases, divided, sketched, projected (reference method, steps 2 to 4; the
+From gradients to features on the device: turned into the eigenbases, divided, sketched, projected (docs/method.md, steps 2 to 4; the
 seeded rotation and int8 are the worker's). `attribution/extractor.ts` is the reference.
 """
 

@@ -1,5 +1,5 @@
 """
-Bases from an adapter's training records, and every record reduced in them (reference method, steps 1 to 4), on the device. Where
+Bases from an adapter's training records, and every record reduced in them (docs/method.md, steps 1 to 4), on the device. Where
 gradients of all records do not fit into memory, they are made again where they are needed: three passes over the records (covariances;
 Λ; sketches), of which nothing is kept but sums, the sketches of the sample that V_k is made from, and k numbers a record.
 `attribution/features.ts` is the reference, over gradients that crossed.
