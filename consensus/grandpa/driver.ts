@@ -55,9 +55,11 @@ export interface GrandpaNetwork {
   wantBlock(block: { readonly hash: Hash; readonly number: number }, from: PeerId): void;
   /** A peer is in a later set: blocks with justifications up to `finalized` are needed, which voting can not bring. */
   behind(peer: PeerId, packet: NeighbourPacket): void;
+  /** A peer did not do what was due; the unit is that of verdicts. */
+  charge(peer: PeerId, cost: number, reason: string): void;
 }
 
-export const noNetwork: GrandpaNetwork = { broadcast() {}, send() {}, wantBlock() {}, behind() {} };
+export const noNetwork: GrandpaNetwork = { broadcast() {}, send() {}, wantBlock() {}, behind() {}, charge() {} };
 
 export interface GrandpaPorts {
   readonly blocks: Blocks;
@@ -315,6 +317,9 @@ export class GrandpaVoter implements Service {
         return;
       case 'behind':
         network.behind(effect.peer, effect.packet);
+        return;
+      case 'charge':
+        network.charge(effect.peer, effect.cost, effect.reason);
         return;
     }
   }

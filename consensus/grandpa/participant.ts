@@ -42,8 +42,17 @@ export interface Participant {
   readonly voter: Voter;
   readonly peers: ReadonlyMap<PeerId, PeerView>;
   readonly waiting: Waiting;
-  /** The catch-up that was asked for; others are not wanted. */
-  readonly asked: { readonly peer: PeerId; readonly round: number; readonly at: number } | undefined;
+  /** Catch-ups that were asked for, of any number of peers: whoever leaves the question open keeps nobody else from answering. */
+  readonly asked: ReadonlyMap<PeerId, CatchUpQuestion>;
+}
+
+export interface CatchUpQuestion {
+  readonly round: number;
+  readonly at: number;
+  /** Whether the peer may still answer without having been late. */
+  readonly open: boolean;
+  /** How often in a row the peer left one open. */
+  readonly failures: number;
 }
 
 export type Timer = RoundTimer | { readonly type: 'announce' };
@@ -62,6 +71,7 @@ export type Effect =
   | { readonly type: 'send'; readonly peer: PeerId; readonly message: GossipMessage }
   /** Voters know a block that this node does not. */
   | { readonly type: 'wantBlock'; readonly target: Target; readonly from: PeerId }
+  | { readonly type: 'charge'; readonly peer: PeerId; readonly cost: number; readonly reason: string }
   /** A peer is in a later set: the justifications in between must come by sync. */
   | { readonly type: 'behind'; readonly peer: PeerId; readonly packet: NeighbourPacket };
 
@@ -88,10 +98,17 @@ export const COST = {
   badCatchUp: 1000,
   unasked: 20,
   greedy: 10,
+  /** A peer that says to be ahead does not show it. */
+  unanswered: 100,
 };
 
-/** A catch-up is asked for again after this long, and not given to the same peer more often. */
+/** A catch-up has to come within this time; a peer that left it open is asked again after twice the time, and so on. */
 const CATCH_UP_TIMEOUT_MS = 3_000;
+const MAX_BACKOFF = 6;
+/** Of an honest peer on a bad line: its answer is taken though it is late. */
+const LATE_MS = 30_000;
+/** A peer is sent the same, or what belongs to another place that it says to be at, no more often than this. */
+const HELP_EVERY_MS = 1_000;
 const CATCH_UP_SERVE_MS = 1_000;
 const MAX_PEERS = 1_024;
 
@@ -123,7 +140,7 @@ export function start(env: ParticipantEnv, origin: Origin): ParticipantStep {
     record !== undefined && recordVoters !== undefined && record.setId >= origin.setId
       ? resume(env, record, recordVoters, finalized)
       : startSet(env, origin.setId, origin.voters, finalized);
-  const state: Participant = { voter: first.state, peers: new Map(), waiting: nothingWaits, asked: undefined };
+  const state: Participant = { voter: first.state, peers: new Map(), waiting: nothingWaits, asked: new Map() };
   const draft: Draft = { env, state, effects: [] };
   forward(draft, first.effects);
   draft.effects.push({ type: 'setTimer', timer: { type: 'announce' }, afterMs: env.announceMs, withinMs: 0 });
@@ -170,11 +187,12 @@ export function step(env: ParticipantEnv, state: Participant, event: Participant
 function moved(draft: Draft, before: Voter): void {
   const { voter } = draft.state;
   draft.effects.push({ type: 'broadcast', message: { type: 'neighbour', ...packetOf(voter) } });
-  if (voter.setId !== before.setId) draft.state = { ...draft.state, waiting: nothingWaits, asked: undefined };
+  if (voter.setId !== before.setId) draft.state = { ...draft.state, waiting: nothingWaits, asked: new Map() };
 }
 
 function announce(draft: Draft): void {
   const { env, state } = draft;
+  closeQuestions(draft);
   draft.effects.push({ type: 'broadcast', message: { type: 'neighbour', ...packetOf(state.voter) } });
   draft.effects.push({ type: 'setTimer', timer: { type: 'announce' }, afterMs: env.announceMs, withinMs: 0 });
 }
@@ -324,7 +342,8 @@ const setPeer = (draft: Draft, peer: PeerId, view: PeerView): void => {
 function forgetPeer(draft: Draft, peer: PeerId): void {
   const peers = new Map(draft.state.peers);
   peers.delete(peer);
-  const asked = draft.state.asked?.peer === peer ? undefined : draft.state.asked;
+  const asked = new Map(draft.state.asked);
+  asked.delete(peer);
   draft.state = { ...draft.state, peers, asked };
 }
 
@@ -333,7 +352,8 @@ function takeNeighbour(draft: Draft, from: PeerId, { round, setId, finalized }: 
   if (view === undefined && draft.state.peers.size >= MAX_PEERS) return IGNORE;
   const packet: NeighbourPacket = { round, setId, finalized };
   const known = view ?? strangerView;
-  const repeats = known.packet !== undefined && order(known.packet, packet) === 0 ? known.repeats + 1 : 0;
+  const turn = known.packet === undefined ? -1 : order(known.packet, packet);
+  const repeats = turn === 0 ? known.repeats + 1 : 0;
   setPeer(draft, from, { ...known, packet, repeats });
 
   const { voter } = draft.state;
@@ -347,13 +367,37 @@ function takeNeighbour(draft: Draft, from: PeerId, { round, setId, finalized }: 
   return ACCEPT;
 }
 
+/** Everyone who says to be ahead is asked, each by its own clock. */
 function askToCatchUp(draft: Draft, peer: PeerId, packet: NeighbourPacket): void {
+  closeQuestions(draft);
   const { voter, asked } = draft.state;
   const round = catchUpRound(voter, packet);
+  if (round === undefined) return;
   const at = draft.env.now();
-  if (round === undefined || (asked !== undefined && at - asked.at < CATCH_UP_TIMEOUT_MS)) return;
-  draft.state = { ...draft.state, asked: { peer, round, at } };
+  const before = asked.get(peer);
+  const failures = before?.failures ?? 0;
+  const pause = CATCH_UP_TIMEOUT_MS * 2 ** Math.min(failures, MAX_BACKOFF);
+  if (before !== undefined && at - before.at < pause) return;
+  draft.state = { ...draft.state, asked: new Map(asked).set(peer, { round, at, open: true, failures }) };
   draft.effects.push({ type: 'send', peer, message: { type: 'catchUpRequest', round, setId: voter.setId } });
+}
+
+/** Questions whose time is over cost those who left them open, unless somebody else's answer has come. */
+function closeQuestions(draft: Draft): void {
+  const { voter, asked } = draft.state;
+  const now = draft.env.now();
+  for (const [peer, question] of asked) {
+    if (!question.open || now - question.at < CATCH_UP_TIMEOUT_MS) continue;
+    const needed = question.round > voter.best.votes.number;
+    const failures = needed ? question.failures + 1 : question.failures;
+    if (needed) {
+      draft.effects.push({ type: 'charge', peer, cost: COST.unanswered, reason: 'a catch-up that did not come' });
+    }
+    draft.state = {
+      ...draft.state,
+      asked: new Map(draft.state.asked).set(peer, { ...question, open: false, failures }),
+    };
+  }
 }
 
 /** Sends a peer that does not get on what it may lack: votes of its round and the one before, and the last commit. */
@@ -361,6 +405,7 @@ function help(draft: Draft, peer: PeerId): void {
   const { voter } = draft.state;
   const view = draft.state.peers.get(peer)!;
   const packet = view.packet!;
+  const now = draft.env.now();
   const { lastCommit } = voter;
   const messages: GossipMessage[] = [];
   if (lastCommit !== undefined && wantsCommit(view, lastCommit.setId, lastCommit.commit.target.number)) {
@@ -376,9 +421,13 @@ function help(draft: Draft, peer: PeerId): void {
     }
   }
   if (messages.length === 0) return;
-  const mark = `${packet.setId}/${packet.round}/${lastCommit?.commit.target.number ?? 0}/${messages.length}`;
+  const place = `${packet.setId}/${packet.round}/`;
+  const mark = `${place}${lastCommit?.commit.target.number ?? 0}/${messages.length}`;
+  // What is new here goes at once. To and fro of the peer itself does not make this node send more.
+  const isNew = mark !== view.sent && view.sent.startsWith(place);
+  if (!isNew && now - view.helpedAt < HELP_EVERY_MS) return;
   if (mark === view.sent && !answersRepeat(view.repeats)) return;
-  setPeer(draft, peer, { ...view, sent: mark });
+  setPeer(draft, peer, { ...view, sent: mark, helpedAt: now });
   for (const message of messages) draft.effects.push({ type: 'send', peer, message });
 }
 
@@ -402,9 +451,16 @@ function takeCatchUp(
 ): Verdict {
   const { env } = draft;
   const { voter, asked } = draft.state;
-  if (asked?.peer !== from || catchUp.round < asked.round) return reject('a catch-up nobody asked for', COST.unasked);
+  const question = asked.get(from);
+  if (question === undefined || env.now() - question.at > LATE_MS || catchUp.round < question.round) {
+    return reject('a catch-up nobody asked for', COST.unasked);
+  }
+  // One answer a question, good or bad.
+  draft.state = {
+    ...draft.state,
+    asked: new Map(asked).set(from, { ...question, at: env.now() - LATE_MS - 1, open: false, failures: 0 }),
+  };
   if (setId !== voter.setId || catchUp.round <= voter.best.votes.number) return IGNORE;
-  draft.state = { ...draft.state, asked: undefined };
   if (!plausibleCatchUp(catchUp, voter.voters)) return reject('a catch-up without supermajorities', COST.badCatchUp);
   const votes = [...catchUp.prevotes, ...catchUp.precommits];
   if (!votes.every((vote) => env.verify(vote, catchUp.round, setId))) {

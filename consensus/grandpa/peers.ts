@@ -17,9 +17,17 @@ export interface PeerView {
   readonly sent: string;
   /** When a catch-up was last given to it. */
   readonly servedAt: number;
+  /** When it was last sent what it may lack. */
+  readonly helpedAt: number;
 }
 
-export const strangerView: PeerView = { packet: undefined, repeats: 0, sent: '', servedAt: Number.NEGATIVE_INFINITY };
+export const strangerView: PeerView = {
+  packet: undefined,
+  repeats: 0,
+  sent: '',
+  servedAt: Number.NEGATIVE_INFINITY,
+  helpedAt: Number.NEGATIVE_INFINITY,
+};
 
 /** A peer this many rounds ahead has votes that this node will not see any more. */
 const CATCH_UP_DISTANCE = 2;

@@ -79,6 +79,10 @@ export class Finality implements GrandpaNetwork {
     this.#ports.sync.take({ type: 'behind', peer, finalized: packet.finalized });
   }
 
+  charge(peer: PeerId, cost: number, reason: string): void {
+    this.#ports.charge(peer, cost, reason);
+  }
+
   /** Those who do not gossip. */
   #toOthers(bytes: Uint8Array): void {
     const members = this.#ports.room.members();

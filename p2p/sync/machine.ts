@@ -63,6 +63,11 @@ const LATE_MS = 4_000;
 const MAX_SILENT = 4;
 const BACKOFF_MS = 3_000;
 const WANTED_MS = 30_000;
+/** Peers that are asked for proofs of finality at a time. */
+const MAX_ASKING = 3;
+/** Answers of up to {@link MAX_ANCESTORS} blocks: more without a proof are no way to catch up. */
+const MAX_FRUITLESS = 16;
+const DISBELIEF_MS = 30_000;
 /** Announced blocks mostly come by themselves: they are asked for when they have not after so long. */
 const GRACE_MS = 250;
 
@@ -87,6 +92,16 @@ interface Asked {
   readonly request: BlockRequest;
 }
 
+/** What a peer says of its finality. */
+interface Claim {
+  finalized: number;
+  /** The height from which on it is asked for proofs next. */
+  from: number;
+  /** Answers in a row without one. */
+  fruitless: number;
+  notBefore: number;
+}
+
 interface Importing {
   readonly peer: PeerId;
   readonly range: Range | undefined;
@@ -108,7 +123,9 @@ export class SyncMachine {
   /** The block that the ranges begin above, and the next height to be put into one. */
   #base = 0;
   #cursor = 0;
-  #behind: { peer: PeerId; finalized: number; from: number } | undefined;
+  /** Peers that say to be ahead by whole authority sets: each shows it by itself, or does not. */
+  readonly #behind = new Map<PeerId, Claim>();
+  #asking = 0;
   #nextId = 1;
   #effects: SyncEffect[] = [];
 
@@ -179,10 +196,7 @@ export class SyncMachine {
         this.#want(event.peer, event.block);
         return;
       case 'behind':
-        if (this.#peers.has(event.peer) && this.#behind === undefined) {
-          const from = this.#chain.info().finalized.number + 1;
-          this.#behind = { peer: event.peer, finalized: event.finalized, from };
-        }
+        this.#claimed(event.peer, event.finalized);
         return;
       case 'response':
         this.#response(event.id, event.blocks);
@@ -210,7 +224,7 @@ export class SyncMachine {
       wanted.peers.delete(id);
       if (wanted.peers.size === 0) this.#wanted.delete(key);
     }
-    if (this.#behind?.peer === id) this.#behind = undefined;
+    this.#behind.delete(id);
   }
 
   #giveBack({ peer, task }: Asked): void {
@@ -218,6 +232,7 @@ export class SyncMachine {
       task.range.state = 'wanted';
       task.range.peer = undefined;
     } else if (task.type === 'block') task.wanted.asked = false;
+    else if (task.type === 'proofs') this.#asking--;
   }
 
   #announced(id: PeerId, block: BlockRef, isBest: boolean): void {
@@ -315,7 +330,7 @@ export class SyncMachine {
     const cost = { timeout: FEE.slowResponse, closed: FEE.refused, malformed: FEE.badResponse }[reason];
     this.#charge(asked.peer, cost, `a request for blocks failed: ${reason}`);
     if (asked.task.type === 'block') asked.task.wanted.peers.delete(asked.peer);
-    if (asked.task.type === 'proofs') this.#behind = undefined;
+    if (asked.task.type === 'proofs') this.#disbelieve(asked.peer);
     if (peer?.silent === MAX_SILENT) this.#drop(asked.peer, 'it does not answer');
   }
 
@@ -332,6 +347,7 @@ export class SyncMachine {
       return;
     }
     const { task } = asked;
+    if (task.type === 'proofs') this.#asking--;
     switch (task.type) {
       case 'probe':
         this.#probed(asked.peer, task.number, blocks[0]);
@@ -430,17 +446,38 @@ export class SyncMachine {
     }
   }
 
+  #claimed(id: PeerId, finalized: number): void {
+    const known = this.#behind.get(id);
+    const own = this.#chain.info().finalized.number;
+    if (!this.#peers.has(id) || finalized <= own || (known !== undefined && known.notBefore > this.#now())) return;
+    if (known === undefined) this.#behind.set(id, { finalized, from: own + 1, fruitless: 0, notBefore: 0 });
+    else known.finalized = finalized;
+  }
+
+  /** What the peer says of its finality does not count for a while. */
+  #disbelieve(id: PeerId): void {
+    const claim = this.#behind.get(id);
+    if (claim !== undefined) {
+      claim.notBefore = this.#now() + DISBELIEF_MS;
+      claim.from = this.#chain.info().finalized.number + 1;
+      claim.fruitless = 0;
+    }
+  }
+
   #proved(id: PeerId, from: number, blocks: readonly BlockData[]): void {
-    const behind = this.#behind;
-    if (behind === undefined) return;
+    const claim = this.#behind.get(id);
+    if (claim === undefined) return;
+    let shown = false;
     for (const { hash, justifications } of blocks) {
       const proof = justifications?.find(([engine]) => equalBytes(engine, GRANDPA_ENGINE));
       if (proof !== undefined && this.#chain.has(hash)) {
+        shown = true;
         this.#effects.push({ type: 'justify', peer: id, hash, proof: proof[1] });
       }
     }
-    behind.from = from + blocks.length;
-    if (blocks.length === 0 || behind.from > behind.finalized) this.#behind = undefined;
+    claim.from = from + blocks.length;
+    claim.fruitless = shown ? 0 : claim.fruitless + 1;
+    if (blocks.length === 0 || claim.fruitless >= MAX_FRUITLESS) this.#disbelieve(id);
   }
 
   // ---- importing ---------------------------------------------------------------------------------------------
@@ -524,6 +561,7 @@ export class SyncMachine {
       task.range.peer = id;
       task.range.askedAt = this.#now();
     } else if (task.type === 'block') task.wanted.asked = true;
+    else if (task.type === 'proofs') this.#asking++;
     const number = this.#nextId++;
     this.#asked.set(number, { peer: id, task, request });
     this.#effects.push({ type: 'request', id: number, peer: id, request });
@@ -540,14 +578,16 @@ export class SyncMachine {
   }
 
   #proofsFrom(id: PeerId): Task | undefined {
-    if (this.#behind?.peer !== id) return undefined;
-    const { from } = this.#behind;
+    const claim = this.#behind.get(id);
+    if (claim === undefined || claim.notBefore > this.#now() || this.#asking >= MAX_ASKING) return undefined;
+    const { best, finalized } = this.#chain.info();
+    claim.from = Math.max(claim.from, finalized.number + 1);
     // Proofs for blocks that are not here yet come with the blocks.
-    if (from > this.#chain.info().best.number) {
-      this.#behind = undefined;
+    if (claim.from > claim.finalized || claim.from > best.number) {
+      this.#behind.delete(id);
       return undefined;
     }
-    return { type: 'proofs', from };
+    return { type: 'proofs', from: claim.from };
   }
 
   #probe(peer: Peer): Task | undefined {

@@ -143,6 +143,7 @@ class Town {
       send: deliver,
       wantBlock: () => {},
       behind: () => {},
+      charge: () => {},
     };
   }
 

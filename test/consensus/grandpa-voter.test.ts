@@ -2,6 +2,7 @@
 import t from 'tap';
 import type { GossipMessage } from '../../consensus/grandpa/messages.ts';
 import {
+  COST,
   type Effect,
   type Participant,
   type ParticipantEnv,
@@ -549,7 +550,7 @@ t.test('among peers', async (t) => {
     t.same(say(commit('B', [1, 2, 3])), { type: 'ignore' }, 'nothing new');
   });
 
-  t.test('peers ahead are asked, one at a time; others are not believed', async (t) => {
+  t.test('peers ahead are asked, and who does not answer keeps nobody else from it', async (t) => {
     const p = setup();
     const votes = <K extends VoteKind>(kind: K) => [1, 2, 3].map((who) => signed(kind, who, p.chain.at('C')));
     const catchUp = { round: 8, base: genesis, prevotes: votes('prevote'), precommits: votes('precommit') };
@@ -560,21 +561,37 @@ t.test('among peers', async (t) => {
       [],
       'one round ahead is followed by votes',
     );
-    p.hear({ type: 'neighbour', round: 9, setId: 0, finalized: 1 });
-    t.same(p.sends(), [{ type: 'catchUpRequest', round: 8, setId: 0 }]);
-    p.hear({ type: 'neighbour', round: 10, setId: 0, finalized: 1 }, 'q');
-    t.same(p.sends(), []);
-    t.match(p.hear({ type: 'catchUp', setId: 0, catchUp }, 'q'), { type: 'reject' });
-    p.advance(5_000);
+    // A liar is asked once, however often it says so, and pays for its silence.
+    const lie: GossipMessage = { type: 'neighbour', round: 1_000_000, setId: 0, finalized: 1 };
+    const charges = (): unknown[] => p.effects.filter(({ type }) => type === 'charge');
+    let asked = 0;
+    for (let i = 0; i < 600; i++) {
+      p.hear(lie, 'liar');
+      asked += p.sends().length;
+      p.advance(5);
+    }
+    t.equal(asked, 1, 'once in three seconds');
     p.hear({ type: 'neighbour', round: 11, setId: 0, finalized: 1 }, 'q');
-    t.same(p.sends(), [{ type: 'catchUpRequest', round: 10, setId: 0 }], 'someone else after a while');
-    t.same(p.hear({ type: 'catchUp', setId: 0, catchUp: { ...catchUp, round: 10 } }, 'q'), { type: 'accept' });
+    t.match(charges(), [{ type: 'charge', peer: 'liar', cost: COST.unanswered }]);
+    t.same(p.sends(), [{ type: 'catchUpRequest', round: 10, setId: 0 }], 'an honest peer is asked beside it');
+    p.hear(lie, 'liar');
+    t.same(p.sends(), [], 'and the liar not again so soon');
+    t.match(
+      p.hear({ type: 'catchUp', setId: 0, catchUp }, 'q'),
+      { type: 'reject' },
+      'an older round than was asked for',
+    );
+    p.advance(5_000);
+    t.same(p.hear({ type: 'catchUp', setId: 0, catchUp: { ...catchUp, round: 10 } }, 'q'), { type: 'accept' }, 'late');
     t.equal(p.state.voter.best.votes.number, 11);
     t.ok(p.types().includes('broadcast'), 'and everyone is told');
+    const again = { type: 'catchUp', setId: 0, catchUp: { ...catchUp, round: 10 } } as const;
+    t.match(p.hear(again, 'q'), { type: 'reject' }, 'one answer a question');
 
-    t.same(p.hear({ type: 'catchUpRequest', round: 9, setId: 0 }), { type: 'accept' });
+    p.tell({ type: 'connected', peer: 'r' });
+    t.same(p.hear({ type: 'catchUpRequest', round: 9, setId: 0 }, 'r'), { type: 'accept' });
     t.match(p.sends(), [{ type: 'catchUp', catchUp: { round: 10 } }], 'now it can help others');
-    t.match(p.hear({ type: 'catchUpRequest', round: 9, setId: 0 }), { type: 'reject' }, 'not all the time');
+    t.match(p.hear({ type: 'catchUpRequest', round: 9, setId: 0 }, 'r'), { type: 'reject' }, 'not all the time');
     t.same(p.hear({ type: 'catchUpRequest', round: 50, setId: 0 }, 'q'), { type: 'ignore' });
     p.hear({ type: 'neighbour', round: 1, setId: 2, finalized: 9 }, 'z');
     t.same(p.types(), ['behind']);
@@ -594,10 +611,23 @@ t.test('among peers', async (t) => {
       p.hear(packet, 'q');
       if (p.sends().length > 0) repeats++;
     }
+    t.equal(repeats, 0, 'not as fast as it asks');
+    for (let i = 0; i < 32; i++) {
+      p.advance(1_000);
+      p.hear(packet, 'q');
+      if (p.sends().length > 0) repeats++;
+    }
     t.ok(repeats >= 3 && repeats <= 8, `sent again ${repeats} times in 32`);
     p.vote(1, signed('prevote', 3, p.chain.at('D')));
     p.hear(packet, 'q');
     t.equal(p.sends().length, 3, 'something new goes at once');
+    let messages = 0;
+    for (let i = 0; i < 400; i++) {
+      p.hear({ ...packet, round: 1 + ((i >> 1) % 2) }, 'q');
+      messages += p.sends().length;
+      p.advance(2);
+    }
+    t.ok(messages <= 6, `to and fro between two rounds brings it ${messages} messages`);
     p.tell({ type: 'disconnected', peer: 'q' });
     t.equal(p.state.peers.has('q'), false);
     for (let i = 0; i < 3_000; i++) p.hear(packet, `sybil ${i}`);
