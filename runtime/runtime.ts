@@ -40,7 +40,7 @@ import { work } from './pallets/standard/work.ts';
 import { utf8 } from './primitives/bytes.ts';
 import { type Codec, encode } from './primitives/scale/codec.ts';
 import { ScaleError, Source } from './primitives/scale/io.ts';
-import { type RuntimeVersion, runtimeVersion } from './primitives/types.ts';
+import type { RuntimeVersion } from './primitives/types.ts';
 import { VERSION } from './version.ts';
 
 /** What wallets call amounts; a chain spec that says otherwise does not fit transactions signed by hardware wallets. */
@@ -62,8 +62,8 @@ export interface Runtime {
   readonly apis: readonly RuntimeApi[];
   /** Runs `Api_method` with SCALE-encoded parameters. Throws {@link RuntimeApiError}, or what the method itself throws. */
   call(host: Host, method: string, parameters: Uint8Array): Uint8Array;
-  /** Writes the state of the genesis block. */
-  genesis(host: Host, config: GenesisConfig): void;
+  /** Writes the state of the genesis block. `code` is this runtime as WebAssembly, for `:code`. */
+  genesis(host: Host, config: GenesisConfig, code: Uint8Array): void;
 }
 
 export interface RuntimeOptions {
@@ -161,9 +161,8 @@ export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
       const env = new Execution(assembly, host, false);
       return encode(method.output, method.run(env, decodeInputs(name, method.inputs, parameters)));
     },
-    genesis(host, config) {
-      // Until the runtime itself lives on the chain, `:code` names the one that is built in.
-      host.put(CODE, encode(runtimeVersion, version));
+    genesis(host, config, code) {
+      host.put(CODE, code);
       const env = new Execution(assembly, host, false);
       const parts: Readonly<Record<string, unknown>> = {
         Balances: { balances: config.balances },

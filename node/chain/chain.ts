@@ -42,7 +42,7 @@ import type { Clock } from '../ports/machine.ts';
 import type { Overlay } from '../state/overlay.ts';
 import { StateDatabase, type StateReceiver } from '../state/state-database.ts';
 import { extrinsicsRoot } from '../state/trie.ts';
-import { writeGenesis } from './genesis.ts';
+import { genesisMark, writeGenesis } from './genesis.ts';
 import { runtimeHost } from './runtime-host.ts';
 import { ChainViews, unknownBlock, type ViewPorts } from './views.ts';
 
@@ -57,8 +57,12 @@ export interface ChainOptions {
   /** Default: all bodies are kept. */
   readonly blocksPruning?: number | 'archive' | undefined;
   readonly genesis: Genesis;
+  /** The runtime as WebAssembly, for a genesis that does not bring its own. */
+  readonly code: Uint8Array;
 }
 
+/** Which genesis a chain was begun with, in short: see {@link genesisMark}. */
+const MARK = new TextEncoder().encode('genesis/mark');
 const SET = new TextEncoder().encode('grandpa/set');
 const publicKeys = vec(fixedBytes(32));
 const NOTHING = new Uint8Array();
@@ -87,29 +91,43 @@ export class Chain extends ChainViews<ChainPorts> implements BlockImport, WarpIm
   static async open(ports: ChainPorts, options: ChainOptions): Promise<Chain> {
     const { database, hashing } = ports;
     const states = await StateDatabase.open(database, hashing.blake2_256, { pruning: options.pruning });
+    // A chain goes on with the genesis that it began with, also under a node whose runtime would write another one.
+    const mark = genesisMark(hashing, options.genesis);
+    const begun = database.get(COLUMN.consensus, MARK);
+    if (begun === undefined || !equalBytes(begun, mark)) await Chain.#begin(ports, options, states, mark);
+    const blocks = await BlockStore.open(database, { pruning: options.blocksPruning ?? 'archive' });
+    if (blocks === undefined) throw new DatabaseError('CORRUPT', 'the database lacks its best or finalized block');
+    return new Chain(ports, blocks, states);
+  }
+
+  /** Writes the first block, or sees that the database has it already. */
+  static async #begin(
+    ports: ChainPorts,
+    options: ChainOptions,
+    states: StateDatabase,
+    mark: Uint8Array,
+  ): Promise<void> {
+    const { database, hashing, runtime } = ports;
     const overlay = states.empty();
     const host = runtimeHost(overlay, hashing, ports.signatures, ports.log);
-    const genesis = writeGenesis(host, ports.runtime, options.genesis);
+    const genesis = writeGenesis(host, runtime, options.genesis, options.code);
     const hash = headerHash(hashing, genesis);
     const known = database.genesis();
-    if (known !== undefined && !equalBytes(known, hash)) {
+    if (known !== undefined) {
+      if (equalBytes(known, hash)) return;
       throw new DatabaseError(
         'OTHER_CHAIN',
         `the database belongs to the chain ${toHex(known)}, the chain spec says ${toHex(hash)}`,
       );
     }
-    if (known === undefined) {
-      const batch = database.batch();
-      BlockStore.create(database, batch, hash, genesis);
-      const committed = states.insert(batch, { hash, number: 0 }, overlay);
-      const authorities = decode(authorityList, ports.runtime.call(host, 'GrandpaApi_grandpa_authorities', NOTHING));
-      batch.put(COLUMN.consensus, SET, encode(authoritySetCodec, genesisSet(authorities)));
-      await batch.commit({ sync: true });
-      committed();
-    }
-    const blocks = await BlockStore.open(database, { pruning: options.blocksPruning ?? 'archive' });
-    if (blocks === undefined) throw new DatabaseError('CORRUPT', 'the database lacks its best or finalized block');
-    return new Chain(ports, blocks, states);
+    const batch = database.batch();
+    BlockStore.create(database, batch, hash, genesis);
+    const committed = states.insert(batch, { hash, number: 0 }, overlay);
+    const authorities = decode(authorityList, runtime.call(host, 'GrandpaApi_grandpa_authorities', NOTHING));
+    batch.put(COLUMN.consensus, SET, encode(authoritySetCodec, genesisSet(authorities)));
+    batch.put(COLUMN.consensus, MARK, mark);
+    await batch.commit({ sync: true });
+    committed();
   }
 
   hold(block: Hash): void {

@@ -11,6 +11,7 @@ import { TransactionPool } from '../pool/pool.ts';
 import type { Service } from '../ports/chain.ts';
 import { Readers } from '../reading/readers.ts';
 import { aborted } from '../services/run-all.ts';
+import { runtimeCode } from '../wasm-builder/cache.ts';
 import type { Ground } from './ground.ts';
 
 /** Keys of a validator, in the order of the runtime's `SessionKeys`. */
@@ -36,9 +37,12 @@ export async function openChain(ground: Ground): Promise<ChainPart> {
   open.defer(() => database.close());
   const verifier = new Verifier({ signatures, hashing });
   open.defer(() => verifier.close());
+  const code = await runtimeCode(() =>
+    log('info', 'building the runtime as WebAssembly, once: this takes some seconds'),
+  );
   const chain = await Chain.open(
     { database, runtime: newRuntime(), hashing, signatures, verifier, clock, log },
-    { pruning: options.statePruning, blocksPruning: options.blocksPruning, genesis: spec.genesis },
+    { pruning: options.statePruning, blocksPruning: options.blocksPruning, genesis: spec.genesis, code },
   );
   const { blocks } = chain;
   const reads = new Readers({

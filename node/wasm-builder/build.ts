@@ -68,6 +68,6 @@ export async function buildOwnRuntime(): Promise<BuiltRuntime> {
   const hashing = createHashing();
   const overlay = new Overlay(new Trie(hashing.blake2_256, inMemory), undefined);
   const host = runtimeHost(overlay, hashing, await createSignatures(), () => {});
-  writeGenesis(host, runtime, presetSpec('dev').genesis);
+  writeGenesis(host, runtime, presetSpec('dev').genesis, new Uint8Array());
   return buildRuntime(runtime, host);
 }

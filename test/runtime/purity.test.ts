@@ -68,7 +68,7 @@ t.test('the bundle holds nothing but the runtime, and runs without the world', a
 
   const run = (runtime: typeof confined) => {
     const host = runtimeHost(states.empty(), hashing, signatures, () => {});
-    runtime.genesis(host, genesis.config);
+    runtime.genesis(host, genesis.config, new Uint8Array());
     const roots = [toHex(host.storageRoot(1))];
     let parentHash = ZERO_HASH;
     for (let number = 1; number <= 5; number++) {

@@ -14,6 +14,7 @@ import { Database } from '../../node/database/database.ts';
 import { MemoryKeystore } from '../../node/keystore/memory.ts';
 import type { BestFirst } from '../../node/pool/best-first.ts';
 import { type Clock, systemClock } from '../../node/ports/machine.ts';
+import { runtimeCode } from '../../node/wasm-builder/cache.ts';
 import {
   type Block,
   GRANDPA_ENGINE,
@@ -57,7 +58,7 @@ export async function openChain(spec: ChainSpec, basePath: string, clock: Clock 
   const verifier = new Verifier({ signatures, hashing });
   const chain = await Chain.open(
     { database, runtime: newRuntime(), hashing, signatures, verifier, clock, log: quiet },
-    { pruning: 256, genesis: spec.genesis },
+    { pruning: 256, genesis: spec.genesis, code: await runtimeCode() },
   );
   const keystore = new MemoryKeystore(hashing);
   for (const type of ['aura', 'gran']) keystore.hold(type, '//Alice');

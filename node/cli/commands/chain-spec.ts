@@ -10,6 +10,7 @@ import { genesisOf } from '../../chain/genesis.ts';
 import { loadChainSpec, PRESETS, type PresetId, presetSpec } from '../../chain-spec/built-in.ts';
 import { type ChainSpec, chainSpecJson, parseBootNode, parseChainSpec, toRaw } from '../../chain-spec/chain-spec.ts';
 import { ChainSpecError } from '../../chain-spec/errors.ts';
+import { runtimeCode } from '../../wasm-builder/cache.ts';
 import { count } from '../options.ts';
 
 interface BuildFlags {
@@ -38,7 +39,7 @@ function write(text: string, output: string | undefined): void {
 
 /** With the genesis state itself: what every node of a chain must have in common, whatever its version. */
 const raw = async (spec: ChainSpec): Promise<ChainSpec> => {
-  const { state } = await genesisOf(spec);
+  const { state } = await genesisOf(spec, await runtimeCode());
   return toRaw(spec, () => state);
 };
 
@@ -62,7 +63,7 @@ async function build(flags: BuildFlags): Promise<void> {
 
 async function show(chain: string): Promise<void> {
   const spec = loadChainSpec(chain);
-  const { hash, header, state, call } = await genesisOf(spec);
+  const { hash, header, state, call } = await genesisOf(spec, await runtimeCode());
   const address = (key: Uint8Array): string => encodeSs58(blake2b, { prefix: spec.properties.ss58Format, key });
   const { tokenSymbol, tokenDecimals } = spec.properties;
   const rows: readonly (readonly [string, string])[] = [

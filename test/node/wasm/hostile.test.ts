@@ -9,7 +9,7 @@ import { Overlay } from '../../../node/state/overlay.ts';
 import { inMemory, Trie } from '../../../node/state/trie.ts';
 import { readModule, writeModule } from '../../../node/wasm-builder/binary.ts';
 import { COMPRESSED, MEMORY_PAGES, openCode, RuntimeCodeError } from '../../../node/wasm-executor/code.ts';
-import { type WasmExecutionError, WasmInstance } from '../../../node/wasm-executor/executor.ts';
+import { WasmInstance } from '../../../node/wasm-executor/executor.ts';
 import { concatBytes } from '../../../runtime/primitives/bytes.ts';
 import { encode } from '../../../runtime/primitives/scale/codec.ts';
 import { runtimeVersion } from '../../../runtime/primitives/types.ts';

@@ -28,13 +28,14 @@ const OPEN = 10n ** 18n;
 const hashing = createHashing();
 const signatures = await createSignatures();
 const runtime = newRuntime();
-const code = openCode(await runtimeCode());
+const blob = await runtimeCode();
+const code = openCode(blob);
 const spec = presetSpec('dev');
 
 function genesisHost(): Host {
   const overlay = new Overlay(new Trie(hashing.blake2_256, inMemory), undefined);
   const host = runtimeHost(overlay, hashing, signatures, () => {});
-  writeGenesis(host, runtime, spec.genesis);
+  writeGenesis(host, runtime, spec.genesis, blob);
   return host;
 }
 

@@ -69,7 +69,7 @@ export async function createWorld(genesis: GenesisConfig = genesisOf(), genesisH
   const runtime = createRuntime({ blake2_64: (data) => blake2b(data, { dkLen: 8 }), blake3 });
   const { executive } = runtime;
   const { assembly } = executive;
-  runtime.genesis(host, genesis);
+  runtime.genesis(host, genesis, new Uint8Array());
   const records = vec(tuple(system.phase, assembly.event, vec(hash)));
   let number = 0;
   let open = false;
