@@ -1,5 +1,5 @@
 /** One LevelDB for all that the node keeps: columns by their first byte, synchronous reads, atomic batches. */
-import { mkdir } from 'node:fs/promises';
+import { mkdir, realpath } from 'node:fs/promises';
 import { Level } from 'level';
 import { latin1 } from '../latin1.ts';
 import { cutTable, damage, tablesIn, Watermark } from './watermark.ts';
@@ -46,6 +46,9 @@ type Bytes = Level<Uint8Array, Uint8Array>;
 /** Threads of this process may open it as well; another process may not. */
 const levelAt = (path: string): Bytes =>
   new Level(path, { keyEncoding: 'view', valueEncoding: 'view', multithreading: true });
+
+/** Databases that are open for writing in this thread: LevelDB's own lock keeps out other processes only. */
+const writers = new Set<string>();
 
 /** What another thread of the process reads while this one writes. */
 export class DatabaseReader {
@@ -151,6 +154,8 @@ const SEQUENCE_KEY = new Uint8Array([5]);
 export class Database {
   readonly #level: Bytes;
   readonly #path: string;
+  /** The path without links, as in {@link writers}. */
+  readonly #place: string;
   readonly #watermark: Watermark;
   #sequence: number;
   #waiting = nothing();
@@ -162,9 +167,10 @@ export class Database {
   /** Rejects with the first write that fails; never resolves. Whoever runs on this database should stop then. */
   readonly failed: Promise<never>;
 
-  private constructor(level: Bytes, path: string) {
+  private constructor(level: Bytes, path: string, place: string) {
     this.#level = level;
     this.#path = path;
+    this.#place = place;
     this.#watermark = new Watermark(path);
     this.#sequence = readSequence(this.get(COLUMN.meta, SEQUENCE_KEY));
     this.failed = new Promise((_resolve, reject) => {
@@ -185,6 +191,18 @@ export class Database {
       if (problem instanceof DatabaseError) throw problem;
       throw new DatabaseError('NOT_WRITABLE', `the directory ${path} cannot be written to`, { cause: problem });
     }
+    const place = await realpath(path);
+    if (writers.has(place)) throw new DatabaseError('LOCKED', `the database at ${path} is in use by this process`);
+    writers.add(place);
+    try {
+      return await Database.#open(path, place, tables);
+    } catch (problem) {
+      writers.delete(place);
+      throw problem;
+    }
+  }
+
+  static async #open(path: string, place: string, tables: readonly string[]): Promise<Database> {
     const marked = Watermark.sequenceIn(path) ?? 0;
     const level = levelAt(path);
     try {
@@ -195,7 +213,7 @@ export class Database {
     try {
       const cut = cutTable(path, tables);
       if (cut !== undefined) throw corrupt(path, `the file ${cut} was cut short`);
-      const database = new Database(level, path);
+      const database = new Database(level, path, place);
       const version = database.get(COLUMN.meta, VERSION_KEY)?.[0];
       if (version !== undefined && version > SCHEMA) {
         throw new DatabaseError(
@@ -301,6 +319,7 @@ export class Database {
     await this.#writing;
     await this.#level.close();
     this.#watermark.close();
+    writers.delete(this.#place);
   }
 }
 
