@@ -25,9 +25,9 @@ export async function snapshotRecords(
   datanet: DatanetId,
   version: number,
 ): Promise<ContributedRecord[]> {
-  const stored = await link.ledger.read(datanets.store.Snapshots, [datanet, version]);
+  const stored = await link.ledger.read(datanets.store.Ranges, [datanet, version]);
   const records: ContributedRecord[] = [];
-  for (const { batch, contributor, count } of known(stored, `snapshot ${version} of Datanet ${datanet}`).ranges) {
+  for (const { batch, contributor, count } of known(stored, `snapshot ${version} of Datanet ${datanet}`)) {
     const entry = await link.ledger.read(datanets.store.Batches, [datanet, batch]);
     const lines = splitLines(await link.ledger.blobs.get(known(entry, `batch ${batch}`).blob));
     if (lines.length !== count)

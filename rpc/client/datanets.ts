@@ -3,10 +3,10 @@ import * as blobs from '../../runtime/pallets/ledger/blobs.ts';
 import * as pallet from '../../runtime/pallets/ledger/datanets.ts';
 import { errors as modelErrors } from '../../runtime/pallets/ledger/models.ts';
 import type { ClaimId, DatanetId } from '../../runtime/primitives/attribution/ids.ts';
+import type { SnapshotRange } from '../../runtime/primitives/attribution/records.ts';
 import type { Infer } from '../../runtime/primitives/scale/codec.ts';
-import { sameAccount } from '../../runtime/primitives/types.ts';
 import type { PreparedBatch } from './batches.ts';
-import { failedWith, palletError } from './errors.ts';
+import { failedWith, LedgerError, palletError } from './errors.ts';
 import type { Ledger } from './ledger.ts';
 import type { Signer } from './signer.ts';
 
@@ -37,34 +37,50 @@ export async function openDatanet(ledger: Ledger, signer: Signer, terms: Datanet
   return made.event(pallet.events.Created).id;
 }
 
+/** So long a contribution is followed until validators hold its records. */
+const AVAILABLE_MS = 180_000;
+
 /**
- * Commits to a batch and hands its records to the node. Returns the batch's index. What was committed to before the
- * records arrived is only handed in again.
+ * Commits to a batch, hands its records to the node, and waits until validators have them. Returns the batch's index. What
+ * was committed to before the records arrived is only handed in again. `maxStake`: the most that may be put on hold as
+ * its stake (default: what the Datanet asks for now). Rejects with `BATCH_WAITING` where validators take too long: the
+ * batch stands, and falls out by itself if they never have it.
  */
 export async function contribute(
   ledger: Ledger,
   signer: Signer,
   datanet: DatanetId,
   batch: PreparedBatch,
+  { maxStake }: { readonly maxStake?: bigint } = {},
 ): Promise<number> {
   const { hash, blob, records, sketches } = batch;
+  const { terms, stake } = await datanetOf(ledger, datanet);
   const args = {
-    ...{ id: datanet, blob: hash, bytes: BigInt(blob.length), records },
-    ...{ root: batch.rootFor(signer.account), sketches },
+    ...{ id: datanet, terms, blob: hash, bytes: BigInt(blob.length), records },
+    ...{ root: batch.rootFor(signer.account), sketches, maxStake: maxStake ?? stake },
   };
   let index: number;
   try {
     index = (await ledger.submit(signer, pallet.calls.contribute, args)).event(pallet.events.Contributed).batch;
   } catch (problem) {
     if (!failedWith(problem, pallet.errors.AlreadyCommitted)) throw problem;
-    const before = await ledger.read(pallet.store.Committed, [datanet, hash]);
-    const known = before === undefined ? undefined : await batchOf(ledger, datanet, before);
-    const own = known !== undefined && sameAccount(known.contributor, signer.account);
-    if (before === undefined || !own || (await ledger.blobs.has(hash))) throw problem;
+    const before = await ledger.read(pallet.store.Committed, [datanet, signer.account, hash]);
+    if (before === undefined || (await ledger.blobs.has(hash))) throw problem;
     index = before;
   }
   await ledger.blobs.put(hash, blob);
+  await awaitBatch(ledger, datanet, index);
   return index;
+}
+
+/** Resolves with the batch once validators have its records: admitted, or waiting for whoever decides. */
+export async function awaitBatch(ledger: Ledger, datanet: DatanetId, index: number): Promise<pallet.Batch> {
+  const signal = AbortSignal.timeout(AVAILABLE_MS);
+  for await (const found of ledger.watch(pallet.store.Batches, [datanet, index], { signal })) {
+    if (found === undefined) throw palletError(pallet.errors.UnknownBatch, `Datanet ${datanet} has no batch ${index}`);
+    if (found.status.type !== 'Waiting') return found;
+  }
+  throw new LedgerError('BATCH_WAITING', `validators do not have the records of batch ${index} yet`);
 }
 
 export async function curate(
@@ -74,7 +90,7 @@ export async function curate(
   batch: number,
   admit: boolean,
 ): Promise<void> {
-  await ledger.submit(signer, pallet.calls.curate, { id: datanet, batch, admit });
+  await ledger.submit(signer, pallet.calls.curate, { id: datanet, batches: [batch], admit });
 }
 
 /** Takes a batch's stake back. Rejects with `Datanets.StakeLocked` while records can be disputed. */
@@ -84,9 +100,9 @@ export async function releaseStake(ledger: Ledger, signer: Signer, datanet: Data
 
 /** Fixes a version of all admitted batches and returns its number. */
 export async function takeSnapshot(ledger: Ledger, signer: Signer, datanet: DatanetId): Promise<number> {
-  const { batches } = await datanetOf(ledger, datanet);
-  // One contributed meanwhile is let in too.
-  const maxBatches = Math.min(batches + 16, pallet.MAX_SNAPSHOT_BATCHES);
+  const { admittedBatches } = await datanetOf(ledger, datanet);
+  // One admitted meanwhile is let in too.
+  const maxBatches = Math.min(admittedBatches + 16, pallet.MAX_SNAPSHOT_BATCHES);
   const made = await ledger.submit(signer, pallet.calls.snapshot, { id: datanet, maxBatches });
   return made.event(pallet.events.SnapshotTaken).version;
 }
@@ -108,6 +124,15 @@ export async function batchOf(ledger: Ledger, datanet: DatanetId, index: number)
 /** Rejects with `Models.UnknownSnapshot`. */
 export async function snapshotOf(ledger: Ledger, datanet: DatanetId, version: number): Promise<pallet.StoredSnapshot> {
   const found = await ledger.read(pallet.store.Snapshots, [datanet, version]);
+  if (found === undefined) {
+    throw palletError(modelErrors.UnknownSnapshot, `Datanet ${datanet} has no snapshot ${version}`);
+  }
+  return found;
+}
+
+/** The ranges of a snapshot's records, by batch and contributor. Rejects with `Models.UnknownSnapshot`. */
+export async function rangesOf(ledger: Ledger, datanet: DatanetId, version: number): Promise<readonly SnapshotRange[]> {
+  const found = await ledger.read(pallet.store.Ranges, [datanet, version]);
   if (found === undefined) {
     throw palletError(modelErrors.UnknownSnapshot, `Datanet ${datanet} has no snapshot ${version}`);
   }

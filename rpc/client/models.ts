@@ -2,9 +2,11 @@
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import * as models from '../../runtime/pallets/ledger/models.ts';
 import type { AdapterId, BaseModelId, DatanetId, OrderId } from '../../runtime/primitives/attribution/ids.ts';
+import { skeletonOf } from '../../runtime/primitives/attribution/names.ts';
 import type { Price, SignedTrainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import type { TrainingConfig } from '../../runtime/primitives/attribution/training.ts';
 import { fromUtf8 } from '../../runtime/primitives/bytes.ts';
+import { BYTE_DEPOSIT } from '../../runtime/primitives/deposit.ts';
 import { PERBILL } from '../../runtime/primitives/types.ts';
 import { datanetOf } from './datanets.ts';
 import { LedgerError, palletError } from './errors.ts';
@@ -21,19 +23,26 @@ export interface OrderTerms {
   readonly seed: bigint;
   /** For the worker; on hold until the adapter is accepted. */
   readonly budget: bigint;
+  /** Most that may be on hold for the adapter's files, 0.1 OPEN a megabyte; what they do not need comes back ({@link DEFAULT_STORAGE}). */
+  readonly storage?: bigint | undefined;
+  /** Most that the Datanet's owner may be paid (default: what it asks for now). */
+  readonly maxAccessPrice?: bigint | undefined;
   /** Of the owner on the base price, 0 … 1. */
   readonly markup: number;
   /** OPEN's smallest units a token. */
   readonly price: Price;
 }
 
-/** Orders an adapter; naming the Datanet's licence is how it is accepted. */
+/** Enough for 512 MiB of files. */
+export const DEFAULT_STORAGE: bigint = 512n * 2n ** 20n * BYTE_DEPOSIT + 10n ** 18n;
+
+/** Orders an adapter. The hash of the Datanet's terms stands in the order: that is how its licence is accepted. */
 export async function orderTraining(ledger: Ledger, signer: Signer, terms: OrderTerms): Promise<OrderId> {
-  const { licence } = await datanetOf(ledger, terms.datanet);
-  const { seed, markup, ...rest } = terms;
+  const { terms: accepted, accessPrice } = await datanetOf(ledger, terms.datanet);
+  const { seed, markup, storage = DEFAULT_STORAGE, maxAccessPrice = accessPrice, ...rest } = terms;
   const made = await ledger.submit(signer, models.calls.orderTraining, {
     ...rest,
-    licence,
+    ...{ terms: accepted, storage, maxAccessPrice },
     trainingSeed: seed,
     markup: Math.round(markup * PERBILL),
   });
@@ -66,6 +75,15 @@ export async function adapterOf(ledger: Ledger, id: AdapterId): Promise<models.A
   const found = await ledger.read(models.store.Adapters, id);
   if (found === undefined) throw palletError(models.errors.UnknownAdapter, `there is no adapter ${id}`);
   return found;
+}
+
+/** The adapter that bears a name: one read of the chain. Rejects with `Models.UnknownName`. */
+export async function adapterNamed(ledger: Ledger, name: string): Promise<AdapterId> {
+  const found = await ledger.read(models.store.Names, skeletonOf(name));
+  if (found?.name !== name || found.target.type !== 'Adapter') {
+    throw palletError(models.errors.UnknownName, `no adapter is called ${name}`);
+  }
+  return found.target.value;
 }
 
 /** How many transformer layers a base model has, by its published configuration. Rejects with a LedgerError. */

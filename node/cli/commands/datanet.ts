@@ -59,7 +59,7 @@ async function contribute(datanet: number, file: string, flags: SignerFlags): Pr
   print(
     flags,
     { datanet, batch, records, bytes: blob.length, blob: hash },
-    () => `Batch ${batch} of Datanet ${datanet}: ${records} records, ${blob.length} bytes.`,
+    () => `Batch ${batch} of Datanet ${datanet}: ${records} records, ${blob.length} bytes; validators have them.`,
   );
 }
 
@@ -85,8 +85,8 @@ async function snapshot(datanet: number, flags: SignerFlags): Promise<void> {
   const { version, count, root, ranges } = taken;
   print(
     flags,
-    { datanet, version, records: count, root, batches: ranges.length },
-    () => `Snapshot ${version} of Datanet ${datanet}: ${count} records in ${ranges.length} batches.`,
+    { datanet, version, records: count, root, batches: ranges },
+    () => `Snapshot ${version} of Datanet ${datanet}: ${count} records in ${ranges} batches.`,
   );
 }
 
@@ -140,7 +140,7 @@ async function show(datanet: number | undefined, flags: ClientFlags): Promise<vo
         value.description,
         `Licence ${value.licence}; ${value.admission.type.toLowerCase()} admission; a batch stakes ${formatOpen(value.stake)} OPEN,`,
         `an order pays ${formatOpen(value.accessPrice)} OPEN; records that overlap by ${Math.round(value.dedupThreshold / 655.36)} % are duplicates.`,
-        `${value.admitted} of ${value.records} records admitted, ${value.snapshots} snapshots.`,
+        `${value.admitted} records of ${value.contributors} contributors in ${value.admittedBatches} batches, ${value.keptSnapshots} snapshots.`,
         table(
           ['>Batch', 'Contributor', '>Records', '>Bytes', 'Status', '>Stake, OPEN', `>Held, of ${validators}`],
           rows.map((row) => [

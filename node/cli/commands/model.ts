@@ -38,6 +38,7 @@ interface OrderFlags extends SignerFlags {
   readonly attributionLayers: number | 'last-quarter';
   readonly attributionStride: number;
   readonly seed?: number;
+  readonly storage?: bigint;
   readonly wait: boolean;
 }
 
@@ -73,6 +74,7 @@ async function order(datanet: number, flags: OrderFlags): Promise<void> {
       config,
       seed: BigInt(flags.seed ?? randomBytes(4).readUInt32LE()),
       budget: flags.budget,
+      storage: flags.storage,
       markup: flags.markup,
       price: { input: flags.priceIn, output: flags.priceOut },
     });
@@ -254,6 +256,12 @@ export function modelCommands(program: Command): void {
     .addOption(new Option('--snapshot <version>', 'which version (default: the newest)').argParser(id))
     .addOption(new Option('--base <id>', 'which base model (default: the first)').argParser(id))
     .addOption(new Option('--budget <open>', 'OPEN for the worker').argParser(parseOpen).default(20n * OPEN, '20'))
+    .addOption(
+      new Option(
+        '--storage <open>',
+        'most OPEN on hold for the adapter’s files, 0.1 a megabyte; the rest comes back (default: enough for 512 MiB)',
+      ).argParser(parseOpen),
+    )
     .addOption(new Option('--markup <part>', 'yours, on every fee').argParser(part).default(0.1))
     .addOption(
       new Option('--price-in <open>', 'a token of a question').argParser(parseOpen).default(OPEN / 10_000n, '0.0001'),

@@ -33,8 +33,6 @@ import type { Verdict } from '../../primitives/attribution/challenge.ts';
 import {
   type AdapterId,
   adapterId,
-  type BlobRef,
-  type ClaimId,
   claimId,
   type ReceiptBatchId,
   receiptBatchId,
@@ -62,7 +60,7 @@ import {
   rules,
   rulesFault,
 } from '../../primitives/attribution/split.ts';
-import { type ArtifactSizes, artifactSizes } from '../../primitives/attribution/training.ts';
+import { artifactSizes } from '../../primitives/attribution/training.ts';
 import { decideTraining, trainingChallenge } from '../../primitives/attribution/training-challenge.ts';
 import { equalBytes } from '../../primitives/bytes.ts';
 import { palletAccount, TREASURY } from '../../primitives/pallet-id.ts';
@@ -119,9 +117,6 @@ export const reward = part(
 );
 export type Reward = Infer<typeof reward>;
 
-/** What keeps a training's files with the nodes: what it made, and its states in between, of which there may be none. */
-const trainingClaims = part('TrainingClaims', struct({ artifacts: claimId, segments: option(claimId) }));
-
 const previousRules = part('PreviousRules', struct({ rules, until: u32 }));
 
 const parameters = part(
@@ -157,7 +152,6 @@ export const store = storage('Attribution', {
   Batches: map(twox64Concat(receiptBatchId), pendingBatch, 'Batches in their window.'),
   Closing: mapWithDefault(twox64Concat(u32), vec(audits.subject, MAX_CLOSING), [], 'Windows that close, by block.'),
   Ranges: map(twox64Concat(adapterId), u32, 'How many ranges lie under the snapshot’s root, while it can be disputed.'),
-  Claims: map(twox64Concat(adapterId), trainingClaims, 'What keeps the files of trainings with the nodes.'),
   Rewards: mapWithDefault(blake2_128Concat(accountId), reward, { claimable: 0n, earned: 0n }, 'What accounts earned.'),
   Rules: value(rules, DEFAULT_RULES, 'How fees are split.'),
   PreviousRules: optionalValue(previousRules, 'Rules that receipts under way were made by.'),
@@ -276,25 +270,14 @@ function close(env: Env, of: audits.Subject): void {
     const pending = store.Batches.take(host, of.value);
     if (pending === undefined) return;
     payOut(env, of.value, pending);
-    blobs.release(env, pending.claim);
+    letGo(env, pending);
     return;
   }
-  if (!isPending(host, of.value)) return;
+  if (!models.isPending(host, of.value)) return;
   store.Ranges.remove(host, of.value);
-  // Nobody can ask any more how the adapter came about.
-  releaseSegments(env, of.value);
   compute.oblige(host, models.adapterOf(host, of.value).worker, -1);
   models.acceptAdapter(env, of.value);
 }
-
-function releaseSegments(env: Env, id: AdapterId): void {
-  const claims = store.Claims.get(env.host, id);
-  if (claims?.segments === undefined) return;
-  blobs.release(env, claims.segments);
-  store.Claims.insert(env.host, id, { ...claims, segments: undefined });
-}
-
-const isPending = (host: Host, id: AdapterId): boolean => models.adapterOf(host, id).status.type === 'Pending';
 
 /** A block must go on whatever a hook meets: what fails leaves no trace but a line in the log. */
 function guarded(env: Env, what: string, body: () => void): void {
@@ -324,32 +307,36 @@ function punish(env: Env, worker: AccountId, finder: AccountId | undefined): voi
   compute.oblige(env.host, worker, -1);
 }
 
+/** The batch is over, however: nodes need not keep its receipts, nor the state its adapter for its sake. */
+function letGo(env: Env, { batch, claim }: PendingBatch): void {
+  blobs.release(env, claim);
+  models.useAdapter(env.host, batch.adapter, -1);
+}
+
 function strikeBatch(env: Env, id: ReceiptBatchId, finder: AccountId | undefined, why: Fault): void {
   const pending = store.Batches.take(env.host, id);
   if (pending === undefined) return;
-  const { batch, payer, claim } = pending;
+  const { batch, payer } = pending;
   // A payer whose account is gone cannot be given less than an account lives on.
   if (!inference.refund(env, batch.session, payer, POT, batch.fees)) passOn(env, TREASURY, batch.fees);
-  blobs.release(env, claim);
+  letGo(env, pending);
   punish(env, batch.worker, finder);
   env.emit(events.BatchStruck, { batch: id, fault: why });
 }
 
 /** Undoes a batch whose fault was planted by its worker at its own cost. */
-function withdrawBatch(env: Env, id: ReceiptBatchId, { batch, payer, claim }: PendingBatch): void {
+function withdrawBatch(env: Env, id: ReceiptBatchId, pending: PendingBatch): void {
+  const { batch, payer } = pending;
   store.Batches.remove(env.host, id);
   if (!inference.refund(env, batch.session, payer, POT, batch.fees)) passOn(env, TREASURY, batch.fees);
-  blobs.release(env, claim);
+  letGo(env, pending);
   compute.oblige(env.host, batch.worker, -1);
 }
 
 function strikeTraining(env: Env, id: AdapterId, finder: AccountId | undefined, why: Fault): void {
-  if (!isPending(env.host, id)) return;
+  if (!models.isPending(env.host, id)) return;
   const { payload } = models.receiptOf(env.host, id);
   store.Ranges.remove(env.host, id);
-  releaseSegments(env, id);
-  const claims = store.Claims.take(env.host, id);
-  if (claims !== undefined) blobs.release(env, claims.artifacts);
   punish(env, payload.worker, finder);
   models.strikeAdapter(env, id);
   env.emit(events.TrainingStruck, { adapter: id, fault: why });
@@ -372,30 +359,6 @@ function decide(
 }
 
 // ---- training ------------------------------------------------------------------------------------------------
-
-/** What a training publishes, in the order of the receipt, with the sizes that its worker declares. */
-const artifacts = ({ adapter, adapterConfig, basis, features }: TrainingReceipt, sizes: ArtifactSizes): BlobRef[] => [
-  { hash: adapter, bytes: sizes.adapter },
-  { hash: adapterConfig, bytes: sizes.adapterConfig },
-  { hash: basis.checkpoint, bytes: sizes.checkpoint },
-  { hash: basis.eigenbases, bytes: sizes.eigenbases },
-  { hash: basis.projection, bytes: sizes.projection },
-  { hash: features.featureFile, bytes: sizes.featureFile },
-  { hash: features.sumFile, bytes: sizes.sumFile },
-  { hash: features.frequencyFile, bytes: sizes.frequencyFile },
-];
-
-/** Has nodes keep the files of a training. */
-function keepFiles(env: Env, id: AdapterId, receipt: TrainingReceipt, sizes: ArtifactSizes): void {
-  const depositor = receipt.worker;
-  const segments = receipt.segments.map((hash, at) => ({ hash, bytes: sizes.segments[at]! }));
-  const keep = (type: 'Training' | 'Segments', files: BlobRef[]): ClaimId =>
-    blobs.commit(env, { depositor, purpose: { type, value: id }, files });
-  store.Claims.insert(env.host, id, {
-    artifacts: keep('Training', artifacts(receipt, sizes)),
-    segments: segments.length === 0 ? undefined : keep('Segments', segments),
-  });
-}
 
 const genesisHash = (host: Host) => system.blockHash(host, 0);
 
@@ -468,12 +431,11 @@ export const calls = {
       const digest = hashOf(host, trainingReceipt, payload);
       ensure(verifySignature(host, signature, digest, worker), errors.BadSignature);
       ensure(declared.segments.length === payload.segments.length, errors.WrongCount);
-      const id = models.addAdapter(env, receipt, digest);
-      keepFiles(env, id, payload, declared);
+      const id = models.addAdapter(env, receipt, digest, declared);
       // The bond goes on standing for it: the lease's obligation ends with the window.
       compute.submitTask(host, payload.order);
       const { datanet, version } = payload.snapshot;
-      store.Ranges.insert(host, id, datanets.snapshotOf(host, datanet, version)?.ranges.length ?? 0);
+      store.Ranges.insert(host, id, datanets.snapshotOf(host, datanet, version)?.ranges ?? 0);
       const of = { type: 'Training', value: id } as const;
       openWindow(host, of);
       audits.enter(host, of, worker, payload.baseModel, payload.features.rows);
@@ -487,7 +449,7 @@ export const calls = {
     run({ origin, ...env }, { adapter: id, challenge }) {
       const { host } = env;
       const challenger = ensureSigned(origin);
-      ensure(isPending(host, id), errors.WindowClosed);
+      ensure(models.isPending(host, id), errors.WindowClosed);
       const { payload: receipt } = models.receiptOf(host, id);
       const context = {
         receipt,
@@ -541,6 +503,7 @@ export const calls = {
       const until = openWindow(host, of);
       store.Batches.insert(host, id, { batch, payer: session.owner, markup, rules: by, until, claim });
       compute.oblige(host, worker, 1);
+      models.useAdapter(host, batch.adapter, 1);
       audits.enter(host, of, worker, baseModel, batch.receipts);
       const { adapter, receipts, fees } = batch;
       env.emit(events.Settled, { batch: id, worker, adapter, receipts, fees });

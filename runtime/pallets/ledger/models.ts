@@ -1,235 +1,116 @@
 /**
  * Models: base models by the hashes of their files, training orders with their budget on hold, and the adapters that come
- * of them, each with the receipt that says what it was made of.
+ * of them, each with the receipt that says what it was made of and a name that no other adapter has.
+ *
+ * Orders and adapters leave the state when they are over: the history has them. While they are there, deposits are on hold.
  */
-import { cost, ensure, ensureSigned, error, fail } from '../../framework/dispatch.ts';
-import { call, constant, type Env, event, pallet, type Reason } from '../../framework/pallet.ts';
-import { map, storage, twox64Concat, value } from '../../framework/storage.ts';
+import { addWeight, cost, ensure, ensureSigned, fail } from '../../framework/dispatch.ts';
+import { apiMethod, call, constant, type Env, pallet, runtimeApi } from '../../framework/pallet.ts';
+import type { ParametersConfig } from '../../framework/parameters.ts';
+import { storage } from '../../framework/storage.ts';
 import type { Host } from '../../host.ts';
-import { canonical, hashOf, part } from '../../primitives/attribution/canonical.ts';
+import { hashOf } from '../../primitives/attribution/canonical.ts';
 import {
   type AdapterId,
   adapterId,
   type BaseModelId,
   baseModelId,
-  claimId,
   datanetId,
   type OrderId,
   orderId,
   snapshotVersion,
 } from '../../primitives/attribution/ids.ts';
-import { price, signedTrainingReceipt, snapshotRef } from '../../primitives/attribution/receipts.ts';
+import { adapterName, MAX_NAME_LENGTH } from '../../primitives/attribution/names.ts';
+import { price } from '../../primitives/attribution/receipts.ts';
 import { baseModelManifest, configFault, trainingConfig } from '../../primitives/attribution/training.ts';
-import { type Infer, struct, text, u32, u64, variants } from '../../primitives/scale/codec.ts';
+import { equalBytes } from '../../primitives/bytes.ts';
+import { stateDeposit } from '../../primitives/deposit.ts';
+import { TREASURY } from '../../primitives/pallet-id.ts';
+import { isLabel } from '../../primitives/plain-text.ts';
+import { option, u32, u64 } from '../../primitives/scale/codec.ts';
 import { type AccountId, accountId, balance, hash, PERBILL, perbill, sameAccount } from '../../primitives/types.ts';
 import * as balances from '../standard/balances.ts';
 import * as system from '../standard/system.ts';
 import * as blobs from './blobs.ts';
 import * as compute from './compute.ts';
 import * as datanets from './datanets.ts';
+import { DEPART, departLater, departures, useMaterial } from './models/departures.ts';
+import { adapterOf, announcedPrices, baseModelOf, ensureLive, orderOf, seeds } from './models/lifecycle.ts';
+import { adapterNamed, freeName, giveUpName, handName, point, reserveName } from './models/naming.ts';
+import {
+  BUDGET,
+  ENTRY_DEPOSIT,
+  errors,
+  events,
+  type ModelParameters,
+  NAME_DEPOSIT,
+  parameters,
+  STORAGE,
+  store,
+} from './models/store.ts';
+import type { Adapter, Order } from './models/types.ts';
+
+export {
+  acceptAdapter,
+  adapterOf,
+  addAdapter,
+  baseModelOf,
+  ensureActive,
+  ensureLive,
+  isPending,
+  orderOf,
+  pricesOf,
+  receiptOf,
+  strikeAdapter,
+  useAdapter,
+} from './models/lifecycle.ts';
+export { adapterNamed } from './models/naming.ts';
+export { errors, events, parameters, store } from './models/store.ts';
+export {
+  type Adapter,
+  adapter,
+  type BaseModel,
+  baseModel,
+  type NameEntry,
+  nameEntry,
+  type Order,
+  order,
+} from './models/types.ts';
 
 /** The owner's markup on the base price, at most. */
 const MAX_MARKUP = PERBILL;
+/** For an order with its adapter and its receipt, and for a base model. */
+const ORDER_ENTRIES = stateDeposit(3, 2_500);
+const BASE_MODEL_ENTRIES = stateDeposit(1, 600);
+// ---- calls ---------------------------------------------------------------------------------------------------
 
-const BUDGET: Reason = { pallet: 21, reason: 1 };
-
-// ---- types ---------------------------------------------------------------------------------------------------
-
-export const baseModel = part(
-  'BaseModel',
-  struct({ owner: accountId, manifest: baseModelManifest, hash, claim: claimId }),
-);
-export type BaseModel = Infer<typeof baseModel>;
-
-const orderStatus = part('OrderStatus', variants({ Active: null, Done: adapterId, Cancelled: null }));
-export const order = part(
-  'Order',
-  struct({
-    owner: accountId,
-    /** What the adapter will be called. */
-    name: text(64),
-    snapshot: snapshotRef,
-    baseModel: baseModelId,
-    config: trainingConfig,
-    configHash: hash,
-    /** Initial factors and order of examples: the owner's choice. */
-    trainingSeed: u64,
-    /** Drawn by the chain, after the snapshot was committed. */
-    sketchSeed: u64,
-    rotationSeed: u64,
-    /** On hold for the worker. */
-    budget: balance,
-    /** On top of the base price, for the owner. */
-    markup: perbill,
-    price,
-    status: orderStatus,
-    at: u32,
-  }),
-);
-export type Order = Infer<typeof order>;
-
-const adapterStatus = part(
-  'AdapterStatus',
-  variants({
-    /** In its audit window. */
-    Pending: null,
-    Live: null,
-    /** Its receipt was wrong. */
-    Struck: null,
-    Retired: null,
-  }),
-);
-export const adapter = part(
-  'Adapter',
-  struct({
-    owner: accountId,
-    name: text(64),
-    order: orderId,
-    baseModel: baseModelId,
-    worker: accountId,
-    training: hash,
-    markup: perbill,
-    price,
-    status: adapterStatus,
-    at: u32,
-  }),
-);
-export type Adapter = Infer<typeof adapter>;
-
-const bytesU64 = canonical('seed/1', 'SeedDraw', struct({ parent: hash, order: orderId, purpose: text(16) }));
-
-// ---- storage, events, errors ---------------------------------------------------------------------------------
-
-export const store = storage('Models', {
-  NextBaseModel: value(baseModelId, 0 as BaseModelId, 'Id of the next base model.'),
-  BaseModels: map(twox64Concat(baseModelId), baseModel, 'Base models in Hugging Face layout.'),
-  NextOrder: value(orderId, 0 as OrderId, 'Id of the next order.'),
-  Orders: map(twox64Concat(orderId), order, 'Training orders.'),
-  NextAdapter: value(adapterId, 0 as AdapterId, 'Id of the next adapter.'),
-  Adapters: map(twox64Concat(adapterId), adapter, 'Adapters.'),
-  Receipts: map(twox64Concat(adapterId), signedTrainingReceipt, 'The signed training receipt of each adapter.'),
-});
-
-export const events = {
-  BaseModelRegistered: event(0, { id: baseModelId, owner: accountId, hash }, 'A base model can be trained on.'),
-  Ordered: event(
-    1,
-    { order: orderId, owner: accountId, datanet: datanetId, version: snapshotVersion, budget: balance },
-    'A training was ordered.',
-  ),
-  OrderCancelled: event(2, { order: orderId }, 'The order was taken back; its budget is free.'),
-  AdapterSubmitted: event(
-    3,
-    { adapter: adapterId, order: orderId, worker: accountId, training: hash },
-    'A worker trained an adapter.',
-  ),
-  AdapterLive: event(
-    4,
-    { adapter: adapterId },
-    'The audit window closed: the adapter can be served, the worker is paid.',
-  ),
-  AdapterStruck: event(5, { adapter: adapterId }, 'The adapter’s receipt was wrong; the order is open again.'),
-  PriceChanged: event(6, { adapter: adapterId, price }, 'The adapter’s price for new requests.'),
-  Retired: event(7, { adapter: adapterId }, 'The adapter takes no more requests.'),
-  OwnerChanged: event(8, { adapter: adapterId, owner: accountId }, 'The adapter has another owner.'),
-};
-
-export const errors = {
-  UnknownBaseModel: error(0, 'There is no such base model.'),
-  UnknownOrder: error(1, 'There is no such order.'),
-  UnknownAdapter: error(2, 'There is no such adapter.'),
-  UnknownSnapshot: error(3, 'The Datanet has no such snapshot.'),
-  OtherLicence: error(4, 'The order must name the Datanet’s licence: that is how it is accepted.'),
-  BadConfig: error(5, 'No engine can train with this configuration.'),
-  BadTerms: error(6, 'A name is needed, and a markup of at most 100 %.'),
-  NotOwner: error(7, 'Only the owner may do this.'),
-  NotActive: error(8, 'The order is done or cancelled.'),
-  NotLive: error(9, 'The adapter is not live.'),
-};
-
-// ---- what other pallets build on -----------------------------------------------------------------------------
-
-export const baseModelOf = (host: Host, id: BaseModelId): BaseModel =>
-  store.BaseModels.get(host, id) ?? fail(errors.UnknownBaseModel);
-export const orderOf = (host: Host, id: OrderId): Order => store.Orders.get(host, id) ?? fail(errors.UnknownOrder);
-export const adapterOf = (host: Host, id: AdapterId): Adapter =>
-  store.Adapters.get(host, id) ?? fail(errors.UnknownAdapter);
-export const receiptOf = (host: Host, id: AdapterId): Infer<typeof signedTrainingReceipt> =>
-  store.Receipts.get(host, id) ?? fail(errors.UnknownAdapter);
-export function ensureLive(host: Host, id: AdapterId): Adapter {
-  const found = adapterOf(host, id);
-  ensure(found.status.type === 'Live', errors.NotLive);
+function ownOrder(host: Host, id: OrderId, who: AccountId): Order {
+  const found = orderOf(host, id);
+  ensure(sameAccount(found.owner, who), errors.NotOwner);
   return found;
 }
-export function ensureActive(found: Order): void {
-  ensure(found.status.type === 'Active', errors.NotActive);
-}
-
-/** Enters the adapter of a submitted receipt, pending. */
-export function addAdapter(
-  env: Env,
-  receipt: Infer<typeof signedTrainingReceipt>,
-  training: Infer<typeof hash>,
-): AdapterId {
-  const { host } = env;
-  const { order: id, worker } = receipt.payload;
-  const { owner, name, baseModel: base, markup, price: wanted } = orderOf(host, id);
-  const made = store.NextAdapter.get(host);
-  store.NextAdapter.put(host, (made + 1) as AdapterId);
-  store.Adapters.insert(host, made, {
-    owner,
-    name,
-    order: id,
-    baseModel: base,
-    worker,
-    training,
-    markup,
-    price: wanted,
-    status: { type: 'Pending' },
-    at: system.blockNumber(host),
-  });
-  store.Receipts.insert(host, made, receipt);
-  env.emit(events.AdapterSubmitted, { adapter: made, order: id, worker, training });
-  return made;
-}
-
-/** The audit window closed: the worker gets the budget. */
-export function acceptAdapter(env: Env, id: AdapterId): void {
-  const { host } = env;
+function own(host: Host, id: AdapterId, who: AccountId): Adapter {
   const found = adapterOf(host, id);
-  const filled = orderOf(host, found.order);
-  balances.transferHeld(env, BUDGET, filled.owner, found.worker, filled.budget);
-  store.Orders.insert(host, found.order, { ...filled, status: { type: 'Done', value: id } });
-  store.Adapters.insert(host, id, { ...found, status: { type: 'Live' } });
-  compute.finishTask(host, found.order);
-  env.emit(events.AdapterLive, { adapter: id });
+  ensure(sameAccount(found.owner, who), errors.NotOwner);
+  return found;
 }
 
-/** The receipt was wrong: the order waits for another worker. */
-export function strikeAdapter(env: Env, id: AdapterId): void {
-  const found = adapterOf(env.host, id);
-  store.Adapters.insert(env.host, id, { ...found, status: { type: 'Struck' } });
-  compute.reopenTask(env, found.order);
-  env.emit(events.AdapterStruck, { adapter: id });
+/** Out of existence where it is too little for the treasury to come alive on. */
+function toTreasury(env: Env, from: AccountId, amount: bigint): void {
+  balances.takeFromHold(env, BUDGET, from, amount);
+  if (!balances.give(env, TREASURY, amount)) balances.rescind(env, amount);
 }
-
-/** Eight bytes of the block before and the order: nobody knew them when the records were committed. */
-function draw(host: Host, id: OrderId, purpose: string): bigint {
-  const digest = hashOf(host, bytesU64, { parent: system.parentHash(host), order: id, purpose });
-  return new DataView(digest.buffer, digest.byteOffset, 8).getBigUint64(0, true);
-}
-
-// ---- calls ---------------------------------------------------------------------------------------------------
 
 export const calls = {
   registerBaseModel: call({
     index: 0,
     args: { manifest: baseModelManifest },
-    weight: cost(80_000_000n, 6, 7),
-    docs: 'Register a base model by the hashes of its files. A deposit by their size is held.',
+    weight: addWeight(cost(100_000_000n, 4, 5), blobs.claimWeight(3)),
+    docs: 'Register a base model by the hashes of its files. Deposits by their size and for the entry are held until it is withdrawn.',
     run({ origin, ...env }, { manifest }) {
       const { host } = env;
       const owner = ensureSigned(origin);
+      ensure(isLabel(manifest.name) && isLabel(manifest.licence), errors.BadTerms);
       const id = store.NextBaseModel.get(host);
       store.NextBaseModel.put(host, (id + 1) as BaseModelId);
       const claim = blobs.commit(env, {
@@ -240,119 +121,231 @@ export const calls = {
           bytes,
         })),
       });
+      balances.hold(env, ENTRY_DEPOSIT, owner, BASE_MODEL_ENTRIES);
       const digest = hashOf(host, baseModelManifest, manifest);
-      store.BaseModels.insert(host, id, { owner, manifest, hash: digest, claim });
+      const deposit = BASE_MODEL_ENTRIES;
+      store.BaseModels.insert(host, id, { owner, manifest, hash: digest, claim, deposit, users: 0 });
       env.emit(events.BaseModelRegistered, { id, owner, hash: digest });
     },
   }),
   orderTraining: call({
     index: 1,
     args: {
-      name: text(64),
+      name: adapterName,
       datanet: datanetId,
       version: snapshotVersion,
-      licence: text(128),
+      terms: hash,
+      maxAccessPrice: balance,
       baseModel: baseModelId,
       config: trainingConfig,
       trainingSeed: u64,
       budget: balance,
+      storage: balance,
       markup: perbill,
       price,
     },
-    weight: cost(120_000_000n, 10, 7),
-    docs: 'Order an adapter: pays the Datanet’s access price and puts the worker’s budget on hold. In the configuration, attribution_layers names how many of the last transformer layers carry attribution (0: all), attribution_stride that one in so many tokens of an answer bears the loss of its gradient (1: all).',
-    run({ origin, ...env }, { datanet, version, licence, ...wanted }) {
+    // The draw of its seeds is paid for as well.
+    weight: cost(280_000_000n, 24, 24),
+    docs: "Order an adapter: pays the Datanet's access price (at most `max_access_price`; `terms` is the hash of the terms, licence included, that the signer accepts), puts the worker's budget on hold, `storage` for the deposits of the adapter's files, and deposits for its name and its entries. Its seeds are drawn some blocks later, and then workers can take it. In the configuration, attribution_layers names how many of the last transformer layers carry attribution (0: all), attribution_stride that one in so many tokens of an answer bears the loss of its gradient (1: all).",
+    run({ origin, ...env }, { datanet, version, terms, maxAccessPrice, ...wanted }) {
       const { host } = env;
       const owner = ensureSigned(origin);
-      ensure(wanted.name !== '' && wanted.markup <= MAX_MARKUP, errors.BadTerms);
+      const { minBudget, drawDelay } = parameters.get(host);
+      ensure(wanted.markup <= MAX_MARKUP, errors.BadTerms);
       ensure(configFault(wanted.config) === undefined, errors.BadConfig);
+      ensure(wanted.budget >= minBudget, errors.BudgetTooSmall);
       baseModelOf(host, wanted.baseModel);
       const net = datanets.datanetOf(host, datanet) ?? fail(errors.UnknownSnapshot);
       const taken = datanets.snapshotOf(host, datanet, version) ?? fail(errors.UnknownSnapshot);
-      ensure(net.licence === licence, errors.OtherLicence);
-      if (!sameAccount(owner, net.owner)) balances.transfer(env, owner, net.owner, net.accessPrice, 'KeepAlive');
+      ensure(equalBytes(net.terms, terms), errors.OtherTerms);
+      if (!sameAccount(owner, net.owner)) {
+        ensure(net.accessPrice <= maxAccessPrice, errors.AccessTooDear);
+        balances.transfer(env, owner, net.owner, net.accessPrice, 'KeepAlive');
+      }
       balances.hold(env, BUDGET, owner, wanted.budget);
+      balances.hold(env, STORAGE, owner, wanted.storage);
+      balances.hold(env, ENTRY_DEPOSIT, owner, ORDER_ENTRIES);
       const id = store.NextOrder.get(host);
       store.NextOrder.put(host, (id + 1) as OrderId);
-      store.Orders.insert(host, id, {
+      reserveName(env, wanted.name, owner, id);
+      const now = system.blockNumber(host);
+      const made: Order = {
         ...wanted,
-        owner,
+        ...{ owner, deposit: ORDER_ENTRIES, status: { type: 'Drawing' }, at: now, sketchSeed: 0n, rotationSeed: 0n },
         snapshot: { datanet, version, root: taken.root, count: taken.count },
         configHash: hashOf(host, trainingConfig, wanted.config),
-        sketchSeed: draw(host, id, 'sketch'),
-        rotationSeed: draw(host, id, 'rotation'),
-        status: { type: 'Active' },
-        at: system.blockNumber(host),
-      });
-      compute.openTask(env, id, wanted.baseModel);
+      };
+      store.Orders.insert(host, id, made);
+      useMaterial(host, made, 1);
+      seeds.schedule(host, { now, due: now + drawDelay }, id);
       env.emit(events.Ordered, { order: id, owner, datanet, version, budget: wanted.budget });
     },
   }),
   cancelOrder: call({
     index: 2,
     args: { order: orderId },
-    weight: cost(50_000_000n, 4, 4),
-    docs: 'Take back an order that nobody works on. Owner only.',
+    weight: addWeight(cost(120_000_000n, 16, 16), DEPART),
+    docs: 'Take back an order that nobody works on. The access price stays paid; once the seeds are drawn, a fee is taken from the budget. Owner only.',
     run({ origin, ...env }, { order: id }) {
-      const found = orderOf(env.host, id);
-      ensure(sameAccount(found.owner, ensureSigned(origin)), errors.NotOwner);
-      ensureActive(found);
-      compute.cancelTask(env, id);
-      balances.release(env, BUDGET, found.owner, found.budget);
-      store.Orders.insert(env.host, id, { ...found, status: { type: 'Cancelled' } });
-      env.emit(events.OrderCancelled, { order: id });
+      const { host } = env;
+      const found = ownOrder(host, id, ensureSigned(origin));
+      const isDrawn = found.status.type === 'Active';
+      ensure(isDrawn || found.status.type === 'Drawing', errors.NotActive);
+      if (isDrawn) compute.cancelTask(env, id);
+      const { cancelFee, closedPeriod } = parameters.get(host);
+      const most = cancelFee < found.budget ? cancelFee : found.budget;
+      const fee = isDrawn ? most : 0n;
+      toTreasury(env, found.owner, fee);
+      balances.release(env, BUDGET, found.owner, found.budget - fee);
+      balances.release(env, STORAGE, found.owner, found.storage);
+      freeName(env, found.name);
+      useMaterial(host, found, -1);
+      const status = { type: 'Cancelled' } as const;
+      store.Orders.insert(host, id, { ...found, budget: 0n, storage: 0n, status });
+      departLater(host, { type: 'Order', value: id }, closedPeriod);
+      env.emit(events.OrderCancelled, { order: id, fee });
     },
   }),
   setPrice: call({
     index: 3,
     args: { adapter: adapterId, price },
-    weight: cost(20_000_000n, 1, 1),
-    docs: 'Change the price for requests whose voucher is not signed yet. Owner only.',
+    weight: cost(70_000_000n, 7, 8),
+    docs: 'Announce a price. It is in force `price_notice` blocks later; answers at the price before are settled for a while. Owner only.',
     run({ origin, host, emit }, { adapter: id, price: wanted }) {
-      const found = owned(host, id, ensureSigned(origin));
-      store.Adapters.insert(host, id, { ...found, price: wanted });
-      emit(events.PriceChanged, { adapter: id, price: wanted });
+      const found = own(host, id, ensureSigned(origin));
+      const now = system.blockNumber(host);
+      const isSettled = found.formerPrice === undefined || now >= found.formerPrice.until;
+      ensure(found.nextPrice === undefined && isSettled, errors.PriceAnnounced);
+      const from = now + parameters.get(host).priceNotice;
+      const nextPrice = { price: wanted, from };
+      store.Adapters.insert(host, id, { ...found, nextPrice, formerPrice: undefined });
+      announcedPrices.schedule(host, { now, due: from }, id);
+      emit(events.PriceAnnounced, { adapter: id, price: wanted, from });
     },
   }),
   retireAdapter: call({
     index: 4,
     args: { adapter: adapterId },
-    weight: cost(20_000_000n, 1, 1),
-    docs: 'End an adapter’s service. What was answered before can still be settled. Owner only.',
-    run({ origin, host, emit }, { adapter: id }) {
-      const found = owned(host, id, ensureSigned(origin));
+    weight: addWeight(cost(60_000_000n, 7, 7), DEPART),
+    docs: 'End an adapter’s service. What was answered before can be settled for a while; then it leaves the state, and deposits go back. Owner only.',
+    run({ origin, ...env }, { adapter: id }) {
+      const { host } = env;
+      const found = own(host, id, ensureSigned(origin));
       ensure(found.status.type === 'Live', errors.NotLive);
       store.Adapters.insert(host, id, { ...found, status: { type: 'Retired' } });
-      emit(events.Retired, { adapter: id });
+      freeName(env, found.name);
+      departLater(host, { type: 'Adapter', value: id }, parameters.get(host).retiredPeriod);
+      env.emit(events.Retired, { adapter: id });
     },
   }),
-  transferAdapter: call({
+  offerAdapter: call({
     index: 5,
-    args: { adapter: adapterId, owner: accountId },
-    weight: cost(20_000_000n, 1, 1),
-    docs: 'Hand an adapter and its markup to another account. Owner only.',
-    run({ origin, host, emit }, { adapter: id, owner }) {
-      const found = owned(host, id, ensureSigned(origin));
-      store.Adapters.insert(host, id, { ...found, owner });
-      emit(events.OwnerChanged, { adapter: id, owner });
+    args: { adapter: adapterId, to: option(accountId) },
+    weight: cost(30_000_000n, 1, 1),
+    docs: 'Offer a live adapter with its name and markup to another account, which takes it by `accept_adapter`, or take the offer back. Owner only.',
+    run({ origin, host, emit }, { adapter: id, to }) {
+      const found = own(host, id, ensureSigned(origin));
+      ensure(found.status.type === 'Live', errors.NotLive);
+      store.Adapters.insert(host, id, { ...found, offeredTo: to });
+      emit(events.Offered, { adapter: id, to: to ?? found.owner });
     },
   }),
+  acceptAdapter: call({
+    index: 6,
+    args: { adapter: adapterId },
+    weight: cost(150_000_000n, 14, 14),
+    docs: 'Take over an adapter that was offered to the signer, with the deposits for its files, its name and its entries.',
+    run({ origin, ...env }, { adapter: id }) {
+      const { host } = env;
+      const owner = ensureSigned(origin);
+      const found = ensureLive(host, id);
+      ensure(found.offeredTo !== undefined && sameAccount(found.offeredTo, owner), errors.NotOffered);
+      const ordered = orderOf(host, found.order);
+      blobs.handOver(env, found.artifacts, owner);
+      handName(env, found, owner);
+      balances.release(env, ENTRY_DEPOSIT, ordered.owner, ordered.deposit);
+      balances.hold(env, ENTRY_DEPOSIT, owner, ordered.deposit);
+      store.Orders.insert(host, found.order, { ...ordered, owner });
+      store.Adapters.insert(host, id, { ...found, owner, offeredTo: undefined });
+      env.emit(events.OwnerChanged, { adapter: id, owner });
+    },
+  }),
+  swapNames: call({
+    index: 7,
+    args: { one: adapterId, other: adapterId },
+    weight: cost(60_000_000n, 4, 4),
+    docs: 'Let two live adapters of the signer have each other’s names: so a new version takes the place of the old one.',
+    run({ origin, host, emit }, { one, other }) {
+      const who = ensureSigned(origin);
+      const [a, b] = [own(host, one, who), own(host, other, who)];
+      ensure(a.status.type === 'Live' && b.status.type === 'Live', errors.NotLive);
+      if (one === other) return;
+      store.Adapters.insert(host, one, { ...a, name: b.name });
+      store.Adapters.insert(host, other, { ...b, name: a.name });
+      point(host, b.name, { type: 'Adapter', value: one });
+      point(host, a.name, { type: 'Adapter', value: other });
+      emit(events.NameChanged, { adapter: one, name: b.name });
+      emit(events.NameChanged, { adapter: other, name: a.name });
+    },
+  }),
+  releaseName: call({
+    index: 8,
+    args: { name: adapterName },
+    weight: cost(60_000_000n, 4, 4),
+    docs: 'Give up a name that nothing bears any more, for its deposit. Owner only.',
+    run({ origin, ...env }, { name }) {
+      giveUpName(env, name, ensureSigned(origin));
+    },
+  }),
+  withdrawBaseModel: call({
+    index: 9,
+    args: { baseModel: baseModelId },
+    weight: addWeight(cost(60_000_000n, 4, 4), blobs.claimWeight(3)),
+    docs: 'Have a base model leave the state that no order and no adapter builds on; its deposits go back. Owner only.',
+    run({ origin, ...env }, { baseModel: id }) {
+      const found = baseModelOf(env.host, id);
+      ensure(sameAccount(found.owner, ensureSigned(origin)), errors.NotOwner);
+      ensure(found.users === 0, errors.InUse);
+      blobs.release(env, found.claim);
+      balances.release(env, ENTRY_DEPOSIT, found.owner, found.deposit);
+      store.BaseModels.remove(env.host, id);
+      env.emit(events.BaseModelRemoved, { id });
+    },
+  }),
+  setParameters: parameters.setter(10, events.ParametersChanged, errors.BadParameters),
 };
 
-function owned(host: Host, id: AdapterId, who: AccountId): Adapter {
-  const found = adapterOf(host, id);
-  ensure(sameAccount(found.owner, who), errors.NotOwner);
-  return found;
-}
+const api = runtimeApi({
+  name: 'ModelsApi',
+  version: 1,
+  docs: 'Adapters by their names.',
+  methods: {
+    adapter_named: apiMethod({
+      inputs: { name: adapterName },
+      output: option(adapterId),
+      docs: 'The adapter that bears exactly this name.',
+      run: ({ host }, { name }) => adapterNamed(host, name),
+    }),
+  },
+});
 
 export const models = pallet({
   name: 'Models',
   index: 21,
   docs: 'Base models, training orders, adapters.',
-  storage: store,
+  storage: storage('Models', { ...store, ...seeds.storage, ...announcedPrices.storage, ...departures.storage }),
   calls,
   events,
   errors,
-  constants: { MaxMarkup: constant(perbill, MAX_MARKUP, 'The highest markup on the base price.') },
-  holdReasons: { Budget: BUDGET },
+  constants: {
+    MaxMarkup: constant(perbill, MAX_MARKUP, 'The highest markup on the base price.'),
+    MaxNameLength: constant(u32, MAX_NAME_LENGTH, 'The longest name of an adapter.'),
+    ...parameters.constants,
+  },
+  holdReasons: { Budget: BUDGET, Storage: STORAGE, EntryDeposit: ENTRY_DEPOSIT, NameDeposit: NAME_DEPOSIT },
+  work: [seeds, announcedPrices, departures],
+  apis: [api],
+  genesis({ host }, config: ParametersConfig<ModelParameters>) {
+    parameters.begin(host, config);
+  },
 });

@@ -1,9 +1,6 @@
 /** The ledger's own modules: from the first record to the last claim, with every fault on the way. */
 import t from 'tap';
 import { cosineOf } from '../../../gpu-worker/attribution/audit.ts';
-import { createHashing } from '../../../node/crypto/hashing.ts';
-import { type KeyPair, signWith } from '../../../node/keystore/keys.ts';
-import { derive } from '../../../node/keystore/secret-uri.ts';
 import { POT } from '../../../runtime/pallets/ledger/attribution.ts';
 import { auditVerdict } from '../../../runtime/pallets/ledger/audits.ts';
 import * as blobs from '../../../runtime/pallets/ledger/blobs.ts';
@@ -22,240 +19,38 @@ import {
   type InferenceReceipt,
   inferenceReceipt,
   type ReceiptBatch,
-  receiptBatch,
   type TrainingReceipt,
-  trainingReceipt,
   voucher,
 } from '../../../runtime/primitives/attribution/receipts.ts';
-import { batchRoot, snapshotRange } from '../../../runtime/primitives/attribution/records.ts';
+import { snapshotRange } from '../../../runtime/primitives/attribution/records.ts';
 import { splitPool } from '../../../runtime/primitives/attribution/shares.ts';
 import { DEFAULT_RULES, distribute, receiptRules } from '../../../runtime/primitives/attribution/split.ts';
 import { sumRoot } from '../../../runtime/primitives/attribution/sums.ts';
-import { type TrainingConfig, trainingConfig } from '../../../runtime/primitives/attribution/training.ts';
 import { attribute } from '../../../runtime/primitives/attribution/verify.ts';
-import { utf8 } from '../../../runtime/primitives/bytes.ts';
 import { TREASURY } from '../../../runtime/primitives/pallet-id.ts';
 import { encode } from '../../../runtime/primitives/scale/codec.ts';
-import { type AccountId, asAccountId, asHash, type Hash, ZERO_HASH } from '../../../runtime/primitives/types.ts';
-import { world as attributionWorld, someHash } from '../attribution/world.ts';
-import { createWorld, genesisOf, make, OPEN } from '../pallets/world.ts';
+import { type AccountId, asHash, type Hash, ZERO_HASH } from '../../../runtime/primitives/types.ts';
+import { someHash } from '../attribution/world.ts';
+import { make, OPEN } from '../pallets/world.ts';
 
-const hashing = createHashing();
-const key = (name: string): KeyPair => derive(`//${name}`, 'sr25519');
-const account = (name: string): AccountId => asAccountId(key(name).publicKey);
-const sign = (name: string, digest: Uint8Array) => ({
-  type: 'Sr25519' as const,
-  value: signWith(key(name), digest, hashing),
-});
-
-const [owner, worker, second, third, payer, challenger] = ['Owner', 'Worker', 'Second', 'Third', 'Payer', 'Finder'].map(
+import {
   account,
-) as [AccountId, AccountId, AccountId, AccountId, AccountId, AccountId];
-const facts = attributionWorld(7, { records: 60, contributors: 3 });
-const CONFIG: TrainingConfig = {
-  rank: 8,
-  alpha: 16,
-  targets: 0b101,
-  learningRate: 2_000_000,
-  epochs: 2,
-  steps: undefined,
-  batch: 8,
-  sequenceLength: 64,
-  warmup: 100_000_000,
-  weightDecay: 0,
-  k: facts.k,
-  sketchWidth: 16_384,
-  block: 32,
-  damping: 10_000_000,
-  projectionRows: 1024,
-  attributionLayers: 0,
-  attributionStride: 1,
-};
-const MARKUP = 250_000_000;
-const PRICE = { input: 1_000n, output: 10n ** 15n };
-const SIZES = {
-  adapter: 1_000n,
-  adapterConfig: 100n,
-  checkpoint: 1_000n,
-  eigenbases: 5_000n,
-  projection: 6_000n,
-  featureFile: 7_000n,
-  sumFile: 8_000n,
-  frequencyFile: 900n,
-  segments: [],
-};
-const CAPABILITIES = { training: true, serving: true, auditing: true, engine: 'test', memoryMiB: 1, baseModels: [0] };
-const WINDOWS = { attribution: { windowBlocks: 6 }, audits: { commitBlocks: 2, revealBlocks: 2 } };
-
-/** A ledger with a Datanet of the facts' records, a base model and three workers. */
-async function ledger() {
-  const people = [owner, worker, second, third, payer, challenger, ...facts.accounts];
-  const world = await createWorld(
-    genesisOf({
-      balances: [
-        ...people.map((each) => ({ account: each, amount: 10_000n * OPEN })),
-        { account: TREASURY, amount: OPEN },
-      ],
-      others: WINDOWS,
-    }),
-  );
-  const does = (who: AccountId, pallet: string, call: string, value?: unknown) => {
-    const done = world.dispatch(make(pallet, call, value), who);
-    if (done.error !== undefined) throw new Error(`${pallet}.${call}: ${done.error}`);
-    return done.events;
-  };
-  const fails = (who: AccountId, pallet: string, call: string, value?: unknown) =>
-    world.dispatch(make(pallet, call, value), who).error;
-
-  does(owner, 'Datanets', 'create', {
-    name: 'glosses',
-    description: 'Short explanations',
-    schema: '{"type":"object"}',
-    licence: 'CC-BY-4.0',
-    admission: { type: 'Open' },
-    stake: 10n * OPEN,
-    dedupThreshold: 52_429,
-    accessPrice: OPEN,
-  });
-  for (const range of facts.ranges) {
-    does(range.contributor, 'Datanets', 'contribute', {
-      id: 0,
-      blob: someHash(`batch ${range.batch}`),
-      bytes: BigInt(range.count * 100),
-      records: range.count,
-      root: range.root,
-      sketches: ZERO_HASH,
-    });
-  }
-  does(owner, 'Datanets', 'snapshot', { id: 0, maxBatches: 100 });
-  const file = (name: string) => ({ blob: someHash(name), bytes: 1_000n });
-  does(owner, 'Models', 'register_base_model', {
-    manifest: {
-      name: 'tiny',
-      licence: 'Apache-2.0',
-      parameters: 1n,
-      vocabulary: 40,
-      config: file('config'),
-      weights: file('weights'),
-      tokenizer: file('tokenizer'),
-    },
-  });
-  for (const each of [worker, second, third]) {
-    does(each, 'Compute', 'register', { bond: 2_000n * OPEN, capabilities: CAPABILITIES });
-  }
-  const order = (change: object = {}) => ({
-    name: 'glossary',
-    datanet: 0,
-    version: 0,
-    licence: 'CC-BY-4.0',
-    baseModel: 0,
-    config: CONFIG,
-    trainingSeed: 5n,
-    budget: 100n * OPEN,
-    markup: MARKUP,
-    price: PRICE,
-    ...change,
-  });
-  /** The receipt that an honest worker would hand in under its lease. */
-  const receiptFor = (id: OrderId, lease: compute.Lease): TrainingReceipt => {
-    const ordered = models.orderOf(world.host, id);
-    return {
-      ...facts.training,
-      chain: ZERO_HASH,
-      order: id,
-      lease: lease.id,
-      nonce: lease.nonce,
-      worker: lease.worker,
-      snapshot: ordered.snapshot,
-      baseModel: ordered.baseModel,
-      baseModelHash: models.baseModelOf(world.host, ordered.baseModel).hash,
-      configHash: hashOf(hashing, trainingConfig, CONFIG),
-      trainingSeed: ordered.trainingSeed,
-      basis: { ...facts.training.basis, sketchSeed: ordered.sketchSeed, rotationSeed: ordered.rotationSeed },
-      features: {
-        ...facts.training.features,
-        featureFile: someHash('features'),
-        sumFile: someHash('sums'),
-        frequencyFile: someHash('frequencies'),
-      },
-    };
-  };
-  const signed = (name: string, receipt: TrainingReceipt) => ({
-    payload: receipt,
-    signature: sign(name, hashOf(hashing, trainingReceipt, receipt)),
-  });
-  /** Orders, trains and waits the window out. */
-  const train = (id = 0) => {
-    does(owner, 'Models', 'order_training', order());
-    does(worker, 'Compute', 'take_lease', { order: id });
-    const receipt = receiptFor(id as OrderId, compute.leaseOf(world.host, id as OrderId, worker));
-    does(worker, 'Attribution', 'submit_training', { receipt: signed('Worker', receipt), sizes: SIZES });
-    return receipt;
-  };
-  const wait = (blocks: number) => world.next(world.number() + blocks);
-  const serve = () => {
-    const receipt = train();
-    wait(8);
-    does(worker, 'Inference', 'serve', { adapter: 0 });
-    does(payer, 'Inference', 'open_session', { key: account('Session'), deposit: 20n * OPEN });
-    return receipt;
-  };
-  /** Receipts with nonces from `first` on, as an honest worker makes them. */
-  const answers = (training: TrainingReceipt, first: number, count: number, adapter = 0, spent?: bigint) => {
-    const rules = receiptRules(DEFAULT_RULES, MARKUP);
-    let cumulative = spent ?? inference.settledWith(world.host, 0n as SessionId, worker);
-    return Array.from({ length: count }, (_, i) => {
-      const { receipt } = facts.inference(first + i);
-      const fee = PRICE.input * BigInt(receipt.tokensIn) + PRICE.output * BigInt(receipt.tokensOut);
-      cumulative += fee;
-      const promise = {
-        chain: ZERO_HASH,
-        session: 0n as SessionId,
-        worker,
-        nonce: BigInt(first + i),
-        cumulative,
-        adapter: adapter as AdapterId,
-        price: PRICE,
-        request: ZERO_HASH,
-      };
-      const pool = rules.poolOf(fee);
-      const found = receipt.spans.map((span) => ({ ...span }));
-      const split = attribute(facts.model, facts.model.influence(receipt.feature), found, pool, rules.blend);
-      const payload: InferenceReceipt = {
-        ...receipt,
-        voucher: { payload: promise, signature: sign('Session', hashOf(hashing, voucher, promise)) },
-        worker,
-        lease: inference.servingOf(world.host, adapter as AdapterId, worker)!.lease,
-        training: hashOf(hashing, trainingReceipt, training),
-        fee,
-        pool,
-        spans: split.spans,
-        shares: split.shares,
-        remainder: split.remainder,
-      };
-      return { payload, signature: sign('Worker', hashOf(hashing, inferenceReceipt, payload)) };
-    });
-  };
-  const batchOf = (receipts: ReturnType<typeof answers>) => {
-    const { batch, sums } = facts.settle(receipts);
-    return {
-      sums,
-      batch: {
-        ...batch,
-        chain: ZERO_HASH,
-        worker,
-        session: 0n as SessionId,
-        adapter: batch.voucher.payload.adapter,
-        blob: someHash(`receipts ${batch.firstNonce}`),
-      } satisfies ReceiptBatch,
-    };
-  };
-  const signedBatch = (batch: ReceiptBatch, name = 'Worker') => ({
-    batch: { payload: batch, signature: sign(name, hashOf(hashing, receiptBatch, batch)) },
-    bytes: 10_000n,
-  });
-  return { ...world, does, fails, order, receiptFor, signed, train, serve, wait, answers, batchOf, signedBatch };
-}
+  CAPABILITIES,
+  CONFIG,
+  challenger,
+  facts,
+  hashing,
+  ledger,
+  MARKUP,
+  owner,
+  PRICE,
+  payer,
+  SIZES,
+  second,
+  sign,
+  third,
+  worker,
+} from './world.ts';
 
 t.test('the whole loop: records, snapshot, order, training, answers, settlement, claims', async (test) => {
   const world = await ledger();
@@ -321,85 +116,6 @@ t.test('batches of two adapters in one session are settled in either order', asy
   }
 });
 
-t.test('a Datanet’s rules', async (test) => {
-  const world = await ledger();
-  test.teardown(world.close);
-  const { does, fails } = world;
-  const curated = {
-    name: 'law',
-    description: '',
-    schema: '',
-    licence: 'CC0-1.0',
-    admission: { type: 'Curated' },
-    stake: 5n * OPEN,
-    dedupThreshold: 52_429,
-    accessPrice: 0n,
-  };
-  test.equal(fails(owner, 'Datanets', 'create', { ...curated, name: '' }), 'Datanets.BadTerms');
-  does(owner, 'Datanets', 'create', curated);
-  const line = utf8('{"text":"the same words stand here as there they stand"}');
-  const bad = utf8('{"text": "a space too many"}');
-  const leaves = (lines: Uint8Array[]) => lines.map((each) => leafHash(hashing, 'records', each));
-  const batch = (name: string, lines: Uint8Array[], by = payer) => ({
-    id: 1,
-    blob: someHash(name),
-    bytes: 500n,
-    records: lines.length,
-    root: batchRoot(hashing, by, leaves(lines)),
-    sketches: ZERO_HASH,
-  });
-  const proof = (lines: Uint8Array[], at: number) => proveRange(hashing, 'records', leaves(lines), at);
-  const first = [line, utf8('{"text":"something else entirely, so to speak"}')];
-  test.equal(fails(payer, 'Datanets', 'contribute', { ...batch('x', first), id: 9 }), 'Datanets.UnknownDatanet');
-  test.equal(fails(payer, 'Datanets', 'contribute', { ...batch('x', first), records: 0 }), 'Datanets.EmptyBatch');
-  test.equal(fails(payer, 'Datanets', 'contribute', { ...batch('x', first), bytes: 1n << 40n }), 'Blobs.TooLarge');
-  const stake = 5n * OPEN;
-  const reserved = world.reserved(payer);
-  does(payer, 'Datanets', 'contribute', batch('one', first));
-  test.equal(
-    world.reserved(payer) - reserved,
-    stake + blobs.depositFor([{ hash: ZERO_HASH, bytes: 500n }]),
-    'stake and bytes are on hold',
-  );
-  test.equal(fails(second, 'Datanets', 'contribute', batch('one', first)), 'Datanets.AlreadyCommitted');
-  test.equal(fails(owner, 'Datanets', 'snapshot', { id: 1, maxBatches: 10 }), 'Datanets.NothingAdmitted');
-  test.equal(fails(second, 'Datanets', 'curate', { id: 1, batch: 0, admit: true }), 'Datanets.NotCurator');
-  does(owner, 'Datanets', 'set_curator', { id: 1, curator: second, allowed: true });
-  does(second, 'Datanets', 'curate', { id: 1, batch: 0, admit: true });
-  test.equal(fails(second, 'Datanets', 'curate', { id: 1, batch: 0, admit: false }), 'Datanets.AlreadyDecided');
-
-  const copied = [bad, line];
-  does(third, 'Datanets', 'contribute', batch('two', copied, third));
-  does(second, 'Datanets', 'curate', { id: 1, batch: 1, admit: true });
-  const evidence = (at: number) => ({ batch: 1, line: copied[at]!, proof: proof(copied, at) });
-  const earlier = { batch: 0, line, proof: proof(first, 0) };
-  const dispute = (fault: unknown) => ({ id: 1, fault });
-  const duplicate = (record: unknown, other: unknown) =>
-    dispute({ type: 'Duplicate', value: { record, earlier: other } });
-  test.equal(
-    fails(challenger, 'Datanets', 'dispute_record', dispute({ type: 'Malformed', value: evidence(1) })),
-    'Datanets.NotProven',
-  );
-  test.equal(
-    fails(
-      challenger,
-      'Datanets',
-      'dispute_record',
-      dispute({ type: 'Malformed', value: { ...evidence(0), line: first[1] } }),
-    ),
-    'Datanets.BadProof',
-  );
-  test.equal(fails(challenger, 'Datanets', 'dispute_record', duplicate(earlier, evidence(1))), 'Datanets.NotEarlier');
-  const [had, lost] = [world.free(challenger), world.reserved(third)];
-  does(challenger, 'Datanets', 'dispute_record', duplicate(evidence(1), earlier));
-  test.equal(world.free(challenger) - had, stake / 2n, 'half the stake is the finder’s');
-  test.equal(lost - world.reserved(third), stake);
-  test.equal(fails(third, 'Datanets', 'release_stake', { id: 1, batch: 1 }), 'Datanets.StakeLocked');
-  const [taken] = does(owner, 'Datanets', 'snapshot', { id: 1, maxBatches: 10 });
-  test.equal(taken?.value.count, 2, 'the struck batch is not part of it');
-  test.ok(world.balanced());
-});
-
 t.test('orders, leases and training receipts', async (test) => {
   const world = await ledger();
   test.teardown(world.close);
@@ -407,7 +123,7 @@ t.test('orders, leases and training receipts', async (test) => {
   const submit = (name: string, receipt: TrainingReceipt, signer = name) =>
     fails(account(name), 'Attribution', 'submit_training', { receipt: world.signed(signer, receipt), sizes: SIZES });
 
-  test.equal(fails(owner, 'Models', 'order_training', order({ licence: 'MIT' })), 'Models.OtherLicence');
+  test.equal(fails(owner, 'Models', 'order_training', order({ terms: ZERO_HASH })), 'Models.OtherTerms');
   test.equal(fails(owner, 'Models', 'order_training', order({ version: 1 })), 'Models.UnknownSnapshot');
   test.equal(fails(owner, 'Models', 'order_training', order({ config: { ...CONFIG, rank: 0 } })), 'Models.BadConfig');
   for (const attributionStride of [0, 65]) {
@@ -415,7 +131,7 @@ t.test('orders, leases and training receipts', async (test) => {
     test.equal(fails(owner, 'Models', 'order_training', order({ config })), 'Models.BadConfig');
   }
   test.equal(fails(owner, 'Models', 'order_training', order({ budget: 10n ** 30n })), 'Token.FundsUnavailable');
-  does(payer, 'Models', 'order_training', order());
+  world.place(payer);
   test.equal(world.free(owner) > 9_000n * OPEN, true);
   test.equal(fails(payer, 'Compute', 'take_lease', { order: 0 }), 'Compute.NotRegistered');
   does(worker, 'Compute', 'take_lease', { order: 0 });
@@ -494,7 +210,7 @@ t.test('a wrong training receipt is struck, its worker pays, the order is open a
   const world = await ledger();
   test.teardown(world.close);
   const { does } = world;
-  does(owner, 'Models', 'order_training', world.order());
+  world.place();
   does(worker, 'Compute', 'take_lease', { order: 0 });
   const honest = world.receiptFor(0 as OrderId, compute.leaseOf(world.host, 0 as OrderId, worker));
   // The last contributor's sums are replaced by the first one's.
@@ -586,18 +302,32 @@ t.test('what owners and workers may change, and nobody else', async (test) => {
   const adapter = () => models.adapterOf(world.host, 0 as AdapterId);
   world.serve();
 
-  // Datanets: terms hold from then on; the deposit goes with the Datanet and costs nobody who was not asked.
-  const terms = { id: 0, stake: 20n * OPEN, accessPrice: 3n * OPEN };
+  // Datanets: terms hold from then on; whoever takes one over takes over the deposit for it.
+  const terms = { id: 0, stake: 20n * OPEN, accessPrice: 3n * OPEN, admission: { type: 'Open' } };
   test.equal(fails(payer, 'Datanets', 'set_terms', terms), 'Datanets.NotOwner');
   does(owner, 'Datanets', 'set_terms', terms);
   const had = [owner, second, payer].map(world.free);
-  test.equal(fails(second, 'Datanets', 'transfer_ownership', { id: 0, owner: second }), 'Datanets.NotOwner');
-  does(owner, 'Datanets', 'transfer_ownership', { id: 0, owner: second });
-  test.same([owner, second].map(world.free), had.slice(0, 2), 'what is held goes with it');
+  test.equal(fails(second, 'Datanets', 'offer_ownership', { id: 0, to: second }), 'Datanets.NotOwner');
+  does(owner, 'Datanets', 'offer_ownership', { id: 0, to: second });
+  test.same([owner, second].map(world.free), had.slice(0, 2), 'an offer costs nobody anything');
+  test.equal(fails(third, 'Datanets', 'accept_ownership', { id: 0 }), 'Datanets.NotOffered');
+  does(second, 'Datanets', 'accept_ownership', { id: 0 });
+  test.same(
+    [owner, second].map(world.free),
+    [had[0]! + 10n * OPEN, had[1]! - 10n * OPEN],
+    'whoever has it has the deposit for it on hold',
+  );
+  had[1]! -= 10n * OPEN;
   test.equal(fails(owner, 'Datanets', 'set_terms', terms), 'Datanets.NotOwner');
-  does(payer, 'Models', 'order_training', world.order());
+  test.equal(fails(payer, 'Models', 'order_training', world.order()), 'Models.AccessTooDear');
+  world.place(payer, { maxAccessPrice: 5n * OPEN });
   test.equal(world.free(second) - had[1]!, 3n * OPEN, 'the new owner has the new access price');
-  test.equal(had[2]! - world.free(payer), 103n * OPEN, 'and the budget is on hold');
+  const entries = models.orderOf(world.host, 1 as OrderId).deposit;
+  test.equal(
+    had[2]! - world.free(payer),
+    103n * OPEN + OPEN + OPEN + entries,
+    'on hold: budget, files, name, the entries of the state',
+  );
 
   // Tasks: a lease that is handed back, an order that is taken back.
   does(worker, 'Compute', 'take_lease', { order: 1 });
@@ -609,7 +339,11 @@ t.test('what owners and workers may change, and nobody else', async (test) => {
   does(third, 'Compute', 'take_lease', { order: 1 });
   does(third, 'Compute', 'give_up_lease', { order: 1 });
   does(payer, 'Models', 'cancel_order', { order: 1 });
-  test.equal(had[2]! - world.free(payer), 3n * OPEN, 'the budget is back');
+  test.equal(
+    had[2]! - world.free(payer),
+    3n * OPEN + OPEN + OPEN + entries,
+    'the budget is back but for the fee of a drawn order; the name is still the payer’s',
+  );
 
   // Bonds and deposits grow.
   const free = world.free(worker);
@@ -627,9 +361,12 @@ t.test('what owners and workers may change, and nobody else', async (test) => {
   const price = { input: 1n, output: 2n };
   test.equal(fails(payer, 'Models', 'set_price', { adapter: 0, price }), 'Models.NotOwner');
   does(owner, 'Models', 'set_price', { adapter: 0, price });
+  test.same(adapter().price, PRICE, 'a price is announced first');
+  world.wait(100);
   test.same(adapter().price, price);
-  test.equal(fails(payer, 'Models', 'transfer_adapter', { adapter: 0, owner: payer }), 'Models.NotOwner');
-  does(owner, 'Models', 'transfer_adapter', { adapter: 0, owner: payer });
+  test.equal(fails(payer, 'Models', 'offer_adapter', { adapter: 0, to: payer }), 'Models.NotOwner');
+  does(owner, 'Models', 'offer_adapter', { adapter: 0, to: payer });
+  does(payer, 'Models', 'accept_adapter', { adapter: 0 });
   test.equal(fails(owner, 'Models', 'retire_adapter', { adapter: 0 }), 'Models.NotOwner');
   does(payer, 'Models', 'retire_adapter', { adapter: 0 });
   test.equal(adapter().status.type, 'Retired');
