@@ -58,7 +58,7 @@ export function featureKernel(
     });
     return { rank, hidden, offset, basis, blocks };
   });
-  const widest = Math.max(0, ...layout.matrices.map(({ rank, hidden }) => rank * pad4(hidden)));
+  const widest = layout.matrices.reduce((most, { rank, hidden }) => Math.max(most, rank * pad4(hidden)), 0);
   const [input, half, output] = [heap.zeros(widest), heap.zeros(widest), heap.zeros(widest)];
   const out = new Float32Array(layout.size);
 

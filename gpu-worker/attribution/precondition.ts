@@ -80,7 +80,7 @@ export function checkBases(layout: GradientLayout, bases: Bases): void {
 
 export function rotation(layout: GradientLayout, bases: Bases): Rotation {
   checkBases(layout, bases);
-  const widest = Math.max(0, ...layout.matrices.map(({ rank, hidden }) => rank * hidden));
+  const widest = layout.matrices.reduce((most, { rank, hidden }) => Math.max(most, rank * hidden), 0);
   const half = new Float64Array(widest);
   return {
     layout,

@@ -205,7 +205,9 @@ async function ledger({ node, address, bond }: DoctorOptions): Promise<Finding[]
     );
     const now = await connection.read(timestamp.Now);
     findings.push(clock(Number(now), Date.now()));
-    if (address !== undefined) findings.push(...(await account(connection, accountOfAddress(address), bond)));
+    if (address !== undefined) {
+      for (const found of await account(connection, accountOfAddress(address), bond)) findings.push(found);
+    }
   } catch (problem) {
     findings.push(bad('node', `${node}: ${(problem as Error).message}`, 'is it an OpenLedger node of this version?'));
   } finally {

@@ -203,7 +203,7 @@ export class Verifier {
       if (job.deaths < MAX_DEATHS) again.push(job);
       else job.fail(new VerifierError('FAILED', 'the threads that checked this signature died'));
     }
-    this.#queue.unshift(...again);
+    this.#queue = [...again, ...this.#queue];
     // One that never answered anything would not do better the next time.
     if (thread.proven && this.#restarts < MAX_RESTARTS) {
       this.#restarts++;

@@ -7,7 +7,7 @@
  */
 import { closeSync, ftruncateSync, openSync, readFileSync, renameSync, write, writeFileSync } from 'node:fs';
 import { promisify } from 'node:util';
-import { concatBytes } from '../../runtime/primitives/bytes.ts';
+import { joinBytes } from '../../runtime/primitives/bytes.ts';
 import type { ChainEvents, Service } from '../ports/chain.ts';
 import type { Log } from '../ports/machine.ts';
 
@@ -61,7 +61,7 @@ export class TransactionJournal {
     this.#waiting.push(framed(extrinsic));
     this.#flush ??= new Promise<void>((resolve, reject) => {
       setImmediate(() => {
-        const chunk = concatBytes(...this.#waiting);
+        const chunk = joinBytes(this.#waiting);
         this.#waiting = [];
         this.#flush = undefined;
         this.#bytes += chunk.length;
@@ -89,7 +89,7 @@ export class TransactionJournal {
   keep(extrinsics: () => Iterable<Uint8Array>): Promise<void> {
     const done = this.#tail.then(() => {
       // Asked for at this moment: nothing can be accepted and written between.
-      const kept = concatBytes(...[...extrinsics()].map(framed), ...this.#waiting);
+      const kept = joinBytes([...[...extrinsics()].map(framed), ...this.#waiting]);
       const next = `${this.#path}.new`;
       writeFileSync(next, kept, { mode: 0o600 });
       renameSync(next, this.#path);

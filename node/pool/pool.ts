@@ -287,7 +287,7 @@ export class TransactionPool implements Pool, Service {
     for (const { hash } of retracted) this.#watchers.retracted(hash);
     const included = new Set<Key>();
     const outdated: Entry[] = [];
-    for (const block of enacted) outdated.push(...this.#prune(block, included));
+    for (const block of enacted) for (const entry of this.#prune(block, included)) outdated.push(entry);
 
     const back = retracted.toReversed().flatMap(({ hash }) => this.#ports.blocks.body(hash) ?? []);
     for (const extrinsic of back) if (!isBare(extrinsic)) this.#resubmit(extrinsic, 'external', included);
@@ -298,7 +298,9 @@ export class TransactionPool implements Pool, Service {
       this.counters.invalid++;
       this.#tell(key, { type: 'invalid', reason: invalidText({ type: 'AncientBirthBlock' }) });
     }
-    if (retracted.length > 0) this.#urgent.push(...this.#queues.restingOn(retracted.at(-1)!.number - 1));
+    if (retracted.length > 0) {
+      for (const entry of this.#queues.restingOn(retracted.at(-1)!.number - 1)) this.#urgent.push(entry);
+    }
     void this.#revalidate();
   }
 

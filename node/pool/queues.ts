@@ -219,7 +219,7 @@ export class Queues {
         if (entry.where !== 'future' || !entry.missing.delete(tag) || entry.missing.size > 0) continue;
         const refusal = this.#makeReady(entry, changes, false);
         if (refusal === undefined) {
-          provided.push(...entry.provides);
+          for (const tag of entry.provides) provided.push(tag);
         } else {
           this.#discard(entry);
           changes.push({ type: 'invalid', entry, reason: refusal.type });
@@ -286,7 +286,7 @@ export class Queues {
     const expired: Entry[] = [];
     for (const [validTill, entries] of this.#expiry) {
       if (validTill > blockNumber) continue;
-      for (const { key } of [...entries]) expired.push(...this.remove([key]));
+      for (const { key } of [...entries]) for (const entry of this.remove([key])) expired.push(entry);
     }
     return expired;
   }

@@ -1,6 +1,6 @@
 /** Changes on top of a state while a block runs: nested transactions, ordered iteration, cheap appending. */
 import type { ClearedPrefix, Storage } from '../../runtime/host.ts';
-import { compareBytes, concatBytes, startsWith } from '../../runtime/primitives/bytes.ts';
+import { compareBytes, startsWith } from '../../runtime/primitives/bytes.ts';
 import { Sink, Source } from '../../runtime/primitives/scale/io.ts';
 import { latin1 } from '../latin1.ts';
 import { nibblesOf, type Ref } from './node.ts';
@@ -18,12 +18,23 @@ type Entry = { value: Uint8Array | undefined; appended: Appended | undefined };
 
 const bytes = (key: string): Uint8Array => new Uint8Array(Buffer.from(key, 'latin1'));
 
-function materialize({ base, count, ...last }: Appended): Uint8Array {
-  const items: Uint8Array[] = [last.item];
-  for (let each = last.before; each !== undefined; each = each.before) items.push(each.item);
+/** The list with its count: written from its end, in one pass over the items and one copy of their bytes. */
+function materialize(last: Appended): Uint8Array {
+  const { base, count } = last;
   const sink = new Sink(5);
   sink.compact(count);
-  return concatBytes(sink.finish(), base, ...items.reverse());
+  const head = sink.finish();
+  let length = head.length + base.length;
+  for (let each: Appended | undefined = last; each !== undefined; each = each.before) length += each.item.length;
+  const out = new Uint8Array(length);
+  out.set(head);
+  out.set(base, head.length);
+  let at = length;
+  for (let each: Appended | undefined = last; each !== undefined; each = each.before) {
+    at -= each.item.length;
+    out.set(each.item, at);
+  }
+  return out;
 }
 
 function current(entry: Entry): Uint8Array | undefined {

@@ -2,7 +2,7 @@
  * `/<genesis>/kad`, as far as finding peers goes (libp2p specification, "Kademlia DHT"): `FIND_NODE` and its answer. Records of values and
  * of providers, which anybody could have this node keep, are no part of it.
  */
-import { concatBytes } from '../../runtime/primitives/bytes.ts';
+import { concatBytes, joinBytes } from '../../runtime/primitives/bytes.ts';
 import { NetworkError } from '../host/errors.ts';
 import { bytesField, bytesOf, numberOf, readFields, varintField } from '../wire/protobuf.ts';
 
@@ -45,15 +45,15 @@ export function decodeFindNode(message: Uint8Array): Uint8Array {
 }
 
 export const encodeContacts = (contacts: readonly Contact[]): Uint8Array =>
-  concatBytes(
+  joinBytes([
     varintField(TYPE, FIND_NODE),
     ...contacts.map(({ id, addresses }) =>
       bytesField(
         CLOSER,
-        concatBytes(bytesField(PEER_ID, id), ...addresses.map((each) => bytesField(PEER_ADDRESS, each))),
+        joinBytes([bytesField(PEER_ID, id), ...addresses.map((each) => bytesField(PEER_ADDRESS, each))]),
       ),
     ),
-  );
+  ]);
 
 /** What is beyond the limits is left out. Throws {@link NetworkError} `MALFORMED`. */
 export function decodeContacts(message: Uint8Array): readonly Contact[] {

@@ -1,5 +1,5 @@
 /** `light/2`: what a node without states asks one that has them (Substrate: `api.v1.light`). */
-import { concatBytes, fromUtf8, utf8 } from '../../runtime/primitives/bytes.ts';
+import { concatBytes, fromUtf8, joinBytes, utf8 } from '../../runtime/primitives/bytes.ts';
 import { bytes, decode, encode, vec } from '../../runtime/primitives/scale/codec.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
 import { NetworkError } from '../host/errors.ts';
@@ -28,7 +28,7 @@ export function encodeLightRequest(request: LightRequest): Uint8Array {
         CALL,
         concatBytes(bytesField(BLOCK, request.block), bytesField(3, utf8(request.method)), bytesField(4, request.data)),
       )
-    : bytesField(READ, concatBytes(bytesField(BLOCK, request.block), ...request.keys.map((key) => bytesField(3, key))));
+    : bytesField(READ, joinBytes([bytesField(BLOCK, request.block), ...request.keys.map((key) => bytesField(3, key))]));
 }
 
 /** Throws {@link NetworkError} `MALFORMED`; `REFUSED` for child tries, which this chain does not have. */

@@ -1,5 +1,5 @@
 /** `state/2`: the whole state of a block, piece by piece (Substrate: `api.v1.StateRequest`, `StateResponse`). */
-import { concatBytes } from '../../runtime/primitives/bytes.ts';
+import { concatBytes, joinBytes } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { asHash, type Hash } from '../../runtime/primitives/types.ts';
 import { NetworkError } from '../host/errors.ts';
@@ -24,11 +24,11 @@ export type StateResponse =
 const malformed = (why: string): NetworkError => new NetworkError('MALFORMED', `state: ${why}`);
 
 export const encodeStateRequest = ({ block, after, noProof }: StateRequest): Uint8Array =>
-  concatBytes(
+  joinBytes([
     bytesField(1, block),
     ...(after === undefined ? [] : [bytesField(2, after)]),
     varintField(3, noProof ? 1 : 0),
-  );
+  ]);
 
 /** Throws {@link NetworkError} `MALFORMED`; `REFUSED` for child tries, which this chain does not have. */
 export function decodeStateRequest(message: Uint8Array): StateRequest {
@@ -54,7 +54,7 @@ export function encodeStateResponse(response: StateResponse): Uint8Array {
   const entries = response.entries.map(([key, value]) =>
     bytesField(2, concatBytes(bytesField(1, key), bytesField(2, value))),
   );
-  return bytesField(1, concatBytes(...entries, varintField(3, response.complete ? 1 : 0)));
+  return bytesField(1, joinBytes([...entries, varintField(3, response.complete ? 1 : 0)]));
 }
 
 /** Throws {@link NetworkError} `MALFORMED` or a `ScaleError`. */

@@ -1,5 +1,5 @@
 /** `sync/2`: asking for blocks (Substrate: `api.v1.BlockRequest`, `BlockResponse`). */
-import { concatBytes } from '../../runtime/primitives/bytes.ts';
+import { concatBytes, joinBytes } from '../../runtime/primitives/bytes.ts';
 import {
   type Header,
   header as headerCodec,
@@ -89,17 +89,17 @@ export function decodeBlockRequest(bytes: Uint8Array): BlockRequest {
 }
 
 export function encodeBlockData({ hash, header, body, justifications: proofs }: BlockData): Uint8Array {
-  return concatBytes(
+  return joinBytes([
     bytesField(1, hash),
     ...(header === undefined ? [] : [bytesField(2, encode(headerCodec, header))]),
     // Each extrinsic with its length prefix: the encoding of an opaque one.
     ...(body ?? []).map((each) => bytesField(3, encode(opaqueExtrinsic, each))),
     ...(proofs === undefined ? [] : [bytesField(8, encode(justifications, proofs))]),
-  );
+  ]);
 }
 
 export const encodeBlockResponse = (blocks: readonly Uint8Array[]): Uint8Array =>
-  concatBytes(...blocks.map((each) => bytesField(1, each)));
+  joinBytes(blocks.map((each) => bytesField(1, each)));
 
 /** Throws {@link NetworkError} `MALFORMED` or a `ScaleError`. `body` is present when `fields` asked for one. */
 export function decodeBlockResponse(bytes: Uint8Array, fields: BlockFields, max: number): BlockData[] {

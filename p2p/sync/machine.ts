@@ -410,9 +410,9 @@ export class SyncMachine {
     const at = this.#ranges.indexOf(range);
     const { start, askedAt } = range;
     const filled: Range = { start, count: blocks.length, state: 'ready', peer: id, askedAt, blocks };
-    const rest: Range[] =
-      blocks.length < range.count ? [newRange(start + blocks.length, range.count - blocks.length)] : [];
-    this.#ranges.splice(at, 1, filled, ...rest);
+    const rest = blocks.length < range.count ? newRange(start + blocks.length, range.count - blocks.length) : undefined;
+    this.#ranges.splice(at, 1, filled);
+    if (rest !== undefined) this.#ranges.splice(at + 1, 0, rest);
   }
 
   #found(id: PeerId, key: string, wanted: Wanted, blocks: readonly BlockData[]): void {

@@ -156,7 +156,7 @@ export class WarpSync {
   #keep(fragments: readonly WarpFragment[]): void {
     const former = this.#fragments.at(-1);
     if (former !== undefined && !this.#set.setChanges.includes(former.header.number)) this.#fragments.pop();
-    this.#fragments.push(...fragments);
+    for (const fragment of fragments) this.#fragments.push(fragment);
   }
 
   /** Undefined when peers do not have that state any more. */

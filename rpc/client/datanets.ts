@@ -164,7 +164,7 @@ export async function availabilityOf(
     const asked = claims.slice(at, at + blobs.MAX_ASKED);
     const report = await ledger.ask(blobs.api.methods.availability, { claims: asked });
     validators = report.validators;
-    holders.push(...report.holders);
+    for (const held of report.holders) holders.push(held);
   }
   return { validators, holders };
 }

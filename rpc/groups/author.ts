@@ -1,7 +1,7 @@
 /** `author_*`: transactions on their way into blocks, and the keys of this node. */
 import type { Client, Keystore, TransactionStatus } from '../../node/ports/chain.ts';
 import type { Hashing } from '../../runtime/host.ts';
-import { concatBytes, fromUtf8 } from '../../runtime/primitives/bytes.ts';
+import { fromUtf8, joinBytes } from '../../runtime/primitives/bytes.ts';
 import { bytes, decode, encode, fixedBytes, option, tuple, vec } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
 import { ownershipStatement } from '../../runtime/primitives/session-keys.ts';
@@ -139,7 +139,7 @@ const methods = [
   method(
     'author_rotateKeys',
     [],
-    ({ keystore, sessionKeyTypes }) => concatBytes(...sessionKeyTypes.map((type) => keystore.generate(type))),
+    ({ keystore, sessionKeyTypes }) => joinBytes(sessionKeyTypes.map((type) => keystore.generate(type))),
     { unsafe: true },
   ),
   method(
@@ -154,8 +154,8 @@ const methods = [
         return { key, signature };
       });
       return {
-        keys: hexOf(concatBytes(...made.map(({ key }) => key))),
-        proof: hexOf(concatBytes(...made.map(({ signature }) => signature))),
+        keys: hexOf(joinBytes(made.map(({ key }) => key))),
+        proof: hexOf(joinBytes(made.map(({ signature }) => signature))),
       };
     },
     { unsafe: true },

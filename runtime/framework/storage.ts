@@ -3,7 +3,7 @@
  * Keys are Substrate's: twox128(pallet) ++ twox128(item) ++ the hashed key parts.
  */
 import type { ClearedPrefix, Hashing, Storage } from '../host.ts';
-import { concatBytes, equalBytes, startsWith, utf8 } from '../primitives/bytes.ts';
+import { concatBytes, equalBytes, joinBytes, startsWith, utf8 } from '../primitives/bytes.ts';
 import { type Codec, encode } from '../primitives/scale/codec.ts';
 import { Source } from '../primitives/scale/io.ts';
 
@@ -216,10 +216,10 @@ export class MapItem<K, V, Q> implements Bindable {
   }
 
   #keyOf(host: Hashing, values: readonly unknown[]): Uint8Array {
-    return concatBytes(
+    return joinBytes([
       this.#prefix.bytes(host),
       ...values.map((value, i) => hashedPart(host, this.#parts[i] as KeyPart<unknown>, value)),
-    );
+    ]);
   }
 
   /** What the map reads as where `stored` is. Throws `ScaleError`. */

@@ -121,7 +121,7 @@ class Types {
       const { shape } = this.#types[id]!;
       if (shape.kind === 'primitive' || shape.kind === 'compact' || isEmpty(shape) || found.has(id)) continue;
       found.add(id);
-      open.push(...partsOf(shape));
+      for (const part of partsOf(shape)) open.push(part);
     }
     this.#ids = new Map([...found].sort((a, b) => a - b).map((id, index) => [id, index]));
   }

@@ -33,7 +33,11 @@ export function fromHex(hex: string): Uint8Array {
   return out;
 }
 
-export function concatBytes(...parts: readonly Uint8Array[]): Uint8Array {
+/** For parts that are written out one by one; lists go to {@link joinBytes}. */
+export const concatBytes = (...parts: readonly Uint8Array[]): Uint8Array => joinBytes(parts);
+
+/** One byte string of all parts. A list of any length, which must never be spread into arguments: the stack holds some 120,000. */
+export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
   let length = 0;
   for (const part of parts) length += part.length;
   const out = new Uint8Array(length);

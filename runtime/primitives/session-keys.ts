@@ -1,6 +1,6 @@
 /** The keys that validators work with, and proofs of whose a key was (`sp_session`). */
 import type { Signatures } from '../host.ts';
-import { concatBytes, equalBytes, utf8 } from './bytes.ts';
+import { concatBytes, equalBytes, joinBytes, utf8 } from './bytes.ts';
 import {
   bool,
   bytes,
@@ -45,7 +45,7 @@ export const ownershipStatement = (owner: AccountId): Uint8Array => concatBytes(
 
 /** Signatures of the statement by the keys, in the order of the keys: the proof that `set_keys` takes. */
 export const ownershipProof = (signatures: Readonly<Record<KeyName, Uint8Array>>): Uint8Array =>
-  concatBytes(...KEY_NAMES.map((name) => signatures[name]));
+  joinBytes(KEY_NAMES.map((name) => signatures[name]));
 
 /** Whether every one of the keys signed that it belongs to `owner`. */
 export function isOwnershipProof(

@@ -197,8 +197,11 @@ export class Server {
     const { heap, kernels, shape, embedding } = model;
     const { width, heads, groups, headSize, inner, eps, vocabulary } = shape;
     const rows = segments.reduce((sum, { count }) => sum + count, 0);
-    const widest = Math.max(...segments.map(({ sequence, count }) => pad4(sequence.filled + count) * count));
-    const padded = Math.max(4, ...segments.map(({ sequence }) => sequence.adapter?.padded ?? 0));
+    const widest = largest(segments, ({ sequence, count }) => pad4(sequence.filled + count) * count);
+    const padded = Math.max(
+      4,
+      largest(segments, ({ sequence }) => sequence.adapter?.padded ?? 0),
+    );
     const columns = pad4(vocabulary);
     const scope = heap.scope();
     try {
@@ -372,3 +375,6 @@ function checkRequest(model: Model, request: PlainRequest): void {
   if (typeof seed !== 'bigint' || seed < 0n || seed >= 1n << 64n) throw bad('seed');
   if (stop.length > 16 || stop.some((text) => typeof text !== 'string' || text === '')) throw bad('stop sequences');
 }
+
+const largest = <T>(of: readonly T[], size: (each: T) => number): number =>
+  of.reduce((most, each) => Math.max(most, size(each)), 0);

@@ -287,6 +287,9 @@ function digestOf(
     JSON.stringify([model.info.files, lora.rank, lora.alpha, [...lora.targets].sort(), String(seed), entries]),
   );
   hash.update(bytesOf(Float64Array.from(weights)));
-  for (const { tokens, from } of examples) hash.update(Int32Array.of(from, tokens.length, ...tokens));
+  for (const { tokens, from } of examples) {
+    hash.update(Int32Array.of(from, tokens.length));
+    hash.update(Int32Array.from(tokens));
+  }
   return hash.digest('hex');
 }

@@ -134,23 +134,19 @@ async function run(flags: TestnetFlags): Promise<void> {
       bootnodes.push(`/ip4/127.0.0.1/tcp/${peerPort}/p2p/${await peerIdOf(nodeKey)}`);
       running.push(keepRunning({ name, args, log, ready }, signal));
     }
-    running.push(
-      ...Array.from({ length: flags.workers }, async (_, i) => {
-        const account = FAMILY[FAMILY.length - 1 - i]!;
-        const part: Part = { name: `worker ${i + 1}, ${account}`, kind: 'worker', url: undefined };
-        parts.push(part);
-        const validator = parts[i % flags.validators]!;
-        while (validator.url === undefined && !signal.aborted) await delay(100);
-        if (signal.aborted) return;
-        const node = validator.url!.replace('http:', 'ws:');
-        const own = ['--key', `//${account}`, '--base-path', join(home, `worker-${i + 1}`), '--engine', 'embedded'];
-        part.url = node;
-        await keepRunning(
-          { name: part.name, args: ['worker', '--node', node, '--log', flags.log, ...own], log },
-          signal,
-        );
-      }),
-    );
+    const workers = Array.from({ length: flags.workers }, async (_, i) => {
+      const account = FAMILY[FAMILY.length - 1 - i]!;
+      const part: Part = { name: `worker ${i + 1}, ${account}`, kind: 'worker', url: undefined };
+      parts.push(part);
+      const validator = parts[i % flags.validators]!;
+      while (validator.url === undefined && !signal.aborted) await delay(100);
+      if (signal.aborted) return;
+      const node = validator.url!.replace('http:', 'ws:');
+      const own = ['--key', `//${account}`, '--base-path', join(home, `worker-${i + 1}`), '--engine', 'embedded'];
+      part.url = node;
+      await keepRunning({ name: part.name, args: ['worker', '--node', node, '--log', flags.log, ...own], log }, signal);
+    });
+    for (const worker of workers) running.push(worker);
     await Promise.race([firstUp, aborted(signal)]);
     await show(parts, drawn, signal);
     await Promise.all(running);
