@@ -1,6 +1,6 @@
 /** The standard runtime APIs that belong to no single pallet (`sp_api`, `sp_block_builder`, `sp_transaction_pool` …). */
 import type { Executive } from './executive/executive.ts';
-import { dispatchClass, dispatchError } from './framework/dispatch.ts';
+import { type DispatchInfo, dispatchClass, dispatchError } from './framework/dispatch.ts';
 import type { AnyExtension } from './framework/extension.ts';
 import { apiMethod, type RuntimeApi, runtimeApi } from './framework/pallet.ts';
 import type { RuntimeCall } from './framework/runtime-call.ts';
@@ -91,16 +91,15 @@ export function standardApis({ executive, extensions, version, metadata }: ApiCo
   const tipAt = extensions.findIndex(({ name }) => name === 'ChargeTransactionPayment');
 
   /** The two of `TransactionPaymentApi` and `TransactionPaymentCallApi`; a bare extrinsic pays nothing. */
-  const dispatchInfo = (host: Host, of: RuntimeCall, length: number, paid: boolean) => {
-    const info = executive.assembly.infoOf(of);
+  const dispatchInfo = (host: Host, info: DispatchInfo, length: number, paid: boolean) => {
     return {
       weight: info.weight,
       class: { type: info.class },
       partialFee: paid ? feeOf(host, info, length, 0n) : 0n,
     };
   };
-  const details = (host: Host, of: RuntimeCall, length: number, paid: boolean, tip: bigint) => ({
-    inclusionFee: paid ? inclusionFee(host, executive.assembly.infoOf(of), length) : undefined,
+  const details = (host: Host, info: DispatchInfo, length: number, paid: boolean, tip: bigint) => ({
+    inclusionFee: paid ? inclusionFee(host, info, length) : undefined,
     tip,
   });
   const conversions = {
@@ -259,8 +258,8 @@ export function standardApis({ executive, extensions, version, metadata }: ApiCo
           output: runtimeDispatchInfo,
           docs: 'Weight, class and fee without the tip.',
           run({ host }, { uxt, len }) {
-            const { call: of, preamble } = executive.extrinsics.decode(uxt);
-            return dispatchInfo(host, of, len, preamble.type !== 'Bare');
+            const { extrinsic, info } = executive.infoOfExtrinsic(uxt);
+            return dispatchInfo(host, info, len, extrinsic.preamble.type !== 'Bare');
           },
         }),
         query_fee_details: apiMethod({
@@ -268,9 +267,10 @@ export function standardApis({ executive, extensions, version, metadata }: ApiCo
           output: feeDetails,
           docs: 'The parts of the fee.',
           run({ host }, { uxt, len }) {
-            const { call: of, preamble } = executive.extrinsics.decode(uxt);
+            const { extrinsic, info } = executive.infoOfExtrinsic(uxt);
+            const { preamble } = extrinsic;
             const tip = preamble.type === 'Bare' ? 0n : (preamble.extra[tipAt] as bigint);
-            return details(host, of, len, preamble.type !== 'Bare', tip);
+            return details(host, info, len, preamble.type !== 'Bare', tip);
           },
         }),
         ...conversions,
@@ -285,13 +285,13 @@ export function standardApis({ executive, extensions, version, metadata }: ApiCo
           inputs: { call, len: u32 },
           output: runtimeDispatchInfo,
           docs: 'Weight, class and fee of the call in a transaction of the given length.',
-          run: ({ host }, { call: of, len }) => dispatchInfo(host, of, len, true),
+          run: ({ host }, { call: of, len }) => dispatchInfo(host, executive.infoOfCall(of, len), len, true),
         }),
         query_call_fee_details: apiMethod({
           inputs: { call, len: u32 },
           output: feeDetails,
           docs: 'The parts of the fee of the call in a transaction of the given length.',
-          run: ({ host }, { call: of, len }) => details(host, of, len, true, 0n),
+          run: ({ host }, { call: of, len }) => details(host, executive.infoOfCall(of, len), len, true, 0n),
         }),
         ...conversions,
       },

@@ -62,6 +62,11 @@ const checkNonce = extension<Nonce>({
   extra: named('frame_system::extensions::check_nonce::CheckNonce', compact(nonce)),
   implicit: unit,
   implicitOf: () => undefined,
+  precheck({ env, signer }, given) {
+    const info = system.account(env.host, signer);
+    if (!system.isAlive(info)) throw invalid('Payment');
+    if (given < info.nonce) throw invalid('Stale');
+  },
   validate({ env, signer }, given) {
     if (signer === undefined) return undefined;
     const info = system.account(env.host, signer);

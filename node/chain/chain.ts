@@ -21,6 +21,7 @@ import { justificationCodec } from '../../consensus/grandpa/messages.ts';
 import type { WarpFragment } from '../../consensus/grandpa/warp.ts';
 import type { IncomingState, WarpImport } from '../../consensus/grandpa/warp-import.ts';
 import type { SignatureCheck } from '../../runtime/executive/executive.ts';
+import { isHostFault } from '../../runtime/host.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import {
   type Block,
@@ -184,13 +185,33 @@ export class Chain extends ChainViews<ChainPorts> implements BlockImport, WarpIm
 
   // ---- making blocks -----------------------------------------------------------------------------------------
 
-  /** Fills a block from the pool until it is full or time is up. What turns out invalid is reported to `drop`. */
-  async propose(
+  /**
+   * Fills a block from the pool until it is full or time is up. What turns out invalid is reported to `drop`. A block
+   * that cannot be ended is made again without transactions, and those that were in it are dropped: no transaction
+   * keeps this node from authoring.
+   */
+  async propose(request: ProposalRequest, best: BestFirst, drop: (hash: Hash) => void): Promise<Proposal> {
+    const taken: Hash[] = [];
+    try {
+      return await this.#build(request, best, drop, taken);
+    } catch (problem) {
+      if (isHostFault(problem) || problem instanceof InvalidBlock || taken.length === 0) throw problem;
+      this.ports.log('error', 'a block with transactions could not be ended; it is made without them', {
+        transactions: taken.length,
+        problem: String(problem),
+      });
+      for (const hash of taken) drop(hash);
+      return this.#build(request, undefined, drop, []);
+    }
+  }
+
+  async #build(
     { parent, preRuntime, timestamp, deadline, signal }: ProposalRequest,
-    best: BestFirst,
+    best: BestFirst | undefined,
     drop: (hash: Hash) => void,
+    taken: Hash[],
   ): Promise<Proposal> {
-    const { runtime, clock } = this.ports;
+    const { runtime, clock, log } = this.ports;
     const { executive } = runtime;
     const overlay = this.states.overlay(parent.hash);
     if (overlay === undefined) throw unknownBlock(parent.hash);
@@ -211,17 +232,22 @@ export class Chain extends ChainViews<ChainPorts> implements BlockImport, WarpIm
     }
     let turn = clock.monotonic();
     let overfull = 0;
-    for (let tx = best.next(); tx !== undefined; tx = best.next()) {
+    for (let tx = best?.next(); best !== undefined && tx !== undefined; tx = best.next()) {
       if (signal.aborted || clock.now() >= deadline) break;
       const applied = executive.applyExtrinsic(host, tx.extrinsic);
-      if (applied.ok) extrinsics.push(tx.extrinsic);
-      else if (applied.error.type === 'Invalid' && applied.error.value.type === 'ExhaustsResources') {
+      if (applied.ok) {
+        extrinsics.push(tx.extrinsic);
+        taken.push(tx.hash);
+      } else if (applied.error.type === 'Invalid' && applied.error.value.type === 'ExhaustsResources') {
         best.markInvalid();
         // Smaller ones may still fit.
         if (++overfull > MAX_OVERFULL) break;
       } else {
         best.markInvalid();
         const { type } = applied.error.value;
+        if (applied.problem !== undefined) {
+          log('error', 'a transaction threw; it is dropped', { hash: toHex(tx.hash), problem: applied.problem });
+        }
         if (type !== 'Future') drop(tx.hash);
       }
       // Others of this thread (clients, votes) must not wait for the whole block.
@@ -302,7 +328,10 @@ export class Chain extends ChainViews<ChainPorts> implements BlockImport, WarpIm
       if (problem instanceof InvalidBlock || problem instanceof AuthorityChangeError) {
         return { type: 'invalid', reason: `${problem.code}: ${problem.message}` };
       }
-      throw problem;
+      if (isHostFault(problem)) throw problem;
+      // Nothing that a block holds may end its import in another way: whoever sent it hears that it is no good.
+      this.ports.log('error', 'a block threw', { number: header.number, hash: toHex(hash), problem: String(problem) });
+      return { type: 'invalid', reason: `THREW: ${problem instanceof Error ? problem.message : String(problem)}` };
     }
     const batch = database.batch();
     const stored = this.states.insert(batch, { hash, number: header.number }, overlay);

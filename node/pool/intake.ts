@@ -32,23 +32,47 @@ interface Waiting {
   readonly refuse: (error: PoolError) => void;
 }
 
+/** Submissions whose signatures are prepared at a stretch: so many, and of so many bytes, which are hashed on this thread. */
 const BATCH = 512;
+const BATCH_BYTES = 1024 * 1024;
+
+function batchesOf(all: readonly Waiting[]): Waiting[][] {
+  const batches: Waiting[][] = [];
+  let bytes = Number.POSITIVE_INFINITY;
+  for (const each of all) {
+    const last = batches.at(-1);
+    const { length } = each.submission.extrinsic;
+    if (last === undefined || last.length >= BATCH || bytes + length > BATCH_BYTES) {
+      batches.push([each]);
+      bytes = length;
+    } else {
+      last.push(each);
+      bytes += length;
+    }
+  }
+  return batches;
+}
+
 /** How long this thread may be busy at a stretch. */
 const SLICE_MS = 8;
 
 export class Intake {
   readonly #ports: IntakePorts;
   readonly #limit: number;
+  readonly #maxBytes: number;
   readonly #underWay = new Map<Key, Waiting>();
   #collected: Waiting[] = [];
   #collecting = false;
+  #preparing: Promise<void> = Promise.resolve();
   #tail: Promise<void> = Promise.resolve();
+  #bytes = 0;
   #closed = false;
 
-  /** `limit`: submissions that may be under way. */
-  constructor(ports: IntakePorts, limit: number) {
+  /** How many submissions may be under way, and of how many bytes together. */
+  constructor(ports: IntakePorts, limit: number, maxBytes = Number.POSITIVE_INFINITY) {
     this.#ports = ports;
     this.#limit = limit;
+    this.#maxBytes = maxBytes;
   }
 
   has(key: Key): boolean {
@@ -58,10 +82,13 @@ export class Intake {
   /** Resolves when the transaction is in the pool. Rejects with {@link PoolError}. */
   add(submission: Submission): Promise<() => void> {
     if (this.#underWay.has(submission.key)) return Promise.reject(alreadyImportedError(submission.hash));
-    if (this.#closed || this.#underWay.size >= this.#limit) return Promise.reject(droppedError());
+    const { length } = submission.extrinsic;
+    const isFull = this.#underWay.size >= this.#limit || this.#bytes + length > this.#maxBytes;
+    if (this.#closed || isFull) return Promise.reject(droppedError());
     return new Promise((accept, refuse) => {
       const waiting = { submission, accept, refuse };
       this.#underWay.set(submission.key, waiting);
+      this.#bytes += length;
       this.#collected.push(waiting);
       if (this.#collecting) return;
       this.#collecting = true;
@@ -75,6 +102,7 @@ export class Intake {
     for (const { refuse } of this.#underWay.values()) refuse(droppedError());
     this.#underWay.clear();
     this.#collected = [];
+    await this.#preparing;
     await this.#tail;
   }
 
@@ -82,8 +110,13 @@ export class Intake {
     this.#collecting = false;
     const all = this.#collected;
     this.#collected = [];
-    for (let at = 0; at < all.length; at += BATCH) {
-      const batch = all.slice(at, at + BATCH);
+    this.#preparing = this.#preparing.then(() => this.#prepare(batchesOf(all)));
+  }
+
+  /** Starts the checks of one batch after the other; others of this thread come in between. */
+  async #prepare(batches: readonly Waiting[][]): Promise<void> {
+    for (const [index, batch] of batches.entries()) {
+      if (index > 0) await nextTurn();
       const checked = this.#check(batch);
       this.#tail = this.#tail.then(async () => this.#import(batch, await checked));
     }
@@ -110,6 +143,7 @@ export class Intake {
         await nextTurn();
         sliceEnd = clock.monotonic() + SLICE_MS;
       }
+      this.#bytes -= submission.extrinsic.length;
       if (!this.#underWay.delete(submission.key)) continue;
       try {
         if (!mayGoOn) throw droppedError();

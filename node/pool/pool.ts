@@ -74,7 +74,10 @@ const LIMITS: QueueLimits = {
   ready: { count: 50_000, bytes: 64 * MIB },
   future: { count: 10_000, bytes: 16 * MIB },
   perSender: 2_048,
+  perSenderBytes: 8 * MIB,
 };
+/** Bytes of submissions that wait for their validation. */
+const MAX_INCOMING_BYTES = 64 * MIB;
 const MAX_BANS = 16_384;
 const MAX_WATCHED_BLOCKS = 512;
 /** How long this thread may be busy at a stretch. */
@@ -130,7 +133,7 @@ export class TransactionPool implements Pool, Service {
     };
     const { preverify, clock, log } = ports;
     const intake = { preverify, clock, log, import: (submission: Submission) => this.#import(submission) };
-    this.#intake = new Intake(intake, this.#options.maxIncoming);
+    this.#intake = new Intake(intake, this.#options.maxIncoming, MAX_INCOMING_BYTES);
   }
 
   /** Follows the chain until the signal; then refuses whatever is under way. */
@@ -346,8 +349,14 @@ export class TransactionPool implements Pool, Service {
     if (sender !== undefined && !this.#queues.hasSender(sender)) return [];
     const parent = this.#ports.blocks.header(block.hash)?.parentHash;
     if (parent === undefined) return [];
-    const validity = this.#validate(parent, 'external', extrinsic);
-    return validity.ok ? validity.value.provides.map(keyOf) : [];
+    try {
+      const validity = this.#validate(parent, 'external', extrinsic);
+      return validity.ok ? validity.value.provides.map(keyOf) : [];
+    } catch (problem) {
+      // The state of an old parent may be gone. What else the block made stale is found when it is validated again.
+      this.#ports.log('debug', 'a transaction of a block could not be validated', { problem: String(problem) });
+      return [];
+    }
   }
 
   /** Through the same checks as a new one, but for bans. */
@@ -395,7 +404,14 @@ export class TransactionPool implements Pool, Service {
 
   #renew(entry: Entry, best: BlockRef): void {
     if (entry.where === 'out') return;
-    const validity = this.#validate(best.hash, entry.origin, entry.extrinsic);
+    let validity: TransactionValidity;
+    try {
+      validity = this.#validate(best.hash, entry.origin, entry.extrinsic);
+    } catch (problem) {
+      // Only a fault of this machine throws: it says nothing against the transaction.
+      this.#ports.log('error', 'a transaction could not be validated again', { problem: String(problem) });
+      return;
+    }
     if (validity.ok) {
       this.#apply(this.#queues.renew(entry, validity.value, best.number));
     } else {

@@ -17,8 +17,9 @@ export interface QueueLimit {
 export interface QueueLimits {
   readonly ready: QueueLimit;
   readonly future: QueueLimit;
-  /** Transactions of one account in both queues. */
+  /** Transactions of one account in both queues, and their bytes. */
   readonly perSender: number;
+  readonly perSenderBytes: number;
 }
 
 export type QueueChange =
@@ -51,6 +52,7 @@ export class Queues {
     future: { count: 0, bytes: 0 },
   };
   readonly #senders = new Map<Key, Set<Entry>>();
+  readonly #senderBytes = new Map<Key, number>();
   /** Ready transactions by the tags that they provide; transactions of both queues by the tags that they require. */
   readonly #providers = new Map<Key, Entry>();
   readonly #requirers = new Map<Key, Set<Entry>>();
@@ -109,8 +111,13 @@ export class Queues {
     const entry = new Entry(candidate, key, this.#serial++);
     const { sender } = entry;
     const replaces = entry.provides.some((tag) => this.#providers.has(tag));
-    if (sender !== undefined && !replaces && (this.#senders.get(sender)?.size ?? 0) >= this.#limits.perSender) {
-      return { changes: [], refusal: { type: 'immediatelyDropped' } };
+    if (sender !== undefined && !replaces) {
+      const count = this.#senders.get(sender)?.size ?? 0;
+      const bytes = (this.#senderBytes.get(sender) ?? 0) + entry.extrinsic.length;
+      const { perSender, perSenderBytes } = this.#limits;
+      if (count >= perSender || (count > 0 && bytes > perSenderBytes)) {
+        return { changes: [], refusal: { type: 'immediatelyDropped' } };
+      }
     }
     return this.#admit(entry);
   }
@@ -135,7 +142,10 @@ export class Queues {
     this.#entries.set(entry.key, entry);
     this.#validated.add(entry);
     const { sender } = entry;
-    if (sender !== undefined) addTo(this.#senders, sender, entry);
+    if (sender !== undefined) {
+      addTo(this.#senders, sender, entry);
+      this.#countBytes(sender, entry.extrinsic.length);
+    }
     for (const tag of entry.requires) addTo(this.#requirers, tag, entry);
     if (entry.validTill !== Number.POSITIVE_INFINITY) addTo(this.#expiry, entry.validTill, entry);
   }
@@ -144,9 +154,18 @@ export class Queues {
     this.#entries.delete(entry.key);
     this.#validated.delete(entry);
     const { sender } = entry;
-    if (sender !== undefined) deleteFrom(this.#senders, sender, entry);
+    if (sender !== undefined) {
+      deleteFrom(this.#senders, sender, entry);
+      this.#countBytes(sender, -entry.extrinsic.length);
+    }
     for (const tag of entry.requires) deleteFrom(this.#requirers, tag, entry);
     deleteFrom(this.#expiry, entry.validTill, entry);
+  }
+
+  #countBytes(sender: Key, change: number): void {
+    const bytes = (this.#senderBytes.get(sender) ?? 0) + change;
+    if (bytes === 0) this.#senderBytes.delete(sender);
+    else this.#senderBytes.set(sender, bytes);
   }
 
   #queueFuture(entry: Entry, changes: QueueChange[]): void {

@@ -6,6 +6,8 @@ import {
   type DispatchInfo,
   type DispatchOutcome,
   type ErrorDef,
+  fail,
+  NONE,
   type Origin,
 } from '../framework/dispatch.ts';
 import type { CallContext, Env, EventDef } from '../framework/env.ts';
@@ -14,10 +16,18 @@ import { type Host, isHostFault } from '../host.ts';
 import * as system from '../pallets/standard/system.ts';
 import { encode } from '../primitives/scale/codec.ts';
 import { Sink } from '../primitives/scale/io.ts';
+import type { Weight } from '../primitives/types.ts';
 import { encodeBare } from './extrinsic.ts';
 
-/** Storage transactions that dispatches may nest (`frame_support::storage::transactional`). */
-const MAX_DISPATCH_DEPTH = 255;
+/** Dispatches within dispatches. Decoders follow fewer levels; this holds for calls that the runtime makes itself. */
+const MAX_DISPATCH_DEPTH = 40;
+
+/** What the events of one extrinsic, hook or item of work may come to. What emits more fails with `Exhausted`. */
+const MAX_EVENTS = 20_000;
+const MAX_EVENT_BYTES = 4 * 1024 * 1024;
+/** Picoseconds of an event and of each of its bytes: encoded, kept, written into the state, hashed. */
+const EVENT_PS = 1_000_000n;
+const EVENT_BYTE_PS = 5_000n;
 
 export class Execution implements Env {
   readonly host: Host;
@@ -25,6 +35,9 @@ export class Execution implements Env {
   readonly #recordsEvents: boolean;
   #phase: Uint8Array | undefined;
   #events: number;
+  /** Events since {@link beginEvents}, and their bytes. */
+  #emitted = 0;
+  #emittedBytes = 0;
   #depth = 0;
 
   /** Without `recordsEvents`, as at genesis and in queries, events vanish. */
@@ -44,9 +57,27 @@ export class Execution implements Env {
     sink.u8(index);
     event.codec?.encodeTo(sink, fields[0] as T);
     sink.compact(0);
-    this.host.append(system.eventsKey(this.host), sink.finish());
+    const record = sink.finish();
+    this.#emitted++;
+    this.#emittedBytes += record.length;
+    if (this.#emitted > MAX_EVENTS || this.#emittedBytes > MAX_EVENT_BYTES) fail({ type: 'Exhausted' });
+    this.host.append(system.eventsKey(this.host), record);
     this.#events++;
   };
+
+  /** From here on events count against the limits anew. */
+  beginEvents(): void {
+    this.#emitted = 0;
+    this.#emittedBytes = 0;
+  }
+
+  /** What the events since {@link beginEvents} weigh, those that were rolled back included. */
+  eventWeight(): Weight {
+    return {
+      refTime: EVENT_PS * BigInt(this.#emitted) + EVENT_BYTE_PS * BigInt(this.#emittedBytes),
+      proofSize: 0n,
+    };
+  }
 
   #currentPhase(): Uint8Array {
     this.#phase ??= encode(system.phase, system.executionPhase(this.host) ?? { type: 'Initialization' });
@@ -78,7 +109,18 @@ export class Execution implements Env {
   readonly submitUnsigned = (call: RuntimeCall): boolean =>
     this.host.submitTransaction(encodeBare(this.#assembly.call, call));
 
-  readonly dispatch = (call: RuntimeCall, origin: Origin): DispatchOutcome => {
+  readonly dispatch = (call: RuntimeCall, origin: Origin): DispatchOutcome =>
+    // What the author must put in, nobody else may make, root and votes included: the author's own would fail then.
+    this.infoOf(call).class === 'Mandatory'
+      ? { ok: false, error: this.#assembly.moduleError(system.CALL_FILTERED), post: {} }
+      : this.#dispatch(call, origin);
+
+  /** Dispatches a call of the block's author. */
+  dispatchInherent(call: RuntimeCall): DispatchOutcome {
+    return this.#dispatch(call, NONE);
+  }
+
+  #dispatch(call: RuntimeCall, origin: Origin): DispatchOutcome {
     if (origin.type === 'Signed' && origin.filter?.(call) === false) {
       return { ok: false, error: this.#assembly.moduleError(system.CALL_FILTERED), post: {} };
     }
@@ -97,7 +139,7 @@ export class Execution implements Env {
     } finally {
       this.#depth--;
     }
-  };
+  }
 
   readonly failureOf = (problem: unknown): DispatchError => {
     if (isHostFault(problem)) throw problem;

@@ -1,10 +1,18 @@
 /** Blocks and transactions: initialize, apply, finalize, execute, validate (`frame_executive`). */
 import type { Assembly } from '../framework/assembly.ts';
-import { addWeight, type DispatchOutcome, NONE, type Origin, signed, subWeight } from '../framework/dispatch.ts';
+import {
+  addWeight,
+  type DispatchInfo,
+  type DispatchOutcome,
+  NONE,
+  type Origin,
+  signed,
+  subWeight,
+} from '../framework/dispatch.ts';
 import type { AnyExtension, TransactionContext } from '../framework/extension.ts';
 import type { Env, InherentDef, UnsignedDef } from '../framework/pallet.ts';
 import type { RuntimeCall } from '../framework/runtime-call.ts';
-import type { Host } from '../host.ts';
+import { type Host, isHostFault } from '../host.ts';
 import * as system from '../pallets/standard/system.ts';
 import { equalBytes, toHex } from '../primitives/bytes.ts';
 import { type Block, digest, extrinsicItems, type Header } from '../primitives/header.ts';
@@ -21,13 +29,19 @@ import {
   type ValidTransaction,
 } from '../primitives/validity.ts';
 import { Execution } from './execution.ts';
-import { type Extrinsic, ExtrinsicCodec, isBare, lookup, verifySignature } from './extrinsic.ts';
+import { type Extrinsic, ExtrinsicCodec, type ExtrinsicHead, isBare, lookup, verifySignature } from './extrinsic.ts';
 import { HookRunner } from './hooks.ts';
 
-/** Applied (with the call's outcome), or refused and without a trace. */
+/**
+ * Applied (with the call's outcome), or refused and without a trace. `problem` is what an extrinsic threw that nobody
+ * expected: a fault of the runtime, but the extrinsic's failure all the same.
+ */
 export type ApplyResult =
   | { readonly ok: true; readonly outcome: DispatchOutcome }
-  | { readonly ok: false; readonly error: TransactionValidityError };
+  | { readonly ok: false; readonly error: TransactionValidityError; readonly problem?: string };
+
+const reasonOf = (problem: unknown): string =>
+  problem instanceof Error ? `${problem.name}: ${problem.message}` : String(problem);
 
 export interface InherentData {
   /** By identifier (`timstap0`), SCALE-encoded. */
@@ -126,38 +140,34 @@ export class Executive {
     return this.#inherents.find((each) => each.pallet === call.type && each.call === call.value.type);
   }
 
+  /** Whatever the extrinsic does, its failure is its own: throws nothing but faults of the host. */
   applyExtrinsic(host: Host, bytes: Uint8Array): ApplyResult {
-    let extrinsic: Extrinsic;
-    try {
-      extrinsic = this.extrinsics.decode(bytes);
-    } catch (problem) {
-      if (problem instanceof ScaleError) return { ok: false, error: invalid('Call').reason };
-      throw problem;
-    }
     const execution = new Execution(this.assembly, host);
     try {
-      return { ok: true, outcome: execution.transactional(() => this.#apply(execution, extrinsic, bytes)) };
+      return { ok: true, outcome: execution.transactional(() => this.#apply(execution, bytes)) };
     } catch (problem) {
-      if (problem instanceof TransactionRefused) return { ok: false, error: problem.reason };
-      throw problem;
+      return refusalOf(problem);
     }
   }
 
-  #apply(env: Execution, extrinsic: Extrinsic, bytes: Uint8Array): DispatchOutcome {
+  #apply(env: Execution, bytes: Uint8Array): DispatchOutcome {
     const { host } = env;
     const blockNumber = system.blockNumber(host);
+    const head = this.extrinsics.decodeHead(bytes);
+    this.#precheck(env, head);
+    const extrinsic = this.extrinsics.decodeCall(head);
     const { signer, origin } = this.#check(env, extrinsic, blockNumber);
-    const info = env.infoOf(extrinsic.call);
+    const info = this.#infoOf(extrinsic);
     const tx: TransactionContext = { env, signer, call: extrinsic.call, info, length: extrinsic.length, blockNumber };
     system.noteExtrinsic(host, bytes);
 
     if (extrinsic.preamble.type === 'Bare' && this.#inherentOf(extrinsic.call) === undefined) {
-      return this.#applyUnsigned(env, tx);
+      return this.#applyUnsigned(env, tx, extrinsic);
     }
     if (extrinsic.preamble.type === 'Bare') {
       if (system.inherentsApplied(host)) throw invalid('Call');
       system.addConsumed(host, info.class, addWeight(info.weight, system.limitsOf(info.class).baseExtrinsic));
-      const outcome = env.dispatch(extrinsic.call, NONE);
+      const outcome = this.#dispatch(env, extrinsic, () => env.dispatchInherent(extrinsic.call));
       if (!outcome.ok) throw invalid('BadMandatory');
       this.#finishExtrinsic(env, tx, outcome);
       return outcome;
@@ -170,7 +180,7 @@ export class Executive {
       each.validate?.(tx, extra[i]);
     });
     const prepared = this.extensions.map((each, i) => each.prepare?.(tx, extra[i]));
-    const outcome = env.dispatch(extrinsic.call, origin);
+    const outcome = this.#dispatch(env, extrinsic, () => env.dispatch(extrinsic.call, origin));
     this.extensions.forEach((each, i) => {
       each.postDispatch?.(tx, prepared[i], outcome);
     });
@@ -179,18 +189,64 @@ export class Executive {
   }
 
   /** A call that proves itself, behind the inherents. */
-  #applyUnsigned(env: Execution, tx: TransactionContext): DispatchOutcome {
+  #applyUnsigned(env: Execution, tx: TransactionContext, extrinsic: Extrinsic): DispatchOutcome {
     this.#unsignedOf(tx.call).validate(env, tx.call.value.value ?? {});
     if (!system.inherentsApplied(env.host)) system.noteInherentsApplied(env.host);
     const checks = this.extensions.filter(({ bare }) => bare);
     for (const each of checks) each.validate?.(tx, undefined);
     const prepared = checks.map((each) => each.prepare?.(tx, undefined));
-    const outcome = env.dispatch(tx.call, NONE);
+    const outcome = this.#dispatch(env, extrinsic, () => env.dispatch(tx.call, NONE));
     checks.forEach((each, i) => {
       each.postDispatch?.(tx, prepared[i], outcome);
     });
     this.#finishExtrinsic(env, tx, outcome);
     return outcome;
+  }
+
+  /** What an extrinsic announces: what its call does, and what it takes to read the extrinsic. */
+  #infoOf({ call, overhead }: Extrinsic): DispatchInfo {
+    const info = this.assembly.infoOf(call);
+    return { ...info, weight: addWeight(info.weight, overhead) };
+  }
+
+  /** What a call announces in an extrinsic of the given length. */
+  infoOfCall(call: RuntimeCall, length: number): DispatchInfo {
+    const callBytes = encode(this.assembly.call, call);
+    return this.#infoOf(this.extrinsics.decodeCall({ version: 4, preamble: { type: 'Bare' }, callBytes, length }));
+  }
+
+  /** See {@link infoOfCall}, for an encoded extrinsic. Throws {@link ScaleError}. */
+  infoOfExtrinsic(bytes: Uint8Array): { readonly extrinsic: Extrinsic; readonly info: DispatchInfo } {
+    const extrinsic = this.extrinsics.decode(bytes);
+    return { extrinsic, info: this.#infoOf(extrinsic) };
+  }
+
+  /** Runs the call. What it says that it used is completed by what reading it took; its events are weighed. */
+  #dispatch(env: Execution, { overhead }: Extrinsic, run: () => DispatchOutcome): DispatchOutcome {
+    env.beginEvents();
+    const outcome = run();
+    system.addConsumed(env.host, 'Mandatory', env.eventWeight());
+    env.beginEvents();
+    const { actualWeight } = outcome.post;
+    if (actualWeight === undefined) return outcome;
+    return { ...outcome, post: { ...outcome.post, actualWeight: addWeight(actualWeight, overhead) } };
+  }
+
+  /**
+   * The cheap reasons to refuse an extrinsic, before its call is decoded and its signature checked: its length, its
+   * format, its signer's nonce and balance. Throws {@link TransactionRefused}.
+   */
+  #precheck(env: Env, head: ExtrinsicHead): void {
+    if (head.length > system.maxLengthOf('Operational')) throw invalid('ExhaustsResources');
+    const { preamble } = head;
+    if (preamble.type === 'Bare') return;
+    // No extension of ours authorizes a general transaction, so it has nobody who pays.
+    if (preamble.type === 'General') throw invalid('BadSigner');
+    const signer = lookup(preamble.address);
+    if (signer === undefined) throw new TransactionRefused({ type: 'Unknown', value: { type: 'CannotLookup' } });
+    this.extensions.forEach((each, i) => {
+      each.precheck?.({ env, signer, length: head.length }, preamble.extra[i]);
+    });
   }
 
   /** Throws {@link TransactionRefused} for calls that need a signer. */
@@ -218,7 +274,6 @@ export class Executive {
   #check(env: Env, extrinsic: Extrinsic, blockNumber: number): { signer?: never; origin: Origin } | Signer {
     const { preamble } = extrinsic;
     if (preamble.type === 'Bare') return { origin: NONE };
-    // No extension of ours authorizes a general transaction, so it has nobody who pays.
     if (preamble.type === 'General') throw invalid('BadSigner');
     const signer = lookup(preamble.address);
     if (signer === undefined) throw new TransactionRefused({ type: 'Unknown', value: { type: 'CannotLookup' } });
@@ -227,19 +282,23 @@ export class Executive {
     return { signer, origin: signed(signer) };
   }
 
-  /** What must hold for the signature of an extrinsic of the block that {@link enterNext} entered, to be checked elsewhere. */
+  /**
+   * The signature check that an extrinsic needs in the block that {@link enterNext} entered, to be made elsewhere;
+   * undefined where it needs none, or is refused without one. Does not decode the call.
+   */
   signatureCheck(host: Host, bytes: Uint8Array): SignatureCheck | undefined {
     try {
-      const extrinsic = this.extrinsics.decode(bytes);
-      if (extrinsic.preamble.type !== 'Signed') return undefined;
-      const signer = lookup(extrinsic.preamble.address);
-      if (signer === undefined) return undefined;
+      const head = this.extrinsics.decodeHead(bytes);
+      if (head.preamble.type !== 'Signed') return undefined;
       const env = new Execution(this.assembly, host, false);
-      const message = this.extrinsics.signingPayload(env, extrinsic, system.blockNumber(host));
-      return { signature: extrinsic.preamble.signature, message, signer };
+      this.#precheck(env, head);
+      const signer = lookup(head.preamble.address);
+      if (signer === undefined) return undefined;
+      const message = this.extrinsics.signingPayload(env, head, system.blockNumber(host));
+      return { signature: head.preamble.signature, message, signer };
     } catch (problem) {
-      if (problem instanceof ScaleError || problem instanceof TransactionRefused) return undefined;
-      throw problem;
+      refusalOf(problem);
+      return undefined;
     }
   }
 
@@ -274,7 +333,8 @@ export class Executive {
     extrinsics.forEach((bytes, index) => {
       const applied = this.applyExtrinsic(host, bytes);
       if (!applied.ok) {
-        throw new InvalidBlock('BAD_EXTRINSIC', `extrinsic ${index}: ${applied.error.value.type}`);
+        const problem = applied.problem === undefined ? '' : ` (${applied.problem})`;
+        throw new InvalidBlock('BAD_EXTRINSIC', `extrinsic ${index}: ${applied.error.value.type}${problem}`);
       }
     });
     const made = this.finalizeBlock(host);
@@ -315,26 +375,28 @@ export class Executive {
     try {
       return { ok: true, value: this.#validate(host, source, bytes) };
     } catch (problem) {
-      if (problem instanceof TransactionRefused) return { ok: false, error: problem.reason };
-      if (problem instanceof ScaleError) return { ok: false, error: invalid('Call').reason };
-      throw problem;
+      const refused = refusalOf(problem);
+      if (refused.problem !== undefined) host.log('error', 'executive', `a transaction threw: ${refused.problem}`);
+      return { ok: false, error: refused.error };
     } finally {
       host.rollbackTransaction();
     }
   }
 
   #validate(host: Host, source: TransactionSource['type'], bytes: Uint8Array): ValidTransaction {
-    const extrinsic = this.extrinsics.decode(bytes);
+    const head = this.extrinsics.decodeHead(bytes);
     const env = new Execution(this.assembly, host, false);
     const blockNumber = system.blockNumber(host);
+    // Each node reports evidence that it has seen: taken from strangers, it would be a way to have signatures checked for free.
+    if (head.preamble.type === 'Bare' && source === 'External') throw invalid('Call');
+    this.#precheck(env, head);
+    const extrinsic = this.extrinsics.decodeCall(head);
     if (extrinsic.preamble.type === 'Bare') {
       const def = this.#unsignedOf(extrinsic.call);
-      // Whoever sees the evidence reports it: taken from strangers, it would be a way to have signatures checked for free.
-      if (source === 'External') throw invalid('Call');
       return def.validate(env, extrinsic.call.value.value ?? {});
     }
     const { signer } = this.#check(env, extrinsic, blockNumber);
-    const info = env.infoOf(extrinsic.call);
+    const info = this.#infoOf(extrinsic);
     if (info.class === 'Mandatory') throw invalid('MandatoryValidation');
     const tx: TransactionContext = { env, signer, call: extrinsic.call, info, length: extrinsic.length, blockNumber };
     const { extra } = extrinsic.preamble;
@@ -347,6 +409,14 @@ export class Executive {
       propagate: true,
     });
   }
+}
+
+/** What an extrinsic that threw is refused with. Rethrows faults of the host. */
+function refusalOf(problem: unknown): { ok: false; error: TransactionValidityError; problem?: string } {
+  if (isHostFault(problem)) throw problem;
+  if (problem instanceof TransactionRefused) return { ok: false, error: problem.reason };
+  const error = invalid('Call').reason;
+  return problem instanceof ScaleError ? { ok: false, error } : { ok: false, error, problem: reasonOf(problem) };
 }
 
 interface Signer {

@@ -15,6 +15,7 @@ import {
   type MultiSignature,
   multiAddress,
   multiSignature,
+  type Weight,
 } from '../primitives/types.ts';
 
 export type Preamble =
@@ -33,14 +34,27 @@ export type Preamble =
       readonly extraBytes: Uint8Array;
     };
 
-export interface Extrinsic {
+/** An extrinsic whose call was not decoded yet: enough for its signature, its signer's nonce and balance. */
+export interface ExtrinsicHead {
   readonly version: 4 | 5;
   readonly preamble: Preamble;
-  readonly call: RuntimeCall;
+  /** All that comes after the preamble. */
   readonly callBytes: Uint8Array;
   /** Length in bytes with the outer length prefix, which fees and limits go by. */
   readonly length: number;
 }
+
+export interface Extrinsic extends ExtrinsicHead {
+  readonly call: RuntimeCall;
+  /** What decoding, copying and hashing it takes: by its length, its calls and the items of its lists. */
+  readonly overhead: Weight;
+}
+
+/** Items that all lists of an extrinsic may hold together. */
+export const MAX_ITEMS = 65_536;
+const PS_PER_BYTE = 5_000n;
+const PS_PER_ITEM = 150_000n;
+const PS_PER_CALL = 2_000_000n;
 
 const SIGNED_V4 = 0x84;
 const BARE_V4 = 0x04;
@@ -99,22 +113,34 @@ export class ExtrinsicCodec {
 
   /** Throws {@link ScaleError} on anything that is not exactly one extrinsic. */
   decode(bytes: Uint8Array): Extrinsic {
+    return this.decodeCall(this.decodeHead(bytes));
+  }
+
+  /** Everything but the call, in a time that does not depend on the length. Throws {@link ScaleError}. */
+  decodeHead(bytes: Uint8Array): ExtrinsicHead {
     const source = new Source(bytes);
     const tag = source.u8();
     const preamble = this.#decodePreamble(tag, source);
-    const start = source.offset;
-    const call = this.#call.decodeFrom(source);
-    const callBytes = source.since(start);
-    if (source.remaining > 0) {
-      throw new ScaleError('TRAILING_BYTES', `${source.remaining} bytes after the extrinsic's call`);
-    }
     return {
       version: tag === BARE_V5 || tag === GENERAL_V5 ? 5 : 4,
       preamble,
-      call,
-      callBytes,
+      callBytes: source.bytes(source.remaining),
       length: bytes.length + compactLength(bytes.length),
     };
+  }
+
+  /** Throws {@link ScaleError}, also where the call holds more calls or list items than an extrinsic may. */
+  decodeCall(head: ExtrinsicHead): Extrinsic {
+    const source = new Source(head.callBytes, 0, MAX_ITEMS);
+    const call = this.#call.decodeFrom(source);
+    if (source.remaining > 0) {
+      throw new ScaleError('TRAILING_BYTES', `${source.remaining} bytes after the extrinsic's call`);
+    }
+    const refTime =
+      PS_PER_BYTE * BigInt(head.length) +
+      PS_PER_ITEM * BigInt(source.items) +
+      PS_PER_CALL * BigInt(source.nestedValues);
+    return { ...head, call, overhead: { refTime, proofSize: 0n } };
   }
 
   #decodePreamble(tag: number, source: Source): Preamble {
@@ -151,7 +177,7 @@ export class ExtrinsicCodec {
   }
 
   /** What the signer of a version-4 extrinsic signs: call, extra, implicit; hashed when longer than 256 bytes. */
-  signingPayload(env: Env, extrinsic: Extrinsic, blockNumber: number): Uint8Array {
+  signingPayload(env: Env, extrinsic: ExtrinsicHead, blockNumber: number): Uint8Array {
     const { preamble } = extrinsic;
     if (preamble.type === 'Bare') throw new Error('a bare extrinsic has no signing payload');
     const sink = new Sink(128);

@@ -82,7 +82,11 @@ export class HookRunner {
 
   #drain(env: Execution, name: string, queue: AnyQueue, number: number, budget: bigint): Weight {
     const observer: WorkObserver = {
-      failed: (what) => env.emit(work.events.ItemFailed, { queue: name, ...what }),
+      begins: () => env.beginEvents(),
+      failed(what) {
+        env.beginEvents();
+        env.emit(work.events.ItemFailed, { queue: name, ...what });
+      },
       setAside: (id, error) => {
         env.host.log('error', 'work', `${name}: an item was set aside as number ${id}`);
         env.emit(work.events.SetAside, { queue: name, id, error });
@@ -97,9 +101,11 @@ export class HookRunner {
 
   /** What `body` returns; undefined, and no trace but an event, where it throws. */
   #guard<T>(env: Execution, hook: string, judgesBlocks: true | undefined, body: () => T): T | undefined {
+    env.beginEvents();
     try {
       return env.transactional(body);
     } catch (problem) {
+      env.beginEvents();
       if (isHostFault(problem) || (judgesBlocks && problem instanceof InvalidBlock)) throw problem;
       env.host.log('error', 'work', `${hook} failed: ${problem instanceof Error ? problem.message : String(problem)}`);
       env.emit(work.events.HookFailed, { hook, error: env.failureOf(problem) });

@@ -1,6 +1,7 @@
 /** The outer types of a runtime, made of its pallets: calls, events, errors, hold and freeze reasons. */
-import { type Codec, lazy, mapped, named, snakeCase, tuple, u8, variants } from '../primitives/scale/codec.ts';
+import { type Codec, encode, lazy, mapped, named, snakeCase, tuple, u8, variants } from '../primitives/scale/codec.ts';
 import type { TypeDef, VariantDef } from '../primitives/scale/type.ts';
+import type { Weight } from '../primitives/types.ts';
 import type { DispatchError, DispatchInfo, ErrorDef } from './dispatch.ts';
 import { type CallDef, crateOf, type EventDef, type Pallet, type Reason } from './pallet.ts';
 import type { RuntimeCall } from './runtime-call.ts';
@@ -157,7 +158,15 @@ export function assemble(name: string, pallets: readonly AnyPallet[]): Assembly 
     if (def === undefined) throw new Error(`no call ${outer.type}.${outer.value.type}`);
     return def;
   };
-  const infoOf = (outer: RuntimeCall): DispatchInfo => callDef(outer).info(outer.value.value ?? {}, infoOf);
+  /** What calls announce is asked for on every level around them, and follows from the call alone. */
+  const known = new WeakMap<RuntimeCall, DispatchInfo>();
+  const infoOf = (outer: RuntimeCall): DispatchInfo => {
+    const before = known.get(outer);
+    if (before !== undefined) return before;
+    const info = callDef(outer).info(outer.value.value ?? {}, infoOf);
+    known.set(outer, info);
+    return info;
+  };
 
   return {
     name,
@@ -205,14 +214,46 @@ export const outerReason = (name: 'RuntimeHoldReason' | 'RuntimeFreezeReason'): 
     { shape: { kind: 'outer', name } },
   );
 
+/** The bytes that calls within calls were decoded from. */
+const decodedFrom = new WeakMap<RuntimeCall, Uint8Array>();
+
 /**
  * The outer call as an argument of a call (`Box<RuntimeCall>`): looked up when first used, since the calls of the whole
- * runtime contain it. Decoders follow it 256 levels down.
+ * runtime contain it. It keeps the bytes that it was decoded from, so that no level encodes all levels below it again.
  */
-export const outerCall = (resolve: () => Codec<RuntimeCall>): Codec<RuntimeCall> =>
-  retyped(lazy(resolve), { shape: { kind: 'outer', name: 'RuntimeCall' } });
+export function outerCall(resolve: () => Codec<RuntimeCall>): Codec<RuntimeCall> {
+  const inner = lazy(resolve);
+  return {
+    type: { shape: { kind: 'outer', name: 'RuntimeCall' } },
+    minSize: inner.minSize,
+    encodeTo(sink, value) {
+      const known = decodedFrom.get(value);
+      if (known === undefined) inner.encodeTo(sink, value);
+      else sink.bytes(known);
+    },
+    decodeFrom(source) {
+      const start = source.offset;
+      const decoded = inner.decodeFrom(source);
+      decodedFrom.set(decoded, source.since(start));
+      return decoded;
+    },
+  };
+}
 
 /** What pallets whose calls take calls are made with. */
 export interface OuterCalls {
   readonly codec: Codec<RuntimeCall>;
 }
+
+/** A call within a call as bytes: those that it was decoded from, without a copy. */
+export const encodedCall = (codec: Codec<RuntimeCall>, inner: RuntimeCall): Uint8Array =>
+  decodedFrom.get(inner) ?? encode(codec, inner);
+
+/** Picoseconds for each byte of a call that is encoded, copied or hashed. */
+const PS_PER_BYTE = 5_000n;
+
+/** Weight of handling a call within a call as bytes: what hashes, keeps or decodes one adds this to its own. */
+export const byCallLength = (codec: Codec<RuntimeCall>, inner: RuntimeCall): Weight => ({
+  refTime: PS_PER_BYTE * BigInt(encodedCall(codec, inner).length),
+  proofSize: 0n,
+});

@@ -6,6 +6,14 @@ import type { DispatchInfo, DispatchOutcome } from './dispatch.ts';
 import type { Env } from './pallet.ts';
 import type { RuntimeCall } from './runtime-call.ts';
 
+/** A transaction whose call is not decoded yet. */
+export interface TransactionHead {
+  readonly env: Env;
+  readonly signer: AccountId;
+  /** Encoded length in bytes, the outer length prefix included. */
+  readonly length: number;
+}
+
 /** One transaction under examination. */
 export interface TransactionContext {
   readonly env: Env;
@@ -28,6 +36,11 @@ export interface Extension<E, P = undefined> {
   /** What is signed but not sent. */
   readonly implicit: Codec<unknown>;
   implicitOf(env: Env, extra: E, blockNumber: BlockNumber): unknown;
+  /**
+   * Before the call is decoded and the signature is looked at, with the little that is known then. Throws
+   * `TransactionRefused`. What it refuses has cost next to nothing.
+   */
+  precheck?(tx: TransactionHead, extra: E): void;
   /** Throws `TransactionRefused`. Changes nothing that outlives a validation. */
   validate?(tx: TransactionContext, extra: E): Partial<ValidTransaction> | undefined;
   /** Before dispatch, in the block: charges, counts. Throws `TransactionRefused`. */

@@ -94,8 +94,10 @@ export interface Failure {
   readonly error: DispatchError;
 }
 
-/** Hears of items that fail. */
+/** Hears of items, and of those that fail. */
 export interface WorkObserver {
+  /** An item's step begins. */
+  begins(): void;
   failed(what: Failure): void;
   setAside(id: number, error: DispatchError): void;
   /** The item cannot be decoded. It stays where it lies. */
@@ -169,6 +171,7 @@ export function workQueue<const N extends string, T>(spec: WorkSpec<N, T>): Work
     observer: WorkObserver,
   ): { used: Weight; done: boolean } => {
     const { host } = env;
+    observer.begins();
     try {
       const progress = env.transactional(() => {
         const made = spec.run(env, item);

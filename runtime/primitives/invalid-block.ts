@@ -7,7 +7,6 @@ export class InvalidBlock extends Error {
     | 'AUTHOR_DISABLED'
     | 'INHERENT_ORDER'
     | 'MISSING_INHERENT'
-    | 'MANDATORY_FAILED'
     | 'DIGEST_MISMATCH'
     | 'STATE_ROOT_MISMATCH'
     | 'EXTRINSICS_ROOT_MISMATCH'

@@ -1,5 +1,5 @@
 /** Multisig: accounts for which several must agree (`pallet_multisig`). */
-import type { OuterCalls } from '../../framework/assembly.ts';
+import { byCallLength, encodedCall, type OuterCalls } from '../../framework/assembly.ts';
 import {
   addWeight,
   cost,
@@ -215,7 +215,7 @@ function operate(context: CallContext, approval: Approval): Weight {
 // ---- the pallet ----------------------------------------------------------------------------------------------
 
 const hashOf = (host: Hashing, codec: Codec<RuntimeCall>, inner: RuntimeCall): Uint8Array =>
-  host.blake2_256(encode(codec, inner));
+  host.blake2_256(encodedCall(codec, inner));
 
 export const multisig = ({ codec }: OuterCalls) =>
   pallet({
@@ -241,10 +241,11 @@ export const multisig = ({ codec }: OuterCalls) =>
     calls: {
       as_multi_threshold_1: call({
         index: 0,
-        args: { otherSignatories: vec(accountId), call: codec },
+        args: { otherSignatories: vec(accountId, MAX_SIGNATORIES), call: codec },
         weight({ otherSignatories, call: inner }, infoOf) {
           const info = infoOf(inner);
-          return { weight: addWeight(baseWeight(otherSignatories.length), info.weight), class: info.class };
+          const own = addWeight(baseWeight(otherSignatories.length), byCallLength(codec, inner));
+          return { weight: addWeight(own, info.weight), class: info.class };
         },
         docs: 'Immediately dispatch a multi-signature call using a single approval from the caller.',
         run(context, { otherSignatories, call: inner }) {
@@ -254,7 +255,8 @@ export const multisig = ({ codec }: OuterCalls) =>
           const id = multisigAccount(host, signatories, 1);
           const outcome = context.dispatch(inner, signed(id));
           const used = outcome.post.actualWeight ?? context.infoOf(inner).weight;
-          const post = { actualWeight: addWeight(baseWeight(otherSignatories.length), used) };
+          const own = addWeight(baseWeight(otherSignatories.length), byCallLength(codec, inner));
+          const post = { actualWeight: addWeight(own, used) };
           if (!outcome.ok) throw new DispatchFailure(outcome.error, post);
           context.emit(events.MultisigExecuted, {
             approving: who,
@@ -270,23 +272,25 @@ export const multisig = ({ codec }: OuterCalls) =>
         index: 1,
         args: {
           threshold: u16,
-          otherSignatories: vec(accountId),
+          otherSignatories: vec(accountId, MAX_SIGNATORIES),
           maybeTimepoint: option(timepoint),
           call: codec,
           maxWeight: weight,
         },
-        weight: ({ otherSignatories, maxWeight }) => addWeight(baseWeight(otherSignatories.length + 1), maxWeight),
+        weight: ({ otherSignatories, maxWeight, call: inner }) =>
+          addWeight(addWeight(baseWeight(otherSignatories.length + 1), byCallLength(codec, inner)), maxWeight),
         docs: 'Register approval for a dispatch to be made from a deterministic composite account if approved by a total of `threshold - 1` of `other_signatories`. If there are enough, then dispatch the call.',
         run(context, { call: inner, ...args }) {
           const hash = hashOf(context.host, codec, inner);
-          return { actualWeight: operate(context, { ...args, hash, call: inner }) };
+          const used = operate(context, { ...args, hash, call: inner });
+          return { actualWeight: addWeight(used, byCallLength(codec, inner)) };
         },
       }),
       approveAsMulti: call({
         index: 2,
         args: {
           threshold: u16,
-          otherSignatories: vec(accountId),
+          otherSignatories: vec(accountId, MAX_SIGNATORIES),
           maybeTimepoint: option(timepoint),
           callHash,
           maxWeight: weight,
@@ -299,7 +303,7 @@ export const multisig = ({ codec }: OuterCalls) =>
       }),
       cancelAsMulti: call({
         index: 3,
-        args: { threshold: u16, otherSignatories: vec(accountId), timepoint, callHash },
+        args: { threshold: u16, otherSignatories: vec(accountId, MAX_SIGNATORIES), timepoint, callHash },
         weight: ({ otherSignatories }) => baseWeight(otherSignatories.length + 1),
         docs: 'Cancel a pre-existing, on-going multisig transaction. Any deposit reserved previously for this operation will be unreserved on success.',
         run(context, { threshold, otherSignatories, timepoint: when, callHash: hash }) {
@@ -317,7 +321,7 @@ export const multisig = ({ codec }: OuterCalls) =>
       }),
       pokeDeposit: call({
         index: 4,
-        args: { threshold: u16, otherSignatories: vec(accountId), callHash },
+        args: { threshold: u16, otherSignatories: vec(accountId, MAX_SIGNATORIES), callHash },
         weight: ({ otherSignatories }) => baseWeight(otherSignatories.length + 1),
         docs: 'Poke the deposit reserved for an existing multisig operation: brings it to what the runtime asks for today. Free if that changes anything.',
         run(context, { threshold, otherSignatories, callHash: hash }) {

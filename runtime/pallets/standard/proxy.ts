@@ -2,9 +2,10 @@
  * Proxy: accounts that act for others, at once or after an announcement, and pure accounts that nobody has the key of
  * (`pallet_proxy`).
  */
-import type { OuterCalls } from '../../framework/assembly.ts';
+import { byCallLength, encodedCall, type OuterCalls } from '../../framework/assembly.ts';
 import {
   accountOf,
+  actualWeight,
   addWeight,
   cost,
   type DispatchInfo,
@@ -49,6 +50,7 @@ import {
   hash,
   multiAddress,
   sameAccount,
+  type Weight,
 } from '../../primitives/types.ts';
 import * as balances from './balances.ts';
 import { allows, compareProxyTypes, isSuperset, type ProxyType, proxyType } from './proxy-types.ts';
@@ -257,21 +259,23 @@ function mayCall(by: ProxyType, inner: RuntimeCall): boolean {
   return allows(by, inner);
 }
 
-function act(context: CallContext, { proxyType: kind }: Definition, real: AccountId, inner: RuntimeCall): void {
+/** Returns what the call used. */
+function act(context: CallContext, { proxyType: kind }: Definition, real: AccountId, inner: RuntimeCall): Weight {
   const origin = filtered(signed(real), (each) => mayCall(kind, each));
-  context.emit(events.ProxyExecuted, { result: resultOf(context.dispatch(inner, origin)) });
+  const outcome = context.dispatch(inner, origin);
+  context.emit(events.ProxyExecuted, { result: resultOf(outcome) });
+  return actualWeight(outcome, context.infoOf(inner));
 }
 
 type InfoOf = (call: RuntimeCall) => DispatchInfo;
-const around = (reads: number, writes: number) => {
-  const own = cost(15_000_000n + 200_000n * BigInt(MAX_PROXIES + MAX_PENDING), reads, writes);
-  return (inner: RuntimeCall, infoOf: InfoOf) => {
-    const info = infoOf(inner);
-    return { weight: addWeight(own, info.weight), class: info.class };
-  };
+const ownWeight = (reads: number, writes: number): Weight =>
+  cost(15_000_000n + 200_000n * BigInt(MAX_PROXIES + MAX_PENDING), reads, writes);
+const PROXY = ownWeight(1, 0);
+const PROXY_ANNOUNCED = ownWeight(3, 2);
+const around = (own: Weight, inner: RuntimeCall, infoOf: InfoOf) => {
+  const info = infoOf(inner);
+  return { weight: addWeight(own, info.weight), class: info.class };
 };
-const PROXY = around(1, 0);
-const PROXY_ANNOUNCED = around(3, 2);
 const CHANGE = cost(25_000_000n, 2, 2);
 
 // ---- the pallet ----------------------------------------------------------------------------------------------
@@ -312,14 +316,14 @@ export const proxy = ({ codec }: OuterCalls) =>
       proxy: call({
         index: 0,
         args: { real: multiAddress, forceProxyType: option(proxyType), call: codec },
-        weight: ({ call: inner }, infoOf) => PROXY(inner, infoOf),
+        weight: ({ call: inner }, infoOf) => around(PROXY, inner, infoOf),
         docs: 'Dispatch the given `call` from an account that the sender is authorised for through `add_proxy`.',
         run(context, { real, forceProxyType, call: inner }) {
           const who = ensureSigned(context.origin);
           const account = accountOf(real);
           const found = findProxy(context.host, account, who, forceProxyType);
           ensure(found.delay === 0, errors.Unannounced);
-          act(context, found, account, inner);
+          return { actualWeight: addWeight(PROXY, act(context, found, account, inner)) };
         },
       }),
       addProxy: call({
@@ -429,17 +433,19 @@ export const proxy = ({ codec }: OuterCalls) =>
       proxyAnnounced: call({
         index: 9,
         args: { delegate: multiAddress, real: multiAddress, forceProxyType: option(proxyType), call: codec },
-        weight: ({ call: inner }, infoOf) => PROXY_ANNOUNCED(inner, infoOf),
+        weight: ({ call: inner }, infoOf) =>
+          around(addWeight(PROXY_ANNOUNCED, byCallLength(codec, inner)), inner, infoOf),
         docs: 'Dispatch the given `call` from an account that the delegate is authorized for through `add_proxy`, and that was announced long enough ago.',
         run(context, { delegate, real, forceProxyType, call: inner }) {
           ensureSigned(context.origin);
           const { host } = context;
           const [by, account] = [accountOf(delegate), accountOf(real)];
           const found = findProxy(host, account, by, forceProxyType);
-          const announced = isOf(account, asHash(host.blake2_256(encode(codec, inner))));
+          const announced = isOf(account, asHash(host.blake2_256(encodedCall(codec, inner))));
           const ripe = system.blockNumber(host) - found.delay;
           dropAnnouncements(context, by, (each) => announced(each) && each.height <= ripe, errors.Unannounced);
-          act(context, found, account, inner);
+          const own = addWeight(PROXY_ANNOUNCED, byCallLength(codec, inner));
+          return { actualWeight: addWeight(own, act(context, found, account, inner)) };
         },
       }),
       pokeDeposit: call({

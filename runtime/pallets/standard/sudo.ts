@@ -2,6 +2,7 @@
 import type { OuterCalls } from '../../framework/assembly.ts';
 import {
   accountOf,
+  actualWeight,
   addWeight,
   cost,
   type DispatchInfo,
@@ -71,8 +72,9 @@ export const sudo = ({ codec }: OuterCalls) =>
         docs: 'Authenticates the sudo key and dispatches a function call with `Root` origin.',
         run(context, { call: inner }) {
           ensureSudo(context.host, context.origin);
-          context.emit(events.Sudid, { sudoResult: resultOf(context.dispatch(inner, ROOT)) });
-          return FREE;
+          const outcome = context.dispatch(inner, ROOT);
+          context.emit(events.Sudid, { sudoResult: resultOf(outcome) });
+          return { ...FREE, actualWeight: addWeight(OWN, actualWeight(outcome, context.infoOf(inner))) };
         },
       }),
       sudoUncheckedWeight: call({
@@ -108,7 +110,7 @@ export const sudo = ({ codec }: OuterCalls) =>
           ensureSudo(context.host, context.origin);
           const outcome = context.dispatch(inner, signed(accountOf(who)));
           context.emit(events.SudoAsDone, { sudoResult: resultOf(outcome) });
-          return FREE;
+          return { ...FREE, actualWeight: addWeight(OWN, actualWeight(outcome, context.infoOf(inner))) };
         },
       }),
       removeKey: call({

@@ -1,5 +1,5 @@
 /** Timestamp: the time that the author of a block put into it (`pallet_timestamp`). */
-import { cost, ensureNone } from '../../framework/dispatch.ts';
+import { cost, ensure, ensureNone } from '../../framework/dispatch.ts';
 import { call, constant, pallet } from '../../framework/pallet.ts';
 import { storage, value } from '../../framework/storage.ts';
 import type { Host } from '../../host.ts';
@@ -21,9 +21,9 @@ export const now = (host: Host): bigint => store.Now.get(host);
 /** Half a slot, so that a block a slot can always be made. */
 const minimumPeriod = (host: Host): bigint => aura.slotDuration(host) / 2n;
 
-/** An author's call that breaks a rule makes the whole block invalid. */
-function must(condition: boolean, message: string): void {
-  if (!condition) throw new InvalidBlock('MANDATORY_FAILED', message);
+/** A call of the author's that fails makes the whole block invalid: nothing else than the author can make it. */
+function must(condition: boolean): void {
+  ensure(condition, { type: 'Other' });
 }
 
 export const timestamp = pallet({
@@ -43,10 +43,10 @@ export const timestamp = pallet({
       docs: 'Set the current time. An inherent of the author; may be called once a block.',
       run({ origin, host }, { now: time }) {
         ensureNone(origin);
-        must(!store.DidUpdate.get(host), 'the time is set twice in one block');
+        must(!store.DidUpdate.get(host));
         const before = store.Now.get(host);
-        must(before === 0n || time >= before + minimumPeriod(host), 'the time is too close to the block before');
-        must(time / aura.slotDuration(host) === aura.currentSlot(host), 'the time is not within the slot of the block');
+        must(before === 0n || time >= before + minimumPeriod(host));
+        must(time / aura.slotDuration(host) === aura.currentSlot(host));
         store.Now.put(host, time);
         store.DidUpdate.put(host, true);
       },

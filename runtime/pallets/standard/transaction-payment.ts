@@ -161,6 +161,10 @@ export const chargeTransactionPayment = extension<Balance, Charged | undefined>(
   extra: named('pallet_transaction_payment::ChargeTransactionPayment', compact(balance)),
   implicit: unit,
   implicitOf: () => undefined,
+  precheck({ env, signer, length }, tip) {
+    const least = weightToFee(system.limitsOf('Normal').baseExtrinsic) + lengthToFee(length) + tip;
+    if (least > balances.reducible(env.host, signer, true)) throw invalid('Payment');
+  },
   validate({ env, signer, info, length }, tip) {
     if (signer === undefined) return undefined;
     const fee = feeOf(env.host, info, length, tip);

@@ -28,10 +28,11 @@ import type { RuntimeCall } from '../../framework/runtime-call.ts';
 import type { Hashing } from '../../host.ts';
 import { utf8 } from '../../primitives/bytes.ts';
 import { encode, fixedBytes, named, tuple, u16, u32, variants, vec } from '../../primitives/scale/codec.ts';
+import { MAX_NESTED } from '../../primitives/scale/io.ts';
 import { type AccountId, accountId, asAccountId, type Weight, weight } from '../../primitives/types.ts';
 
-/** Calls that one batch may hold, as on Polkadot. */
-export const BATCHED_CALLS_LIMIT = 10_922;
+/** Calls that one batch may hold: all that an extrinsic may. */
+export const BATCHED_CALLS_LIMIT = MAX_NESTED;
 
 export const events = {
   BatchInterrupted: event(
@@ -139,12 +140,13 @@ const usedBy = (context: CallContext, inner: RuntimeCall, outcome: DispatchOutco
 const isBatchAll = ({ type, value }: RuntimeCall): boolean => type === 'Utility' && value.type === 'batch_all';
 
 const DERIVATIVE = wrapped(cost(5_000_000n));
-const DISPATCH_AS = wrapped(cost(8_000_000n));
+const OWN_DISPATCH_AS = cost(8_000_000n);
+const DISPATCH_AS = wrapped(OWN_DISPATCH_AS);
 
 // ---- the pallet ----------------------------------------------------------------------------------------------
 
 export const utility = ({ codec }: OuterCalls) => {
-  const calls = vec(codec);
+  const calls = vec(codec, BATCHED_CALLS_LIMIT);
   return pallet({
     name: 'Utility',
     index: 40,
@@ -208,8 +210,9 @@ export const utility = ({ codec }: OuterCalls) => {
         docs: 'Dispatches a function call with a provided origin. Root only.',
         run(context, { asOrigin, call: inner }) {
           ensureRoot(context.origin);
-          const result = resultOf(context.dispatch(inner, originOf(asOrigin)));
-          context.emit(events.DispatchedAs, { result });
+          const outcome = context.dispatch(inner, originOf(asOrigin));
+          context.emit(events.DispatchedAs, { result: resultOf(outcome) });
+          return { actualWeight: addWeight(OWN_DISPATCH_AS, usedBy(context, inner, outcome)) };
         },
       }),
       forceBatch: call({
@@ -269,8 +272,10 @@ export const utility = ({ codec }: OuterCalls) => {
         run(context, { asOrigin, call: inner }) {
           ensureRoot(context.origin);
           const outcome = context.dispatch(inner, originOf(asOrigin));
-          if (!outcome.ok) throw new DispatchFailure(outcome.error);
+          const post = { actualWeight: addWeight(OWN_DISPATCH_AS, usedBy(context, inner, outcome)) };
+          if (!outcome.ok) throw new DispatchFailure(outcome.error, post);
           context.emit(events.DispatchedAs, { result: resultOf(outcome) });
+          return post;
         },
       }),
     },

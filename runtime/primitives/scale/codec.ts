@@ -228,6 +228,7 @@ export function vec<T>(item: Codec<T>, max = 0xffffffff): Codec<T[]> {
     decodeFrom(source) {
       const bound = item.minSize === 0 ? Math.min(max, MAX_ZERO_SIZE_ITEMS) : max;
       const length = readLength(source, item.minSize, bound);
+      source.takeItems(length);
       const out: T[] = [];
       for (let i = 0; i < length; i++) out.push(item.decodeFrom(source));
       return out;

@@ -20,8 +20,14 @@ export class ScaleError extends Error {
   }
 }
 
-/** Nesting of recursive types that a decoder follows (Substrate: MAX_EXTRINSIC_DEPTH). */
-const MAX_DEPTH = 256;
+/**
+ * Levels of recursive types that a decoder follows. Substrate follows 256; JavaScript engines differ in how deep a stack
+ * they have, and a node that gives up where another goes on would fork off. 32 levels fit into a quarter of V8's
+ * default stack and into the interpreters of light clients.
+ */
+export const MAX_DEPTH = 32;
+/** Values of recursive types in one input, on all levels together: the calls that an extrinsic may hold. */
+export const MAX_NESTED = 4_096;
 
 /** Eight bytes to turn 64-bit integers over in: a view of its own for every sink and source costs more than all else they do. */
 const word = new Uint8Array(new ArrayBuffer(8));
@@ -133,11 +139,34 @@ export class Sink {
 export class Source {
   readonly #bytes: Uint8Array;
   #offset: number;
+  readonly #maxItems: number;
   #depth = 0;
+  #nested = 0;
+  #items = 0;
 
-  constructor(bytes: Uint8Array, offset = 0) {
+  /** `maxItems`: how many items all lists may hold together. */
+  constructor(bytes: Uint8Array, offset = 0, maxItems = Number.POSITIVE_INFINITY) {
     this.#bytes = bytes;
     this.#offset = offset;
+    this.#maxItems = maxItems;
+  }
+
+  /** Values of recursive types decoded so far. */
+  get nestedValues(): number {
+    return this.#nested;
+  }
+
+  /** Items of lists announced so far. */
+  get items(): number {
+    return this.#items;
+  }
+
+  /** Counts the items of a list before any of them is decoded. */
+  takeItems(count: number): void {
+    this.#items += count;
+    if (this.#items > this.#maxItems) {
+      throw new ScaleError('TOO_LONG', `more than ${this.#maxItems} items in all lists`);
+    }
   }
 
   get offset(): number {
@@ -240,8 +269,10 @@ export class Source {
 
   /** Runs `read` one level deeper; a type that nests without end is an error, not a stack overflow. */
   nested<T>(read: () => T): T {
-    if (this.#depth >= MAX_DEPTH) throw new ScaleError('TOO_DEEP', `more than ${MAX_DEPTH} nested values`);
+    if (this.#depth >= MAX_DEPTH) throw new ScaleError('TOO_DEEP', `values nested more than ${MAX_DEPTH} levels deep`);
+    if (this.#nested >= MAX_NESTED) throw new ScaleError('TOO_LONG', `more than ${MAX_NESTED} nested values`);
     this.#depth++;
+    this.#nested++;
     try {
       return read();
     } finally {

@@ -46,7 +46,7 @@ function jobs(hooks: Hooks = {}) {
           return undefined;
         }
         case 'Block':
-          throw new InvalidBlock('MANDATORY_FAILED', 'an item of work judges no block');
+          throw new InvalidBlock('BAD_EXTRINSIC', 'an item of work judges no block');
         case 'Host':
           throw new HostFault('the disk is gone');
         default:
@@ -211,7 +211,7 @@ t.test('a queue that a later runtime brings along begins with the block of that 
   };
   queue.schedule(host, { now: 50, due: 51 }, of(1));
   looked = 0;
-  queue.drain({ ...chain.env(), host }, 51, BUDGET, { failed() {}, setAside() {}, unreadable() {} });
+  queue.drain({ ...chain.env(), host }, 51, BUDGET, { begins() {}, failed() {}, setAside() {}, unreadable() {} });
   test.same(ran, [1]);
   test.ok(looked < 10, 'blocks of the past are not searched');
 });

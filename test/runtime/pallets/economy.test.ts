@@ -63,7 +63,7 @@ t.test('gas: charged, refunded, and shared among fire, author and treasury to th
     ];
     const issuance = balances.totalIssuance(host);
     const bytes = signed(of, remark('what it costs'), nonce, tip);
-    const info = of.assembly.infoOf(remark('what it costs'));
+    const info = of.runtime.executive.infoOfCall(remark('what it costs'), bytes.length + 2);
     const expected = feeOf(host, info, bytes.length + 2, tip);
     test.match(of.runtime.executive.applyExtrinsic(host, bytes), { ok: true, outcome: { ok: true } });
     test.equal(payerBefore - of.free(PAYER), expected, 'the fee that was foretold');
