@@ -18,6 +18,7 @@ const SHORT: readonly (readonly [RegExp, string])[] = [
     /^rpc\/client\/\w+(-\w+)?\.ts: this\.(#?rpc\.)?(ask|call)\(/,
     'parameters of a JSON-RPC method, written out by its caller',
   ],
+  [/^gpu-worker\/session\/registration\.ts: .*\.rpc\.call\(/, 'parameters of a JSON-RPC method'],
   [/^gpu-worker\/wasm\//, 'instructions of a kernel, which these files write'],
   [/^gpu-worker\/engines\/embedded\/layers\.ts: model\.kernels\.gemm\(/, 'three sizes'],
 ];
