@@ -9,7 +9,6 @@ import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import * as models from '../../runtime/pallets/ledger/models.ts';
 import { type Blake, hashOf } from '../../runtime/primitives/attribution/canonical.ts';
-import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
 import {
   type GenerationRequest,
   generationRequest,

@@ -1,8 +1,7 @@
 /**
  * What every node does before it passes an inference receipt on: signatures, voucher, lease by the chain's state, all
- * integer arithmetic by the adapter's published rows. No GPU, no trust in the worker.
+ * integer arithmetic by the adapter's published rows, which a thread of its own reads. No GPU, no trust in the worker.
  */
-import { LRUCache } from 'lru-cache';
 import { verifySignature } from '../../runtime/executive/extrinsic.ts';
 import { DispatchFailure } from '../../runtime/framework/dispatch.ts';
 import type { Hashing, Host } from '../../runtime/host.ts';
@@ -10,13 +9,7 @@ import * as attribution from '../../runtime/pallets/ledger/attribution.ts';
 import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import * as models from '../../runtime/pallets/ledger/models.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
-import {
-  type AttributionData,
-  CommitmentError,
-  openCommitment,
-} from '../../runtime/primitives/attribution/commitment.ts';
-import { Explainer, type Explanation } from '../../runtime/primitives/attribution/explain.ts';
-import { FeatureError } from '../../runtime/primitives/attribution/features.ts';
+import type { Explanation } from '../../runtime/primitives/attribution/explain.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
 import {
   inferenceReceipt,
@@ -25,11 +18,11 @@ import {
   voucher,
 } from '../../runtime/primitives/attribution/receipts.ts';
 import { asksFor, type RequestTerms } from '../../runtime/primitives/attribution/request.ts';
-import { receiptRules } from '../../runtime/primitives/attribution/split.ts';
-import { type ReceiptFault, verifyInferenceReceipt } from '../../runtime/primitives/attribution/verify.ts';
+import type { ReceiptFault } from '../../runtime/primitives/attribution/verify.ts';
 import { equalBytes, toHex } from '../../runtime/primitives/bytes.ts';
 import { type Hash, sameAccount } from '../../runtime/primitives/types.ts';
 import { BlobError } from '../blobs/blob-store.ts';
+import { type Material, OpeningError, Openings } from './openings.ts';
 
 export type VoucherFault =
   | 'OTHER_CHAIN'
@@ -50,29 +43,29 @@ export type VerificationFault =
   | 'NO_DATA'
   | 'BAD_DATA';
 
-/** Adapters whose rows are kept in memory. */
-const KEPT_ADAPTERS = 16;
+/** How long a receipt waits for files that the network has to bring. */
+const FILES_MS = 45_000;
 
 export interface VerifierPorts {
   readonly hashing: Hashing;
   /** The state that receipts are held against. */
   state(): Host;
   genesisHash(): Hash;
-  /** A published file. Throws a {@link BlobError} where it cannot be had. */
-  blob(hash: Hash): Promise<Uint8Array>;
-}
-
-interface Opened {
-  readonly data: AttributionData;
-  readonly explainer: Explainer;
+  /** A published file, or its path. Rejects with a {@link BlobError} where it cannot be had. */
+  blob(hash: Hash): Promise<Uint8Array | string>;
 }
 
 export class ReceiptVerifier {
   readonly #ports: VerifierPorts;
-  readonly #opened = new LRUCache<string, Promise<Opened>>({ max: KEPT_ADAPTERS });
+  readonly #openings = new Openings();
 
   constructor(ports: VerifierPorts) {
     this.#ports = ports;
+  }
+
+  /** Ends what is under way. */
+  close(): Promise<void> {
+    return this.#openings.close();
   }
 
   /** The state that receipts are held against. */
@@ -113,42 +106,31 @@ export class ReceiptVerifier {
     if (!verifySignature(host, signature, hashOf(host, inferenceReceipt, payload), payload.worker))
       return 'BAD_SIGNATURE';
     const inForce = attribution.rulesInForce(host);
-    let opened: Opened;
+    const rules = inForce.map((each) => ({ rules: each, markup: adapter.markup }));
     try {
-      opened = await this.#open(host, promise.adapter);
+      const faults = await this.#openings.verify(await this.#materialOf(host, promise.adapter), payload, rules);
+      return faults.includes(undefined) ? undefined : faults[0];
     } catch (problem) {
-      if (problem instanceof CommitmentError || problem instanceof FeatureError) return 'BAD_DATA';
+      if (problem instanceof OpeningError) return problem.code === 'BAD_DATA' ? 'BAD_DATA' : 'NO_DATA';
       if (problem instanceof BlobError) return 'NO_DATA';
       throw problem;
     }
-    const { model } = opened.data;
-    const faults = inForce.map((rules) => verifyInferenceReceipt(payload, model, receiptRules(rules, adapter.markup)));
-    return faults.includes(undefined) ? undefined : faults[0];
   }
 
-  /** Why a receipt pays whom. Verify it first. */
+  /** Why a receipt pays whom. Verify it first. Rejects with {@link OpeningError} or {@link BlobError}. */
   async explain({ payload }: SignedInferenceReceipt, top: number): Promise<Explanation> {
-    const { explainer } = await this.#open(this.state(), payload.voucher.payload.adapter);
-    return explainer.explain(payload, top);
+    return this.#openings.explain(await this.#materialOf(this.state(), payload.voucher.payload.adapter), payload, top);
   }
 
-  #open(host: Host, adapter: AdapterId): Promise<Opened> {
-    const { features } = models.receiptOf(host, adapter).payload;
-    const key = toHex(features.featureFile) + toHex(features.sumFile);
-    const before = this.#opened.get(key);
-    if (before !== undefined) return before;
-    const { hashing } = this.#ports;
-    const opening = (async () => {
-      const [rows, sums, frequencies] = await Promise.all(
-        [features.featureFile, features.sumFile, features.frequencyFile].map((blob) => this.#ports.blob(blob)),
-      );
-      const data = openCommitment(hashing, features, { features: rows!, sums: sums!, frequencies: frequencies! });
-      return { data, explainer: new Explainer(hashing, data) };
-    })();
-    this.#opened.set(key, opening);
-    // Files may arrive later: a failure is not kept.
-    opening.catch(() => this.#opened.delete(key));
-    return opening;
+  async #materialOf(host: Host, adapter: AdapterId): Promise<Material> {
+    const commitment = models.receiptOf(host, adapter).payload.features;
+    const late = new Promise<never>((_, reject) => {
+      setTimeout(() => reject(new BlobError('NOT_FOUND', 'the files did not come in time')), FILES_MS).unref();
+    });
+    const files = [commitment.featureFile, commitment.frequencyFile].map((blob) => this.#ports.blob(blob));
+    const [features, frequencies] = await Promise.race([Promise.all(files), late]);
+    const key = toHex(commitment.featureFile) + toHex(commitment.sumFile);
+    return { key, commitment, features: features!, frequencies: frequencies! };
   }
 }
 

@@ -187,6 +187,13 @@ export class BlobStore {
     return createReadStream(this.#path(name), { start: offset, end: offset + count - 1 });
   }
 
+  /** The file that the blob lies in, for reading. Throws {@link BlobError}. */
+  fileOf(hash: Uint8Array): string {
+    const name = nameOf(hash);
+    if (!this.#sizes.has(name)) throw new BlobError('NOT_FOUND', `no blob 0x${name} here`);
+    return this.#path(name);
+  }
+
   /** The whole blob, or a part of it. Throws {@link BlobError}. */
   async read(hash: Uint8Array, offset = 0, length?: number): Promise<Uint8Array> {
     const parts: Uint8Array[] = [];

@@ -33,7 +33,7 @@ export interface AttributionPart {
 }
 
 export async function openAttribution(
-  { options, directory, hashing, signatures }: Ground,
+  { options, directory, hashing, signatures, open }: Ground,
   { chain, blocks, pool, keystore, validator }: ChainPart,
   network: Network | undefined,
   signal: AbortSignal,
@@ -56,9 +56,10 @@ export async function openAttribution(
     genesisHash,
     async blob(hash) {
       if (!blobs.has(hash)) await fetchBlob(hash);
-      return blobs.read(hash);
+      return blobs.fileOf(hash);
     },
   });
+  open.defer(() => checks.close());
   const local = new WorkerHub(checks, hashing);
   let hub: InferenceHub = local;
   if (network !== undefined && exchange !== undefined) {

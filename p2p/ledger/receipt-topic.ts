@@ -12,7 +12,8 @@ import {
 } from '../../runtime/primitives/attribution/receipts.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
-import { FEE } from '../host/peer-scores.ts';
+import { FEE, type PeerId } from '../host/peer-scores.ts';
+import { Places } from '../limits/places.ts';
 import { ACCEPT, IGNORE, malformed, type Room, type Verdict } from '../wire/gossip.ts';
 import type { Wire } from '../wire/wire.ts';
 
@@ -31,8 +32,8 @@ export interface ReceiptPorts {
 const MAX_RECEIPT_BYTES = 2 << 20;
 /** Receipts that are remembered, by the voucher that pays for them. */
 const MAX_SEEN = 16_384;
-/** Verified at the same time; each may wait for files that come over the network. */
-const MAX_CHECKS = 8;
+/** Verified at the same time; each may wait for files that come over the network, or for a large adapter to be opened. */
+const CHECKS = { all: 32, peer: 8 } as const;
 
 /** Faults that a node which is behind, or lacks files, sees in receipts that hold: nobody is to blame for passing them on. */
 const EXCUSED: ReadonlySet<string> = new Set([
@@ -53,17 +54,18 @@ export class ReceiptRoom {
   readonly #seen = new LRUCache<string, string>({ max: MAX_SEEN });
   /** Vouchers whose second receipt was told of. */
   readonly #doubled = new LRUCache<string, true>({ max: MAX_SEEN });
-  #checks = 0;
+  readonly #checks: Places;
 
   constructor(wire: Wire, ports: ReceiptPorts) {
     this.#wire = wire;
     this.#ports = ports;
+    this.#checks = new Places(CHECKS, (peer) => wire.limits.origins.groupOf(peer));
     this.#room = wire.join({
       name: 'receipts',
       maxMessage: MAX_RECEIPT_BYTES,
       perSecond: 100,
       burst: 500,
-      validate: (_from, bytes) => this.heard(bytes),
+      validate: (from, bytes) => this.heard(from, bytes),
     });
   }
 
@@ -84,7 +86,7 @@ export class ReceiptRoom {
     this.#room.leave();
   }
 
-  async heard(bytes: Uint8Array): Promise<Verdict> {
+  async heard(from: PeerId, bytes: Uint8Array): Promise<Verdict> {
     let receipt: SignedInferenceReceipt;
     try {
       receipt = decode(signedInferenceReceipt, bytes.slice());
@@ -95,14 +97,20 @@ export class ReceiptRoom {
     const voucher = voucherOf(receipt);
     const before = this.#seen.get(voucher);
     const second = before !== undefined && before !== this.#idOf(receipt) && !this.#doubled.has(voucher);
-    if ((before !== undefined && !second) || isSettled(receipt) || this.#checks >= MAX_CHECKS) return IGNORE;
-    this.#checks++;
+    if ((before !== undefined && !second) || isSettled(receipt)) return IGNORE;
+    // Who is made way for is judged all the same; the verdict is not waited for.
+    let displaced = false;
+    const vacate = this.#checks.take(from, () => {
+      displaced = true;
+    });
+    if (vacate === undefined) return IGNORE;
     let fault: string | undefined;
     try {
       fault = await verify(receipt);
     } finally {
-      this.#checks--;
+      vacate();
     }
+    if (displaced) return IGNORE;
     if (fault !== undefined) {
       return EXCUSED.has(fault)
         ? IGNORE

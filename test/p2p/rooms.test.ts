@@ -3,6 +3,7 @@ import t from 'tap';
 import type { ProgressFault, SignedProgress } from '../../node/ports/inference.ts';
 import { ReceiptRoom } from '../../p2p/ledger/receipt-topic.ts';
 import { TrainingRoom } from '../../p2p/ledger/training-topic.ts';
+import { createLimits } from '../../p2p/limits/limits.ts';
 import type { Room, RoomOptions } from '../../p2p/wire/gossip.ts';
 import type { Wire } from '../../p2p/wire/wire.ts';
 import { signedProgress } from '../../runtime/primitives/attribution/messages.ts';
@@ -18,12 +19,14 @@ function wireOf() {
   let now = 10_000;
   let options: RoomOptions | undefined;
   const room: Room = { publish: (bytes) => said.push(bytes), members: () => new Set(), leave() {} };
+  const clock = { now: () => now, monotonic: () => now, after: () => () => {} };
   const wire = {
     join: (wanted: RoomOptions) => {
       options = wanted;
       return room;
     },
-    clock: { now: () => now, monotonic: () => now, after: () => () => {} },
+    clock,
+    limits: createLimits({ clock, byAddress: false, isNamed: () => false }),
     log: (level: string, message: string, fields: object) => logged.push({ level, message, fields }),
   } as unknown as Wire;
   return {
@@ -33,7 +36,7 @@ function wireOf() {
     wait: (ms: number) => {
       now += ms;
     },
-    hear: async (bytes: Uint8Array) => options!.validate('neighbour', bytes),
+    hear: async (bytes: Uint8Array, from = 'neighbour') => options!.validate(from, bytes),
   };
 }
 
@@ -110,8 +113,16 @@ t.test('receipts', async (test) => {
   test.same(
     [verdicts.filter((type) => type === 'accept').length, verdicts.filter((type) => type === 'ignore').length],
     [8, 12],
-    'only so many are verified at a time',
+    'only so many of one neighbour are verified at a time',
   );
+  gate = new Promise((resolve) => {
+    open = resolve;
+  });
+  const drip = Array.from({ length: 8 }, (_, i) => hear(bytes(BigInt(300 + i)), 'a slow one'));
+  const other8 = hear(bytes(400n), 'another one');
+  open();
+  test.match(await other8, { type: 'accept' }, 'others are not kept waiting by one whose files do not come');
+  await Promise.all(drip);
   test.match(await twice, { type: 'ignore' });
 
   room.publish(receiptOf(200n));

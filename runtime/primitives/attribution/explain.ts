@@ -2,12 +2,10 @@
 import { compareBytes } from '../bytes.ts';
 import type { AccountId, Hash } from '../types.ts';
 import type { Blake } from './canonical.ts';
-import type { AttributionData } from './commitment.ts';
-import { rowLeaf } from './features.ts';
 import { topRows } from './influence.ts';
 import { type MerkleProof, proveRange } from './merkle.ts';
+import { hashesIn, type OpenedAdapter } from './opened.ts';
 import type { InferenceReceipt, Share } from './receipts.ts';
-import { sumLeaf } from './sums.ts';
 
 export interface ExplainedShare extends Share {
   /** The contributor's last running sum: its position and proof under the training receipt's sum root. */
@@ -48,47 +46,44 @@ export interface Explanation {
   readonly remainder: bigint;
 }
 
-export class Explainer {
-  readonly #hashing: Blake;
-  readonly #data: AttributionData;
-  readonly #rowLeaves: Hash[];
-  readonly #sumLeaves: Hash[];
-
-  /** Hashes all leaves once; keep it with the adapter. */
-  constructor(hashing: Blake, data: AttributionData) {
-    this.#hashing = hashing;
-    this.#data = data;
-    this.#rowLeaves = data.rows.map((row) => rowLeaf(hashing, row));
-    this.#sumLeaves = data.entries.map((entry) => sumLeaf(hashing, entry));
-  }
-
-  /** `receipt` has been verified against the same data. */
-  explain(receipt: InferenceReceipt, top = 10): Explanation {
-    const { rows, table, entries } = this.#data;
-    const best = topRows(table, receipt.feature, top);
-    return {
-      shares: receipt.shares.map((share) => {
-        const entry = entries.findIndex((each) => each.last && compareBytes(each.contributor, share.contributor) === 0);
-        return { ...share, entry, proof: proveRange(this.#hashing, 'sums', this.#sumLeaves, entry) };
-      }),
-      records: best.map(({ row, score }) => {
-        const { record, contributor, novelty } = rows[row]!;
-        const proof = proveRange(this.#hashing, 'features', this.#rowLeaves, row);
-        return { index: row, record, contributor, score, novelty, proof };
-      }),
-      spans: receipt.spans.map(({ start, length, mass, matches }) => ({
-        start,
-        length,
-        mass,
-        matches: matches.map(({ record, offset, share, novelty }) => ({
-          record,
-          offset,
-          contributor: receipt.shares[share]!.contributor,
-          novelty,
-        })),
+/** `receipt` has been verified against the same adapter. */
+export function explainReceipt(
+  hashing: Blake,
+  opened: OpenedAdapter,
+  receipt: InferenceReceipt,
+  top = 10,
+): Explanation {
+  const { table, records, rowLeaves, sumLeaves, lastEntries } = opened;
+  const rows = hashesIn(rowLeaves);
+  const sums = hashesIn(sumLeaves);
+  const hashes = hashesIn(records);
+  const best = topRows(table, receipt.feature, top);
+  return {
+    shares: receipt.shares.map((share) => {
+      const position = table.contributors.findIndex((each) => compareBytes(each, share.contributor) === 0);
+      const entry = lastEntries[position] ?? -1;
+      return { ...share, entry, proof: proveRange(hashing, 'sums', sums, entry) };
+    }),
+    records: best.map(({ row, score }) => ({
+      index: row,
+      record: hashes[row]!,
+      contributor: table.contributors[table.owner[row]!]!,
+      score,
+      novelty: table.novelty[row]!,
+      proof: proveRange(hashing, 'features', rows, row),
+    })),
+    spans: receipt.spans.map(({ start, length, mass, matches }) => ({
+      start,
+      length,
+      mass,
+      matches: matches.map(({ record, offset, share, novelty }) => ({
+        record,
+        offset,
+        contributor: receipt.shares[share]!.contributor,
+        novelty,
       })),
-      pool: receipt.pool,
-      remainder: receipt.remainder,
-    };
-  }
+    })),
+    pool: receipt.pool,
+    remainder: receipt.remainder,
+  };
 }

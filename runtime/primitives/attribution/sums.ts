@@ -48,11 +48,13 @@ export const sumRoot = (hashing: Blake, entries: readonly SumEntry[]): Hash =>
 const EXACT_ROWS = 16;
 
 /** The one right list for a table. */
-export function runningSums(table: FeatureTable): SumEntry[] {
+export const runningSums = (table: FeatureTable): SumEntry[] => [...sumsOf(table)];
+
+/** The entries of {@link runningSums}, one at a time: for as many rows as a table may have they are far larger than it. */
+export function* sumsOf(table: FeatureTable): Generator<SumEntry> {
   const { k, values, novelty, scale } = table;
   const rowsOf: number[][] = table.contributors.map(() => []);
   for (let i = 0; i < table.rows; i++) rowsOf[table.owner[i]!]!.push(i);
-  const entries: SumEntry[] = [];
   for (const [at, rows] of rowsOf.entries()) {
     const total: bigint[] = new Array(k).fill(0n);
     const partial = new Float64Array(k);
@@ -71,16 +73,15 @@ export function runningSums(table: FeatureTable): SumEntry[] {
       }
       flush();
       start += count;
-      entries.push({
+      yield {
         contributor: table.contributors[at]!,
         first,
         count,
         last: start === rows.length,
         sums: total.slice(),
-      });
+      };
     }
   }
-  return entries;
 }
 
 /** Whether `entry` is its predecessor (if that is of the same contributor) plus exactly its own rows. */

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { test } from 'tap';
 import { canonical, hashOf, int8s, preimageOf } from '../../../runtime/primitives/attribution/canonical.ts';
 import { commitRows, openCommitment, wrongSumEntry } from '../../../runtime/primitives/attribution/commitment.ts';
-import { Explainer } from '../../../runtime/primitives/attribution/explain.ts';
+import { explainReceipt } from '../../../runtime/primitives/attribution/explain.ts';
 import {
   featureFile,
   featureRow,
@@ -20,6 +20,7 @@ import {
   verifyLeaf,
   verifyRange,
 } from '../../../runtime/primitives/attribution/merkle.ts';
+import { openAdapter } from '../../../runtime/primitives/attribution/opened.ts';
 import { inferenceReceipt, receiptBatch, trainingReceipt } from '../../../runtime/primitives/attribution/receipts.ts';
 import { DEFAULT_BLEND, splitPool } from '../../../runtime/primitives/attribution/shares.ts';
 import {
@@ -39,7 +40,7 @@ import {
   sumRoot,
 } from '../../../runtime/primitives/attribution/sums.ts';
 import { type ReceiptFault, verifyInferenceReceipt } from '../../../runtime/primitives/attribution/verify.ts';
-import { toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
+import { concatBytes, toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
 import { decode, encode, fixedBytes } from '../../../runtime/primitives/scale/codec.ts';
 import { account, hashing, random, rules, someHash, unitRow, world } from './world.ts';
 
@@ -406,9 +407,32 @@ test('the published files', async (t) => {
     code: 'WRONG_FREQUENCY_ROOT',
   });
 
-  const explainer = new Explainer(hashing, opened);
+  // Row by row, for those who verify receipts: the same model, from pieces of any size.
+  const inPieces = (bytes: Uint8Array, size: number): Uint8Array[] =>
+    Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) => bytes.subarray(i * size, (i + 1) * size));
+  for (const size of [1, 7, 1_000, files.features.length]) {
+    const flat = openAdapter(hashing, commitment, inPieces(files.features, size), files.frequencies);
+    t.same(flat.model.influence(u), here.model.influence(u), `in pieces of ${size} bytes`);
+    t.same([flat.model.owner, flat.model.novelty], [opened.model.owner, opened.model.novelty]);
+    t.same(flat.table.contributors, opened.table.contributors);
+  }
+  const wrong = { features: files.features, frequencies: files.frequencies };
+  const open = (change: Partial<typeof commitment>, bytes: Partial<typeof wrong> = {}) => {
+    const { features: rows, frequencies } = { ...wrong, ...bytes };
+    return () => openAdapter(hashing, { ...commitment, ...change }, inPieces(rows, 100), frequencies);
+  };
+  t.throws(open({ sumRoot: sumRoot(hashing, entries) }), { code: 'WRONG_SUM_ROOT' });
+  t.throws(open({ sumEntries: commitment.sumEntries - 1 }), { code: 'WRONG_SUM_ROOT' });
+  t.throws(open({ sumEntries: commitment.sumEntries + 1 }), { code: 'WRONG_SUM_ROOT' });
+  t.throws(open({}, { features: files.features.slice(0, -1) }), { code: 'MALFORMED_FILE' });
+  t.throws(open({}, { features: concatBytes(files.features, Uint8Array.of(0)) }), { code: 'MALFORMED_FILE' });
+  t.throws(open({}, { features: other }), { code: 'WRONG_FEATURE_ROOT' });
+  t.throws(open({ rows: 9 }), { code: 'WRONG_COUNT' });
+  t.throws(open({}, { frequencies: counts }), { code: 'WRONG_FREQUENCY_ROOT' });
+
   const { receipt } = here.inference(5);
-  const { shares, records, spans } = explainer.explain(receipt, 7);
+  const flat = openAdapter(hashing, commitment, [files.features], files.frequencies);
+  const { shares, records, spans } = explainReceipt(hashing, flat, receipt, 7);
   t.equal(shares.length, receipt.shares.length);
   for (const { entry, proof, contributor, influence } of shares) {
     const committed = opened.entries[entry]!;
