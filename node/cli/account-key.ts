@@ -2,8 +2,6 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { accountOfAddress } from '../../rpc/client/address.ts';
-import type { AccountId } from '../../runtime/primitives/types.ts';
 import { createHashing } from '../crypto/hashing.ts';
 import { KeySigner } from '../keystore/key-signer.ts';
 import { KeystoreError } from '../keystore/keys.ts';
@@ -11,7 +9,7 @@ import { phraseOf } from '../keystore/mnemonic.ts';
 import { isWalletFile, openWallet, type WalletFile } from '../keystore/wallet-file.ts';
 
 export class KeyError extends Error {
-  readonly code: 'BAD_ADDRESS' | 'BAD_KEY' | 'WRONG_PASSWORD' | 'NO_PASSWORD';
+  readonly code: 'BAD_KEY' | 'WRONG_PASSWORD' | 'NO_PASSWORD';
   constructor(code: KeyError['code'], message: string) {
     super(message);
     this.code = code;
@@ -80,16 +78,6 @@ export async function password(file: string | undefined): Promise<string> {
     lines.close();
     process.stdin.setRawMode(false);
     process.stderr.write('\n');
-  }
-}
-
-/** The account of an SS58 address, or of a development secret URI, for what needs no signature. Throws {@link KeyError}. */
-export async function accountOf(account: string): Promise<AccountId> {
-  if (account.startsWith('/')) return (await openKey(account)).account;
-  try {
-    return accountOfAddress(account);
-  } catch {
-    throw new KeyError('BAD_ADDRESS', `${account} is no SS58 address`);
   }
 }
 

@@ -6,7 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Log } from '../ports/machine.ts';
 
-const MAIN = fileURLToPath(new URL('./main.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('./openledger.mjs', import.meta.url));
 const LEVELS: Readonly<Record<number, 'debug' | 'info' | 'warn' | 'error'>> = { 20: 'debug', 30: 'info', 40: 'warn' };
 /** From asking to end to ending it. */
 const STOP_MS = 3_500;

@@ -1,42 +1,55 @@
-/** All commands together: one file a group under `commands/`, each loading what it needs when it runs. */
+/** All commands together: one file a group under `commands/`, of which one run loads only its own. */
 import { Command } from 'commander';
-import { accountCommands } from './commands/account.ts';
-import { chainSpecCommands } from './commands/chain-spec.ts';
-import { chatCommands } from './commands/chat.ts';
-import { datanetCommands } from './commands/datanet.ts';
-import { demoCommands } from './commands/demo.ts';
-import { devCommands } from './commands/dev.ts';
-import { gatewayCommands } from './commands/gateway.ts';
-import { keysCommands } from './commands/keys.ts';
-import { modelCommands } from './commands/model.ts';
-import { nodeCommands } from './commands/node.ts';
-import { rewardsCommands } from './commands/rewards.ts';
-import { testnetCommands } from './commands/testnet.ts';
-import { verifyCommands } from './commands/verify.ts';
-import { workerCommands } from './commands/worker.ts';
 import { version } from './options.ts';
 
-export function createProgram(): Command {
+interface CommandGroup {
+  readonly name: string;
+  load(): Promise<(program: Command) => void>;
+}
+
+/** In the order of the help, under its headings. */
+const GROUPS: readonly (readonly [heading: string, groups: readonly CommandGroup[]])[] = [
+  [
+    'Run a ledger:',
+    [
+      { name: 'dev', load: async () => (await import('./commands/dev.ts')).devCommands },
+      { name: 'demo', load: async () => (await import('./commands/demo.ts')).demoCommands },
+      { name: 'node', load: async () => (await import('./commands/node.ts')).nodeCommands },
+      { name: 'keys', load: async () => (await import('./commands/keys.ts')).keysCommands },
+      { name: 'chain-spec', load: async () => (await import('./commands/chain-spec.ts')).chainSpecCommands },
+      { name: 'testnet', load: async () => (await import('./commands/testnet.ts')).testnetCommands },
+    ],
+  ],
+  [
+    'Bring a machine to it:',
+    [
+      { name: 'worker', load: async () => (await import('./commands/worker.ts')).workerCommands },
+      { name: 'gateway', load: async () => (await import('./commands/gateway.ts')).gatewayCommands },
+    ],
+  ],
+  [
+    'Use it:',
+    [
+      { name: 'datanet', load: async () => (await import('./commands/datanet.ts')).datanetCommands },
+      { name: 'model', load: async () => (await import('./commands/model.ts')).modelCommands },
+      { name: 'chat', load: async () => (await import('./commands/chat.ts')).chatCommands },
+      { name: 'rewards', load: async () => (await import('./commands/rewards.ts')).rewardsCommands },
+      { name: 'verify', load: async () => (await import('./commands/verify.ts')).verifyCommands },
+      { name: 'account', load: async () => (await import('./commands/account.ts')).accountCommands },
+    ],
+  ],
+];
+
+/** `wanted`: the first word of the command line. Where it names a group, only that one is loaded. */
+export async function createProgram(wanted?: string): Promise<Command> {
   const program = new Command('openledger')
     .description('The OpenLedger node: a ledger that knows whose records shaped an answer.')
     .version(version);
-  program.commandsGroup('Run a ledger:');
-  devCommands(program);
-  demoCommands(program);
-  nodeCommands(program);
-  keysCommands(program);
-  chainSpecCommands(program);
-  testnetCommands(program);
-  program.commandsGroup('Bring a machine to it:');
-  workerCommands(program);
-  gatewayCommands(program);
-  program.commandsGroup('Use it:');
-  datanetCommands(program);
-  modelCommands(program);
-  chatCommands(program);
-  rewardsCommands(program);
-  verifyCommands(program);
-  accountCommands(program);
+  const isKnown = GROUPS.some(([, groups]) => groups.some(({ name }) => name === wanted));
+  for (const [heading, groups] of GROUPS) {
+    program.commandsGroup(heading);
+    for (const { name, load } of groups) if (!isKnown || name === wanted) (await load())(program);
+  }
   program.addHelpText(
     'after',
     `

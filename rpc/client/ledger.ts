@@ -20,7 +20,7 @@ import type { Made } from './made.ts';
 import type { Preview } from './preview.ts';
 import type { Signer } from './signer.ts';
 import { type QueryMaker, queryMaker, StorageReader } from './storage.ts';
-import { type SubmitOptions, Submitter } from './submission.ts';
+import type { SubmitOptions, Submitter } from './submission.ts';
 import { StorageWatcher } from './watcher.ts';
 
 export interface ConnectOptions {
@@ -53,8 +53,8 @@ export class Ledger implements LedgerReads {
   /** A value of the state, for {@link readTogether} and {@link watch}. */
   readonly query: QueryMaker;
   readonly #reader: StorageReader;
-  readonly #submitter: Submitter;
   readonly #watcher: StorageWatcher;
+  #submitting: Promise<Submitter> | undefined;
   #runtime: ChainRuntime;
 
   private constructor(rpc: JsonRpcClient, hashing: Hashing, genesisHash: Hash, runtime: ChainRuntime) {
@@ -66,7 +66,6 @@ export class Ledger implements LedgerReads {
     this.query = queryMaker(hashing);
     this.#runtime = runtime;
     this.#reader = new StorageReader(rpc, hashing, this.#checkRuntime);
-    this.#submitter = new Submitter(rpc, hashing, genesisHash);
     this.#watcher = new StorageWatcher(rpc);
   }
 
@@ -191,6 +190,14 @@ export class Ledger implements LedgerReads {
     return Number((await this.rpc.ask<{ number: string }>('chain_getHeader')).number);
   }
 
+  /** Loaded when it is first needed: programs that only read do without the runtime's list of extensions. */
+  #submitter(): Promise<Submitter> {
+    this.#submitting ??= import('./submission.ts').then(
+      ({ Submitter: Made }) => new Made(this.rpc, this.hashing, this.genesisHash),
+    );
+    return this.#submitting;
+  }
+
   // ---- transactions ------------------------------------------------------------------------------------------
 
   /**
@@ -206,7 +213,7 @@ export class Ledger implements LedgerReads {
     this.#checkRuntime();
     const encoded = call.encode();
     try {
-      return await this.#submitter.submit(signer, encoded, options);
+      return await (await this.#submitter()).submit(signer, encoded, options);
     } catch (problem) {
       // A runtime that came a moment ago refuses the signature before its version is told.
       if (problem instanceof LedgerError && problem.code === 'REFUSED') this.#checkRuntime();
@@ -224,7 +231,7 @@ export class Ledger implements LedgerReads {
   async preview(who: Pick<Signer, 'scheme' | 'account'>, call: Call, options: SubmitOptions = {}): Promise<Preview> {
     this.#checkRuntime();
     const { previewOf } = await import('./preview.ts');
-    return previewOf(this.rpc, who, call.encode(), await this.#submitter.terms(who, options));
+    return previewOf(this.rpc, who, call.encode(), await (await this.#submitter()).terms(who, options));
   }
 
   /**
@@ -235,7 +242,7 @@ export class Ledger implements LedgerReads {
     this.#checkRuntime();
     const { simulate } = await import('./preview.ts');
     // The best state does not know its own block's hash yet, which a mortal transaction may begin with.
-    const terms = await this.#submitter.terms(signer, { ...options, mortality: 'immortal' });
+    const terms = await (await this.#submitter()).terms(signer, { ...options, mortality: 'immortal' });
     await simulate(this.rpc, this.hashing, signer, call.encode(), terms);
   }
 }

@@ -17,6 +17,7 @@ interface Bench {
 
 const BENCHES: readonly Bench[] = [
   { name: 'start', full: [], quick: ['--idle', '10'] },
+  { name: 'command', full: [], quick: [] },
   { name: 'rpc', full: [], quick: ['--seconds', '2'] },
   { name: 'transfers', full: ['--seconds', '60'], quick: ['--seconds', '15'] },
   { name: 'trie', full: [], quick: ['--largest', '100000'] },

@@ -9,7 +9,7 @@ import { baseModels } from '../../rpc/client/models.ts';
 import { store as inference } from '../../runtime/pallets/ledger/inference.ts';
 import { until } from '../support/until.ts';
 
-const MAIN = fileURLToPath(new URL('../../node/cli/main.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../node/cli/openledger.mjs', import.meta.url));
 
 t.test(
   'the development ledger: worker and gateway come up, and all of it stops',

@@ -8,7 +8,7 @@ import { books } from '../../rpc/client/accounts.ts';
 import { Ledger } from '../../rpc/client/ledger.ts';
 import { OPEN } from './support.ts';
 
-const MAIN = fileURLToPath(new URL('../../node/cli/main.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../node/cli/openledger.mjs', import.meta.url));
 
 function run(test: Test, args: readonly string[]) {
   const child: ChildProcess = spawn(process.execPath, [MAIN, ...args], { stdio: ['ignore', 'pipe', 'pipe', 'ipc'] });

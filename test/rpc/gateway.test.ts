@@ -19,7 +19,7 @@ import { balanced, order, type World, world } from '../gpu-worker/ledger-world.t
 import { attachWorker, hashing, listener, OPEN, openGateway } from '../main-job/support.ts';
 import { until } from '../support/until.ts';
 
-const CLI = fileURLToPath(new URL('../../node/cli/main.ts', import.meta.url));
+const CLI = fileURLToPath(new URL('../../node/cli/openledger.mjs', import.meta.url));
 
 interface Attribution {
   readonly receipt: string;

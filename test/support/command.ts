@@ -16,7 +16,7 @@ export async function run(args: readonly string[]): Promise<Ran> {
     return true;
   }) as typeof write;
   try {
-    await createProgram().parseAsync([...args], { from: 'user' });
+    await (await createProgram(args[0])).parseAsync([...args], { from: 'user' });
     return { code: 0, out, error: '' };
   } catch (problem) {
     return { code: 1, out, error: told(problem) };

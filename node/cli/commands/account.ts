@@ -1,6 +1,7 @@
 /** `openledger account …`: new accounts, what they have, transfers. */
 import { writeFile } from 'node:fs/promises';
 import type { Command } from 'commander';
+import { accountOf } from '../account-name.ts';
 import { formatOpen, parseOpen } from '../amounts.ts';
 import {
   addressOf,
@@ -40,8 +41,7 @@ async function create({ out, passwordFile, json }: NewFlags): Promise<void> {
 }
 
 async function show(account: string, flags: ClientFlags): Promise<void> {
-  const [{ accountOf }, { holdingsOf }, { rewardsOf }] = await Promise.all([
-    import('../account-key.ts'),
+  const [{ holdingsOf }, { rewardsOf }] = await Promise.all([
     import('../../../rpc/client/accounts.ts'),
     import('../../../rpc/client/rewards.ts'),
   ]);
@@ -62,7 +62,7 @@ async function show(account: string, flags: ClientFlags): Promise<void> {
 }
 
 async function send(to: string, amount: bigint, flags: SignerFlags): Promise<void> {
-  const { accountOf, openKey } = await import('../account-key.ts');
+  const { openKey } = await import('../account-key.ts');
   const { transfer } = await import('../../../rpc/client/accounts.ts');
   const receiver = await accountOf(to);
   const address = addressOf(receiver);

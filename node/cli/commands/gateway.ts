@@ -19,6 +19,10 @@ interface GatewayFlags {
   readonly session?: bigint;
   readonly apiKey?: string;
   readonly basePath?: string;
+  readonly maxPriceIn?: bigint;
+  readonly maxPriceOut?: bigint;
+  readonly maxRequest?: bigint;
+  readonly maxDay?: bigint;
   readonly log: LogLevel;
 }
 
@@ -47,6 +51,12 @@ async function runGateway(flags: GatewayFlags): Promise<void> {
     funding: own ? { payer: pair, deposit: flags.deposit } : undefined,
     apiKey: flags.apiKey ?? process.env.OPENLEDGER_API_KEY,
     stateFile: join(directory, `${pair.address}.json`),
+    limits: {
+      inputPrice: flags.maxPriceIn,
+      outputPrice: flags.maxPriceOut,
+      request: flags.maxRequest,
+      day: flags.maxDay,
+    },
     hashing: createHashing(),
     log,
   });
@@ -82,6 +92,10 @@ export function gatewayCommands(program: Command): void {
         sessionId,
       ),
     )
+    .addOption(new Option('--max-price-in <open>', 'OPEN per prompt token, at most').argParser(parseOpen))
+    .addOption(new Option('--max-price-out <open>', 'OPEN per answer token, at most').argParser(parseOpen))
+    .addOption(new Option('--max-request <open>', 'OPEN that one request may cost, at most').argParser(parseOpen))
+    .addOption(new Option('--max-day <open>', 'OPEN that all requests of a day (UTC) may cost').argParser(parseOpen))
     .addOption(new Option('--api-key <key>', 'what applications must send as bearer token (or OPENLEDGER_API_KEY)'))
     .addOption(new Option('--base-path <dir>', 'where spending is remembered (default: ~/.openledger/gateway)'))
     .action(runGateway);

@@ -1,9 +1,10 @@
 /** `openledger model …`: order adapters, follow their training, list them. */
 import { randomBytes } from 'node:crypto';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { ORDER_DEFAULTS, TRAINING_DEFAULTS, trainingConfigOf } from '../../../rpc/client/training-config.ts';
 import type { AdapterId, BaseModelId, DatanetId } from '../../../runtime/primitives/attribution/ids.ts';
 import type { TrainingConfig } from '../../../runtime/primitives/attribution/training.ts';
-import { formatOpen, OPEN, parseOpen } from '../amounts.ts';
+import { formatOpen, parseOpen } from '../amounts.ts';
 import {
   addressOf,
   type ClientFlags,
@@ -34,7 +35,7 @@ interface OrderFlags extends SignerFlags {
   readonly batch: number;
   readonly length: number;
   readonly k: number;
-  readonly buckets?: number;
+  readonly buckets: number;
   readonly attributionLayers: number | 'last-quarter';
   readonly attributionStride: number;
   readonly seed?: number;
@@ -48,7 +49,6 @@ async function order(datanet: number, flags: OrderFlags): Promise<void> {
   const { palletError } = await import('../../../rpc/client/errors.ts');
   const { errors } = await import('../../../runtime/pallets/ledger/models.ts');
   const { openKey } = await import('../account-key.ts');
-  const { trainingConfigOf } = await import('../../../rpc/client/training-config.ts');
   const { rank, epochs, steps, learningRate, batch, length, k, buckets, attributionLayers, attributionStride } = flags;
   const pair = await openKey(flags.key, flags.passwordFile);
   await withLedger(flags.node, async (ledger) => {
@@ -247,6 +247,11 @@ function layers(text: string): number | 'last-quarter' {
   return text === 'last-quarter' ? text : count(text);
 }
 
+const openOption = (flags: string, description: string, amount: bigint): Option =>
+  new Option(flags, description).argParser(parseOpen).default(amount, formatOpen(amount));
+const countOption = (flags: string, description: string, value: number): Option =>
+  new Option(flags, description).argParser(count).default(value);
+
 export function modelCommands(program: Command): void {
   const group = program.command('model').description('adapters: order one, follow its training, see what there is');
   withSignerFlags(group.command('order'))
@@ -255,42 +260,48 @@ export function modelCommands(program: Command): void {
     .requiredOption('--name <name>', 'what the adapter is called, also at the gateway')
     .addOption(new Option('--snapshot <version>', 'which version (default: the newest)').argParser(id))
     .addOption(new Option('--base <id>', 'which base model (default: the first)').argParser(id))
-    .addOption(new Option('--budget <open>', 'OPEN for the worker').argParser(parseOpen).default(20n * OPEN, '20'))
+    .addOption(openOption('--budget <open>', 'OPEN that the worker gets for the training', ORDER_DEFAULTS.budget))
     .addOption(
       new Option(
         '--storage <open>',
         'most OPEN on hold for the adapter’s files, 0.1 a megabyte; the rest comes back (default: enough for 512 MiB)',
       ).argParser(parseOpen),
     )
-    .addOption(new Option('--markup <part>', 'yours, on every fee').argParser(part).default(0.1))
     .addOption(
-      new Option('--price-in <open>', 'a token of a question').argParser(parseOpen).default(OPEN / 10_000n, '0.0001'),
+      new Option('--markup <part>', 'your part on top of every fee, such as 10%')
+        .argParser(part)
+        .default(ORDER_DEFAULTS.markup),
     )
+    .addOption(openOption('--price-in <open>', 'OPEN per prompt token', ORDER_DEFAULTS.price.input))
+    .addOption(openOption('--price-out <open>', 'OPEN per answer token', ORDER_DEFAULTS.price.output))
+    .addOption(countOption('--rank <r>', 'rank of the LoRA factors', TRAINING_DEFAULTS.rank))
+    .addOption(countOption('--epochs <n>', 'passes over the records', TRAINING_DEFAULTS.epochs))
+    .addOption(new Option('--steps <n>', 'training steps, in place of epochs').argParser(count))
     .addOption(
-      new Option('--price-out <open>', 'a token of an answer').argParser(parseOpen).default(OPEN / 1_000n, '0.001'),
+      new Option('--learning-rate <rate>', 'learning rate at its peak')
+        .argParser(positive)
+        .default(TRAINING_DEFAULTS.learningRate),
     )
-    .addOption(new Option('--rank <r>', 'of the LoRA factors').argParser(count).default(8))
-    .addOption(new Option('--epochs <n>', 'passes over the records').argParser(count).default(3))
-    .addOption(new Option('--steps <n>', 'steps, in place of epochs').argParser(count))
-    .addOption(new Option('--learning-rate <rate>', 'at its peak').argParser(positive).default(0.003))
-    .addOption(new Option('--batch <n>', 'records a step').argParser(count).default(8))
-    .addOption(new Option('--length <tokens>', 'of a record at most').argParser(count).default(96))
-    .addOption(new Option('--k <n>', 'entries of a feature row').argParser(count).default(256))
-    .addOption(new Option('--buckets <n>', 'of the sketch, a power of two (default: 65536)').argParser(count))
+    .addOption(countOption('--batch <n>', 'records per training step', TRAINING_DEFAULTS.batch))
+    .addOption(countOption('--length <tokens>', 'tokens per record, at most', TRAINING_DEFAULTS.sequenceLength))
+    .addOption(countOption('--k <n>', 'entries of a feature row', TRAINING_DEFAULTS.k))
+    .addOption(
+      countOption('--buckets <n>', 'buckets of the feature sketch, a power of two', TRAINING_DEFAULTS.sketchWidth),
+    )
     .addOption(
       new Option(
         '--attribution-layers <n>',
         'how many of the last layers carry attribution: a number, last-quarter, all',
       )
         .argParser(layers)
-        .default(0, 'all'),
+        .default(TRAINING_DEFAULTS.attributionLayers, 'all'),
     )
     .addOption(
-      new Option('--attribution-stride <m>', 'one in m tokens of an answer bears its gradient’s loss')
+      new Option('--attribution-stride <m>', 'attribute one in m tokens of an answer (1: every token)')
         .argParser(count)
-        .default(1),
+        .default(TRAINING_DEFAULTS.attributionStride),
     )
-    .addOption(new Option('--seed <n>', 'of the training (default: random)').argParser(id))
+    .addOption(new Option('--seed <n>', 'seed of the training (default: random)').argParser(id))
     .option('--no-wait', 'order and return')
     .action(order);
   withClientFlags(group.command('list')).description('list base models, orders and adapters').action(list);

@@ -1,5 +1,6 @@
 /** `openledger rewards …`: what attribution earned, and taking it. */
 import type { Command } from 'commander';
+import { accountOf } from '../account-name.ts';
 import { formatOpen } from '../amounts.ts';
 import {
   addressOf,
@@ -15,7 +16,6 @@ const clients = () => import('../../../rpc/client/rewards.ts');
 
 async function show(address: string | undefined, flags: ClientFlags): Promise<void> {
   const { allRewards, rewardsOf } = await clients();
-  const { accountOf } = await import('../account-key.ts');
   const { table } = await import('../table.ts');
   await withLedger(flags.node, async (ledger) => {
     const rows =

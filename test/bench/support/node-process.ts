@@ -42,7 +42,7 @@ export interface NodeSpawn {
 /** `args`: what follows `openledger`; `execArgv`: options of Node itself. */
 export function spawnNode(args: readonly string[], execArgv: readonly string[] = []): NodeSpawn {
   const started = performance.now();
-  const child = spawn(process.execPath, [...execArgv, 'node/cli/main.ts', ...args], {
+  const child = spawn(process.execPath, [...execArgv, 'node/cli/openledger.mjs', ...args], {
     cwd: ROOT,
     // The channel ends with this process, however that ends, and the node with the channel.
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],

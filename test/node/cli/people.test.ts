@@ -7,7 +7,7 @@ import t from 'tap';
 import { OPEN, startLedger, temporaryDirectory } from '../../main-job/support.ts';
 import { type Ran, run } from '../../support/command.ts';
 
-const MAIN = fileURLToPath(new URL('../../../node/cli/main.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../../node/cli/openledger.mjs', import.meta.url));
 
 const spawned = (...args: readonly string[]): Promise<Ran> =>
   new Promise((resolve) => {

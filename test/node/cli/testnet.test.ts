@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url';
 import t from 'tap';
 import { standings } from '../../../node/cli/commands/testnet.ts';
 
-const MAIN = fileURLToPath(new URL('../../../node/cli/main.ts', import.meta.url));
+const MAIN = fileURLToPath(new URL('../../../node/cli/openledger.mjs', import.meta.url));
 
 t.test('two validators', { timeout: 110_000 }, async (test) => {
   const args = ['testnet', '--validators', '2', '--workers', '0', '--slot-duration', '1000', '--rpc-port', '0'];

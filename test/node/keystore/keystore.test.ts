@@ -5,9 +5,11 @@ import { cryptoWaitReady, decodeAddress, mnemonicGenerate, signatureVerify } fro
 import t from 'tap';
 import { createHashing } from '../../../node/crypto/hashing.ts';
 import { FileKeystore } from '../../../node/keystore/files.ts';
+import { KeySigner } from '../../../node/keystore/key-signer.ts';
 import { KeystoreError } from '../../../node/keystore/keys.ts';
 import { developmentKeys, MemoryKeystore } from '../../../node/keystore/memory.ts';
-import { derive } from '../../../node/keystore/secret-uri.ts';
+import { derive, deriveFrom } from '../../../node/keystore/secret-uri.ts';
+import { isWalletFile, openWallet } from '../../../node/keystore/wallet-file.ts';
 import { toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
 
 await cryptoWaitReady();
@@ -57,6 +59,76 @@ t.test('bad URIs are refused without being repeated', async (t) => {
   }
   t.throws(() => derive('//Alice/soft', 'ed25519'), { code: 'BAD_URI' });
   t.throws(() => derive('//Alice/soft', 'ecdsa'), { code: 'BAD_URI' });
+});
+
+t.test('a path leads from one key to another, as the whole URI does', async (t) => {
+  for (const [scheme, path] of [
+    ['sr25519', '//session/soft'],
+    ['ed25519', '//session//7'],
+    ['ecdsa', '//session'],
+  ] as const) {
+    const found = deriveFrom(derive('//Alice', scheme), path);
+    t.strictSame(found.publicKey, derive(`//Alice${path}`, scheme).publicKey, scheme);
+  }
+  for (const path of ['', 'session', '//', '//a///b'])
+    t.throws(() => deriveFrom(derive('//Alice', 'sr25519'), path), { code: 'BAD_URI' }, path);
+});
+
+t.test('key files go from wallets to here and back', async (t) => {
+  for (const type of ['sr25519', 'ed25519', 'ecdsa'] as const) {
+    const keyring = new Keyring({ type });
+    const pair = keyring.createFromUri('//Alice//file');
+    const json: unknown = JSON.parse(JSON.stringify(pair.toJson('a password')));
+    if (!isWalletFile(json)) throw new Error('not taken for a key file');
+    t.strictSame(openWallet(json, 'a password'), derive('//Alice//file', type), `${type} from a wallet`);
+    t.throws(() => openWallet(json, 'another'), { code: 'WRONG_PASSWORD' });
+    t.strictSame(openWallet(pair.toJson() as never, ''), derive('//Alice//file', type), 'without a password');
+
+    const own = KeySigner.fromUri('//Bob//file', hashing, type).toWallet('another password');
+    const taken = keyring.createFromJson(own as never);
+    taken.unlock('another password');
+    const message = utf8('signed by what a wallet took in');
+    t.ok(
+      signatureVerify(message, taken.sign(message), derive('//Bob//file', type).publicKey).isValid,
+      `${type} to a wallet`,
+    );
+  }
+  const good = KeySigner.fromUri('//Alice', hashing).toWallet('x');
+  const bytes = Buffer.from(good.encoded, 'base64');
+  const bent = (change: (copy: Buffer) => void) => {
+    const copy = Buffer.from(bytes);
+    change(copy);
+    return { ...good, encoded: copy.toString('base64') };
+  };
+  const last = bytes.length - 1;
+  t.throws(
+    () =>
+      openWallet(
+        bent((copy) => copy.writeUInt8(copy[last]! ^ 1, last)),
+        'x',
+      ),
+    { code: 'WRONG_PASSWORD' },
+  );
+  // Costs that would take all memory there is, or none.
+  for (const [at, value] of [
+    [32, 0x80000000],
+    [32, 3],
+    [36, 0],
+    [40, 0xffffffff],
+  ] as const) {
+    t.throws(
+      () =>
+        openWallet(
+          bent((copy) => copy.writeUInt32LE(value, at)),
+          'x',
+        ),
+      { code: 'TAMPERED' },
+    );
+  }
+  t.throws(() => openWallet({ ...good, encoded: 'AAAA' }, 'x'), { code: 'TAMPERED' });
+  const other = { ...good.encoding, content: ['pkcs8', 'ethereum'] };
+  t.throws(() => openWallet({ ...good, encoding: other }, 'x'), { code: 'TAMPERED' });
+  for (const junk of [undefined, null, 7, {}, { encoded: 'x', address: 'y' }]) t.notOk(isWalletFile(junk));
 });
 
 t.test('signatures of every scheme are valid for others', async (t) => {

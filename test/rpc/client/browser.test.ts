@@ -10,6 +10,13 @@ import { hashing, startLedger } from '../../main-job/support.ts';
 const ENTRY = `
   export { Ledger } from './rpc/client/ledger.ts';
   export * as pallets from './rpc/client/pallets.ts';
+  export { prepareBatch } from './rpc/client/batches.ts';
+  export * from './rpc/client/datanets.ts';
+  export * from './rpc/client/models.ts';
+  export * from './rpc/client/training-config.ts';
+  export { PaidQuestions } from './rpc/client/paid-questions.ts';
+  export * from './rpc/client/rewards.ts';
+  export * from './rpc/client/completions.ts';
 `;
 /** What is sent to a browser, compressed. */
 const MAX_KB = 150;
