@@ -16,8 +16,6 @@ export type PaidFailureCode =
   | 'DAY_LIMIT'
   /** Nobody serves such an adapter. */
   | 'NOT_SERVED'
-  /** The name stands for several adapters. */
-  | 'AMBIGUOUS'
   /** The node is not reachable. */
   | 'NO_NODE'
   /** A worker's refusal; `reason` is its own code. */

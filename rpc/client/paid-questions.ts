@@ -27,7 +27,7 @@ import { chooseAdapter, type ServedAdapter, servedAdapters } from './served-adap
 import type { SpendingLimits } from './spending-limits.ts';
 
 export interface Question {
-  /** `adapter:7`, a name, or `owner/name` with the owner's address, see {@link chooseAdapter}. */
+  /** `adapter:7`, or the name that the adapter bears on the chain. */
   readonly model: string;
   readonly input: RequestInput;
   readonly maxTokens: number;

@@ -1,9 +1,9 @@
 /** Which adapters are served now, and which one a name means. */
 import { store } from '../../runtime/pallets/ledger/models.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
+import { isAdapterName, skeletonOf } from '../../runtime/primitives/attribution/names.ts';
 import { fromHex } from '../../runtime/primitives/bytes.ts';
 import { type AccountId, asAccountId } from '../../runtime/primitives/types.ts';
-import { addressOf } from './address.ts';
 import { PaidFailure } from './job-failure.ts';
 import type { Ledger } from './ledger.ts';
 
@@ -34,43 +34,26 @@ export async function servedAdapters(ledger: Ledger): Promise<ServedAdapter[]> {
 }
 
 const BY_ID = /^adapter:(\d{1,10})$/;
-const BY_OWNER = /^([1-9A-HJ-NP-Za-km-z]{46,50})\/(.+)$/;
 
 /**
- * The adapter that is meant: `adapter:7` by its number; a name, if it is that of one served adapter only; or
- * `ADDRESS/name`, the one of that owner. Rejects with a {@link PaidFailure}: `NOT_SERVED`, or `AMBIGUOUS` for a name that
- * stands for several, since anybody can call an adapter as another one is called.
+ * The adapter that is meant, if somebody serves it: `adapter:7` by its number, or the one that bears the name on the chain,
+ * where each name is one adapter's; what the node calls its adapters is not asked. Rejects with a {@link PaidFailure}
+ * `NOT_SERVED`.
  */
 export async function chooseAdapter(
   ledger: Ledger,
   served: readonly ServedAdapter[],
   model: string,
 ): Promise<AdapterId> {
-  const id = BY_ID.exec(model)?.[1];
-  const owned = BY_OWNER.exec(model);
-  const named = (name: string): AdapterId[] => [
-    ...new Set(served.filter((each) => each.name === name).map(({ adapter }) => adapter)),
-  ];
-  let found: AdapterId[];
-  if (id !== undefined)
-    found = served
-      .filter(({ adapter }) => adapter === Number(id))
-      .map(({ adapter }) => adapter)
-      .slice(0, 1);
-  else if (owned !== null) {
-    const [, owner, name] = owned;
-    const candidates = named(name ?? '');
-    const stored = await ledger.readMany(store.Adapters, candidates);
-    found = candidates.filter((_, at) => {
-      const adapter = stored[at];
-      return adapter !== undefined && addressOf(adapter.owner) === owner;
-    });
-  } else found = named(model);
-  const [first] = found;
-  if (first === undefined) throw new PaidFailure('NOT_SERVED', `the model ${model} is not served here`);
-  if (found.length > 1) {
-    const ids = found.map((each) => `adapter:${each}`).join(', ');
-    throw new PaidFailure('AMBIGUOUS', `${model} is the name of several adapters: say which one (${ids})`);
-  }
-  return first;
+  const number = BY_ID.exec(model)?.[1];
+  const wanted = number === undefined ? await named(ledger, model) : Number(number);
+  const found = served.find(({ adapter }) => adapter === wanted);
+  if (found === undefined) throw new PaidFailure('NOT_SERVED', `the model ${model} is not served here`);
+  return found.adapter;
+}
+
+async function named(ledger: Ledger, name: string): Promise<AdapterId | undefined> {
+  if (!isAdapterName(name)) return undefined;
+  const found = await ledger.read(store.Names, skeletonOf(name));
+  return found?.name === name && found.target.type === 'Adapter' ? found.target.value : undefined;
 }

@@ -16,7 +16,6 @@ const FAILURES: Readonly<Record<Exclude<PaidFailureCode, 'WORKER_REFUSED' | 'FAI
   OVERLOADED: [429, 'rate_limit_error', 'overloaded'],
   NO_WORKER: [503, 'server_error', 'no_worker'],
   NOT_SERVED: [404, 'invalid_request_error', 'model_not_found'],
-  AMBIGUOUS: [400, 'invalid_request_error', 'ambiguous_model'],
   TIMED_OUT: [504, 'server_error', 'timeout'],
   WORKER_LEFT: [502, 'server_error', 'worker_left'],
   BAD_RECEIPT: [502, 'server_error', 'bad_receipt'],
@@ -44,11 +43,5 @@ const REFUSALS: Readonly<Record<string, Told>> = {
 export function apiError({ code, reason, message }: PaidFailure): ApiError {
   const known = code === 'WORKER_REFUSED' || code === 'FAILED' ? REFUSALS[reason ?? ''] : FAILURES[code];
   const [status, type, name] = known ?? [502, 'server_error', (reason ?? code).toLowerCase()];
-  return new ApiError(
-    status,
-    type,
-    name,
-    message,
-    name === 'model_not_found' || name === 'ambiguous_model' ? 'model' : null,
-  );
+  return new ApiError(status, type, name, message, name === 'model_not_found' ? 'model' : null);
 }

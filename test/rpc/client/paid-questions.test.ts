@@ -10,8 +10,8 @@ import { chooseAdapter, type ServedAdapter } from '../../../rpc/client/served-ad
 import { openSession, sessionOf } from '../../../rpc/client/sessions.ts';
 import type { SpendingLimits } from '../../../rpc/client/spending-limits.ts';
 import type { AdapterId, SessionId } from '../../../runtime/primitives/attribution/ids.ts';
+import { skeletonOf } from '../../../runtime/primitives/attribution/names.ts';
 import { encode } from '../../../runtime/primitives/scale/codec.ts';
-import { ZERO_HASH } from '../../../runtime/primitives/types.ts';
 import { hashing, OPEN, startLedger } from '../../main-job/support.ts';
 
 const key = (uri: string) => KeySigner.fromUri(uri, hashing);
@@ -28,30 +28,41 @@ t.test('paid questions', async (suite) => {
   suite.teardown(() => ledger.close());
   const { models, sudo, system } = pallets;
 
-  suite.test('an adapter is meant by its number, by a name that is its own, or by owner and name', async (test) => {
-    const owners = [alice, bob, alice];
-    const adapters = owners.map(({ account }, id) => [
-      models.store.Adapters.key(hashing, id as AdapterId),
-      encode(models.adapter, {
-        ...{ owner: account, name: id === 2 ? 'salads' : 'recipes', order: 0 as never, baseModel: 0 as never },
-        ...{ worker: worker.account, training: ZERO_HASH, markup: 0, price: { input: 1n, output: 1n }, at: 0 },
-        status: { type: 'Live' },
+  suite.test('an adapter is meant by its number, or by the name that it bears on the chain', async (test) => {
+    const entry = (name: string, target: AdapterId): [Uint8Array, Uint8Array] => [
+      models.store.Names.key(hashing, skeletonOf(name)),
+      encode(models.store.Names.info.value, {
+        ...{ name, owner: alice.account, deposit: 0n, target: { type: 'Adapter', value: target } },
       }),
-    ]) as [Uint8Array, Uint8Array][];
-    await ledger.submit(alice, sudo.calls.sudo, { call: callOf(system.calls.setStorage, { items: adapters }) });
+    ];
+    const items = [entry('recipes', 0 as AdapterId), entry('salads-2', 2 as AdapterId)];
+    await ledger.submit(alice, sudo.calls.sudo, { call: callOf(system.calls.setStorage, { items }) });
     const offer = (adapter: number, name: string): ServedAdapter => ({
       ...{ adapter: adapter as AdapterId, name, worker: worker.account, waiting: 0 },
     });
-    // Two workers serve the first one; somebody calls another one as an owner and a name are written.
-    const trap = `${bob.address}/recipes`;
-    const served = [offer(0, 'recipes'), offer(0, 'recipes'), offer(1, 'recipes'), offer(2, 'salads'), offer(3, trap)];
+    // Two workers serve the first one; the node calls another one by its name, and one by a number.
+    const served = [
+      offer(1, 'recipes'),
+      offer(0, 'recipes'),
+      offer(0, 'recipes'),
+      offer(3, 'adapter:0'),
+      offer(4, 'x'),
+    ];
     const chosen = (model: string) => chooseAdapter(ledger, served, model);
-    test.equal(await chosen('salads'), 2);
+    test.equal(await chosen('recipes'), 0, 'the chain knows whose name it is');
     test.equal(await chosen('adapter:1'), 1);
-    test.equal(await chosen(`${alice.address}/recipes`), 0);
-    test.equal(await chosen(trap), 1, 'whatever anybody calls an adapter');
-    await test.rejects(chosen('recipes'), { code: 'AMBIGUOUS', message: /adapter:0, adapter:1/ });
-    for (const unknown of ['soups', 'adapter:9', 'adapter:-1', `${worker.address}/recipes`, '']) {
+    test.equal(await chosen('adapter:0'), 0);
+    for (const unknown of [
+      'soups',
+      'x',
+      'salads-2',
+      'salads.2',
+      'Recipes',
+      'adapter:9',
+      'adapter:-1',
+      'adapter:',
+      '',
+    ]) {
       await test.rejects(chosen(unknown), { code: 'NOT_SERVED' }, unknown);
     }
   });
