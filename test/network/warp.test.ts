@@ -32,7 +32,7 @@ async function rotate(member: Member, names: readonly string[]): Promise<void> {
       const { aura, grandpa } = keys;
       member.node.keystore.insert('aura', `//${name}`, aura);
       member.node.keystore.insert('gran', `//${name}`, grandpa);
-      await api.tx.session!.setKeys!(keys, proofFor(asAccountId(stash.publicKey))).signAndSend(stash);
+      await api.tx.session!.setKeys!(keys, toHex(proofFor(asAccountId(stash.publicKey)))).signAndSend(stash);
       await until(`set ${i + 1} is in charge`, () => setId(member) === BigInt(i + 1), 40);
     }
   } finally {
