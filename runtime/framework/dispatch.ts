@@ -180,6 +180,10 @@ export const ROOT: Origin = { type: 'Root' };
 export const NONE: Origin = { type: 'None' };
 export const signed = (account: AccountId): Origin => ({ type: 'Signed', account });
 
+/** Somebody else's account, for whom the same signer acts: what it may not do, it may not do for others either. */
+export const actingAs = (origin: Origin, account: AccountId): Origin =>
+  origin.type === 'Signed' ? { ...origin, account } : signed(account);
+
 /** The origin with one filter more. Root passes all filters. */
 export function filtered(origin: Origin, filter: CallFilter): Origin {
   if (origin.type !== 'Signed') return origin;

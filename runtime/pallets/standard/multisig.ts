@@ -1,6 +1,7 @@
 /** Multisig: accounts for which several must agree (`pallet_multisig`). */
 import { byCallLength, encodedCall, type OuterCalls } from '../../framework/assembly.ts';
 import {
+  actingAs,
   addWeight,
   cost,
   DispatchFailure,
@@ -11,7 +12,6 @@ import {
   exceeds,
   fail,
   resultOf,
-  signed,
 } from '../../framework/dispatch.ts';
 import { type CallContext, call, constant, event, pallet } from '../../framework/pallet.ts';
 import type { RuntimeCall } from '../../framework/runtime-call.ts';
@@ -200,7 +200,7 @@ function operate(context: CallContext, approval: Approval): Weight {
     // Gone before the call runs, so that the call cannot run it a second time.
     store.Multisigs.remove(host, [id, hash]);
     balances.unreserve(context, open.depositor, open.deposit);
-    const outcome = context.dispatch(approval.call, signed(id));
+    const outcome = context.dispatch(approval.call, actingAs(context.origin, id));
     const result = resultOf(outcome);
     emit(events.MultisigExecuted, { approving: who, timepoint: when, multisig: id, callHash: hash, result });
     return addWeight(own, outcome.post.actualWeight ?? info.weight);
@@ -253,7 +253,7 @@ export const multisig = ({ codec }: OuterCalls) =>
           const { host } = context;
           const signatories = withSender(otherSignatories, who);
           const id = multisigAccount(host, signatories, 1);
-          const outcome = context.dispatch(inner, signed(id));
+          const outcome = context.dispatch(inner, actingAs(context.origin, id));
           const used = outcome.post.actualWeight ?? context.infoOf(inner).weight;
           const own = addWeight(baseWeight(otherSignatories.length), byCallLength(codec, inner));
           const post = { actualWeight: addWeight(own, used) };

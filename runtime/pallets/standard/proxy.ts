@@ -5,6 +5,7 @@
 import { byCallLength, encodedCall, type OuterCalls } from '../../framework/assembly.ts';
 import {
   accountOf,
+  actingAs,
   actualWeight,
   addWeight,
   cost,
@@ -17,11 +18,10 @@ import {
   fail,
   filtered,
   resultOf,
-  signed,
 } from '../../framework/dispatch.ts';
 import { type CallContext, call, constant, type Env, event, pallet } from '../../framework/pallet.ts';
 import type { RuntimeCall } from '../../framework/runtime-call.ts';
-import { mapWithDefault, storage, twox64Concat } from '../../framework/storage.ts';
+import { map, mapWithDefault, storage, twox64Concat } from '../../framework/storage.ts';
 import type { Hashing, Host } from '../../host.ts';
 import { compareBytes, equalBytes, utf8 } from '../../primitives/bytes.ts';
 import {
@@ -92,6 +92,8 @@ const announcement = named(
 );
 type Announcement = Infer<typeof announcement>;
 
+const pureDeposit = named('pallet_proxy::PureDeposit', struct({ spawner: accountId, amount: balance }));
+
 const depositKind = named('pallet_proxy::DepositKind', variants({ Proxies: null, Announcements: null }));
 
 export const store = storage('Proxy', {
@@ -100,6 +102,11 @@ export const store = storage('Proxy', {
     tuple(vec(definition, MAX_PROXIES), balance),
     [[], 0n],
     'The set of account proxies. Maps the account which has delegated to the accounts which are being delegated to, together with the amount held on deposit.',
+  ),
+  PureDeposits: map(
+    twox64Concat(accountId),
+    pureDeposit,
+    'What the spawner of a pure account left for its first proxy. The deposit beside the proxies is the account’s own.',
   ),
   Announcements: mapWithDefault(
     twox64Concat(accountId),
@@ -172,13 +179,30 @@ function adjustReserve(env: Env, who: AccountId, before: Balance, after: Balance
 const depositFor = (count: number, base: Balance, factor: Balance): Balance =>
   count === 0 ? 0n : base + factor * BigInt(count);
 
-/** Returns the deposit. */
+/**
+ * Writes the proxies of an account and brings its deposit to what they need. A pure account leaves what its spawner has not
+ * left for it; the spawner's part goes back to it with the last proxy. Returns the account's own deposit.
+ */
 function putProxies(env: Env, who: AccountId, definitions: Definition[], before: Balance): Balance {
-  const deposit = depositFor(definitions.length, PROXY_DEPOSIT_BASE, PROXY_DEPOSIT_FACTOR);
+  const { host } = env;
+  const needed = depositFor(definitions.length, PROXY_DEPOSIT_BASE, PROXY_DEPOSIT_FACTOR);
+  const spawned = store.PureDeposits.get(host, who)?.amount ?? 0n;
+  const deposit = needed > spawned ? needed - spawned : 0n;
   adjustReserve(env, who, before, deposit);
-  if (definitions.length === 0) store.Proxies.remove(env.host, who);
-  else store.Proxies.insert(env.host, who, [definitions, deposit]);
+  if (definitions.length > 0) {
+    store.Proxies.insert(host, who, [definitions, deposit]);
+    return deposit;
+  }
+  store.Proxies.remove(host, who);
+  returnToSpawner(env, who);
   return deposit;
+}
+
+function returnToSpawner(env: Env, pure: AccountId): void {
+  const left = store.PureDeposits.get(env.host, pure);
+  if (left === undefined) return;
+  store.PureDeposits.remove(env.host, pure);
+  balances.unreserve(env, left.spawner, left.amount);
 }
 
 function addProxy(env: Env, delegator: AccountId, added: Definition): void {
@@ -259,9 +283,11 @@ function mayCall(by: ProxyType, inner: RuntimeCall): boolean {
   return allows(by, inner);
 }
 
-/** Returns what the call used. */
+/**
+ * Whatever the signer may not do, for itself or for another, it may not do here either. Returns what the call used.
+ */
 function act(context: CallContext, { proxyType: kind }: Definition, real: AccountId, inner: RuntimeCall): Weight {
-  const origin = filtered(signed(real), (each) => mayCall(kind, each));
+  const origin = filtered(actingAs(context.origin, real), (each) => mayCall(kind, each));
   const outcome = context.dispatch(inner, origin);
   context.emit(events.ProxyExecuted, { result: resultOf(outcome) });
   return actualWeight(outcome, context.infoOf(inner));
@@ -351,8 +377,8 @@ export const proxy = ({ codec }: OuterCalls) =>
         docs: 'Unregister all proxy accounts for the sender. WARNING: on a pure account this makes it inaccessible.',
         run(context) {
           const who = ensureSigned(context.origin);
-          const [, deposit] = store.Proxies.take(context.host, who);
-          balances.unreserve(context, who, deposit);
+          const [, deposit] = store.Proxies.get(context.host, who);
+          putProxies(context, who, [], deposit);
         },
       }),
       createPure: call({
@@ -368,7 +394,8 @@ export const proxy = ({ codec }: OuterCalls) =>
           ensure(!store.Proxies.has(host, pure), errors.Duplicate);
           const deposit = depositFor(1, PROXY_DEPOSIT_BASE, PROXY_DEPOSIT_FACTOR);
           balances.reserve(context, who, deposit);
-          store.Proxies.insert(host, pure, [[{ delegate: who, proxyType: kind, delay }], deposit]);
+          store.PureDeposits.insert(host, pure, { spawner: who, amount: deposit });
+          store.Proxies.insert(host, pure, [[{ delegate: who, proxyType: kind, delay }], 0n]);
           emit(events.PureCreated, { pure, who, proxyType: kind, disambiguationIndex: index });
         },
       }),
@@ -382,15 +409,15 @@ export const proxy = ({ codec }: OuterCalls) =>
           extIndex: compact(u32),
         },
         weight: CHANGE,
-        docs: 'Removes a previously spawned pure proxy. WARNING: all access to this account will be lost; any funds held in it will be inaccessible.',
+        docs: 'Removes a previously spawned pure proxy; the spawner gets its deposit back, the account its own. WARNING: all access to this account will be lost; any funds held in it will be inaccessible.',
         run(context, { spawner, proxyType: kind, index, height, extIndex }) {
           const { host } = context;
           const who = ensureSigned(context.origin);
           const maker = accountOf(spawner);
           const pure = pureAccount(host, maker, kind, index, { height, extrinsic: extIndex });
           ensure(sameAccount(pure, who), errors.NoPermission);
-          const [, deposit] = store.Proxies.take(host, who);
-          balances.unreserve(context, maker, deposit);
+          const [, deposit] = store.Proxies.get(host, who);
+          putProxies(context, who, [], deposit);
         },
       }),
       announce: call({

@@ -83,8 +83,13 @@ t.test('proxies and what they may do', async (test) => {
   test.same(result(act(ALICE, add(DAVE)), CHARLIE), FILTERED);
   test.same(result(act(ALICE, remove(BOB)), CHARLIE), FILTERED);
   test.same(result(act(ALICE, make('Proxy', 'remove_proxies')), CHARLIE), FILTERED);
-  test.ok(result(act(ALICE, add(DAVE, 'Staking')), CHARLIE).ok);
+  for (const more of ['Staking', 'Governance', 'Datanets', 'Compute']) {
+    test.same(result(act(ALICE, add(DAVE, more)), CHARLIE), FILTERED, `${more} reaches what NonTransfer does not`);
+  }
+  test.ok(result(act(ALICE, add(DAVE, 'CancelProxy')), CHARLIE).ok);
   test.equal(world.reserved(ALICE), deposit(3));
+  world.dispatch(remove(DAVE, 'CancelProxy'), ALICE);
+  world.dispatch(add(DAVE, 'Staking'), ALICE);
   const purged = result(act(ALICE, make('Session', 'purge_keys'), 'Staking'), DAVE);
   test.notSame(purged, FILTERED, 'a proxy for staking reaches the session keys');
   test.same(result(act(ALICE, remark(), 'Staking'), DAVE), FILTERED);
@@ -145,6 +150,41 @@ t.test('pure accounts', async (test) => {
   test.equal(world.reserved(ALICE), 0n);
   test.equal(world.free(ALICE), ENDOWMENT);
   test.equal(world.dispatch(act(pure, remark()), ALICE).error, 'Proxy.NotProxy');
+  test.ok(world.balanced());
+
+  // Each leaves and gets its own: the spawner for the first proxy, the pure account for more of them.
+  const operation = make('Multisig', 'approve_as_multi', {
+    threshold: 2,
+    otherSignatories: [BOB],
+    maybeTimepoint: undefined,
+    callHash: new Uint8Array(32),
+    maxWeight: { refTime: 0n, proofSize: 0n },
+  });
+  test.ok(world.dispatch(operation, ALICE).outcome.ok);
+  const elsewhere = world.reserved(ALICE);
+  const spawned = (index: number): AccountId =>
+    world.dispatch(make('Proxy', 'create_pure', { proxyType: kind('Any'), delay: 0, index }), ALICE).events.at(-1)!
+      .value.pure;
+  const [killed, emptied, shrunk] = [spawned(10), spawned(11), spawned(12)] as [AccountId, AccountId, AccountId];
+  test.equal(world.reserved(ALICE), elsewhere + 3n * deposit(1));
+  for (const each of [killed, emptied, shrunk]) {
+    world.dispatch(transfer(each, 2n * OPEN), BOB);
+    for (let i = 0; i < 20; i++) test.ok(world.dispatch(add(person(100 + i)), each).outcome.ok);
+    test.equal(world.reserved(each), deposit(21) - deposit(1));
+  }
+  test.match(world.dispatch(act(killed, kill(ALICE, 10)), ALICE).events.at(-1)?.value.result, { ok: true });
+  test.equal(world.reserved(ALICE), elsewhere + 2n * deposit(1), 'only what was left for it');
+  test.same([world.reserved(killed), world.free(killed)], [0n, 2n * OPEN]);
+  test.ok(world.dispatch(make('Proxy', 'remove_proxies'), emptied).outcome.ok);
+  test.equal(world.reserved(ALICE), elsewhere + deposit(1), 'nobody reaches the account any more: the deposit is back');
+  test.equal(world.reserved(emptied), 0n);
+  for (let i = 0; i < 20; i++) test.ok(world.dispatch(remove(person(100 + i)), shrunk).outcome.ok);
+  test.equal(world.reserved(shrunk), 0n);
+  test.ok(world.dispatch(make('Proxy', 'poke_deposit'), shrunk).outcome.ok);
+  test.equal(world.reserved(ALICE), elsewhere + deposit(1));
+  test.ok(world.dispatch(remove(ALICE), shrunk).outcome.ok);
+  test.equal(world.reserved(ALICE), elsewhere, 'a deposit for something else is untouched');
+  test.equal([...proxies.store.PureDeposits.entries(world.host)].length, 0);
   test.ok(world.balanced());
 });
 
