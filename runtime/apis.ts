@@ -244,7 +244,7 @@ export function standardApis({ executive, extensions, version, metadata }: ApiCo
           inputs: { account: accountId },
           output: nonce,
           docs: 'The next nonce of the account on the chain; what is in the pool does not count.',
-          run: ({ host }, { account }) => system.account(host, account).nonce,
+          run: ({ host }, { account }) => system.nextNonce(host, account),
         }),
       },
     }),

@@ -20,7 +20,10 @@ import {
 import { call, constant, type Env, event, pallet } from '../../framework/pallet.ts';
 import {
   blake2_128Concat,
+  identity,
+  map,
   mapWithDefault,
+  nMap,
   optionalValue,
   storage,
   twox64Concat,
@@ -35,7 +38,9 @@ import {
   bytes,
   type Codec,
   compact,
+  decode,
   encode,
+  fixedBytes,
   type Infer,
   named,
   option,
@@ -55,6 +60,7 @@ import {
   asHash,
   type Hash,
   hash,
+  type Nonce,
   nonce,
   type RuntimeVersion,
   runtimeVersion,
@@ -211,6 +217,16 @@ export const store = storage('System', {
   UpgradedToU32RefCount: value(bool, true, 'Whether reference counts are 32 bits wide.'),
   UpgradedToTripleRefCount: value(bool, true, 'Whether accounts have three kinds of references.'),
   ExecutionPhase: optionalValue(phase, 'What the block is doing.'),
+  ReapedNonces: map(
+    blake2_128Concat(accountId),
+    nonce,
+    'The next nonces of reaped accounts that are ahead of the block number, until it has caught up.',
+  ),
+  ReapedNoncesByBlock: nMap(
+    [identity(fixedBytes(4)), identity(accountId)],
+    bool,
+    'The same accounts by the block, big-endian, from which on nothing has to be remembered of them.',
+  ),
 });
 
 export const events = {
@@ -246,11 +262,55 @@ export const putAccount = (host: Host, who: AccountId, info: AccountInfo): void 
 /** Whether something keeps the account in existence. */
 export const isAlive = (info: AccountInfo): boolean => info.providers > 0 || info.sufficients > 0;
 
+/**
+ * The nonce that an account begins with: the block number, as on chains that give `frame_system` a default nonce. What was
+ * signed for an account of the same key that was reaped before is stale then, and cannot be replayed. An account may have
+ * sent more transactions than there were blocks in its life: how far it got is remembered until the block number is there.
+ */
+const firstNonce = (host: Host, who: AccountId): Nonce =>
+  Math.max(blockNumber(host), store.ReapedNonces.get(host, who) ?? 0);
+
+/** The nonce of the account's next transaction. */
+export function nextNonce(host: Host, who: AccountId): Nonce {
+  const info = account(host, who);
+  return isAlive(info) ? info.nonce : firstNonce(host, who);
+}
+
+const bigEndian = (number: number): Uint8Array => encode(u32, number).reverse();
+/** Entries that are dropped when one is added, so that there never are more than were added of late. */
+const DROPPED_AT_A_TIME = 2;
+
+function rememberNonce(host: Host, who: AccountId, reached: Nonce): void {
+  const now = blockNumber(host);
+  if (reached <= now) return;
+  const due: [Uint8Array, AccountId][] = [];
+  for (const key of store.ReapedNoncesByBlock.keys(host)) {
+    if (due.length >= DROPPED_AT_A_TIME || decode(u32, key[0].slice().reverse()) > now) break;
+    due.push(key);
+  }
+  for (const [at, each] of due) forgetNonce(host, each, at);
+  store.ReapedNonces.insert(host, who, reached);
+  store.ReapedNoncesByBlock.insert(host, [bigEndian(reached), who], true);
+}
+
+function forgetNonce(host: Host, who: AccountId, at: Uint8Array): void {
+  store.ReapedNonces.remove(host, who);
+  store.ReapedNoncesByBlock.remove(host, [at, who]);
+}
+
+function born(host: Host, who: AccountId, info: AccountInfo): AccountInfo {
+  const began = firstNonce(host, who);
+  const remembered = store.ReapedNonces.get(host, who);
+  if (remembered !== undefined) forgetNonce(host, who, bigEndian(remembered));
+  return { ...info, nonce: Math.max(info.nonce, began) };
+}
+
 /** Adds a reason for the account to exist; the first one creates it. */
 export function incProviders(env: Env, who: AccountId, info: AccountInfo): AccountInfo {
-  const next = { ...info, providers: info.providers + 1 };
-  if (!isAlive(info)) env.emit(events.NewAccount, { account: who });
-  return next;
+  const alive = isAlive(info);
+  if (!alive) env.emit(events.NewAccount, { account: who });
+  const next = alive ? info : born(env.host, who, info);
+  return { ...next, providers: next.providers + 1 };
 }
 
 /**
@@ -261,6 +321,7 @@ export function decProviders(env: Env, who: AccountId, info: AccountInfo): Accou
   if (info.providers === 0) return info.sufficients > 0 ? info : undefined;
   if (info.providers === 1 && info.sufficients === 0) {
     if (info.consumers > 0) fail({ type: 'ConsumerRemaining' });
+    rememberNonce(env.host, who, info.nonce);
     env.emit(events.KilledAccount, { account: who });
     return undefined;
   }
