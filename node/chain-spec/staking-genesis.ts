@@ -1,4 +1,6 @@
 /** Stakes and the rules of staking in a chain spec: the `staking` of Substrate's genesis patches, with the lengths of eras. */
+
+import { LEAST_NOMINATOR_BOND, LEAST_VALIDATOR_BOND } from '../../runtime/pallets/standard/staking/types.ts';
 import type { StakerStatus, StakingGenesis } from '../../runtime/pallets/standard/staking.ts';
 import { PERBILL } from '../../runtime/primitives/types.ts';
 import { badField } from './errors.ts';
@@ -34,8 +36,8 @@ export function parseStakingGenesis(json: Json, path: string): StakingGenesis {
   noOthers(fields, KNOWN, path);
   const whole = (name: string, most: number, otherwise: number): number =>
     fields[name] === undefined ? otherwise : asInteger(fields[name], `${path}.${name}`, 0, most);
-  const amount = (name: string): bigint =>
-    fields[name] === undefined ? 0n : asAmount(fields[name], `${path}.${name}`);
+  const amount = (name: string, otherwise: bigint): bigint =>
+    fields[name] === undefined ? otherwise : asAmount(fields[name], `${path}.${name}`);
   const eras = LENGTHS.filter((name) => fields[name] !== undefined).map((name) => [name, whole(name, MOST_ERAS, 0)]);
   return {
     validatorCount: whole('validatorCount', 1_000, 0),
@@ -53,8 +55,8 @@ export function parseStakingGenesis(json: Json, path: string): StakingGenesis {
       ({ stash }) => stash,
     ),
     invulnerables: list(fields.invulnerables, `${path}.invulnerables`, asAccount),
-    minNominatorBond: amount('minNominatorBond'),
-    minValidatorBond: amount('minValidatorBond'),
+    minNominatorBond: amount('minNominatorBond', LEAST_NOMINATOR_BOND),
+    minValidatorBond: amount('minValidatorBond', LEAST_VALIDATOR_BOND),
     slashRewardFraction:
       fields.slashRewardFraction === undefined ? undefined : whole('slashRewardFraction', PERBILL, 0),
     inflation: whole('inflation', PERBILL, 0),

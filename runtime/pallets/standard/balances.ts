@@ -2,8 +2,11 @@
  * Balances: OPEN in accounts, on hold, frozen, and in all (`pallet_balances`).
  *
  * An account lives while its free balance reaches the existential deposit; below it, with nothing reserved, the rest is
- * burnt as dust. `reserved` is the sum of holds and reserves. A freeze only says how much of the total may not leave, so
- * it overlaps with what is reserved.
+ * burnt as dust. `reserved` is the sum of holds and reserves. A freeze says how much may not leave the account. It is covered
+ * by what is free and by what is staked: a stake leaves its owner by a slash alone. Other holds and reserves are promised to
+ * somebody (a budget, a deposit for answers), so they cover no freeze, and nothing frozen can be put on such a hold. That is
+ * stricter than `pallet_balances`, where a freeze overlaps with every hold: there the same OPEN could vote, be paid out of
+ * its hold, and vote again elsewhere.
  */
 
 import { outerReason } from '../../framework/assembly.ts';
@@ -44,6 +47,7 @@ import {
   multiAddress,
   sameAccount,
 } from '../../primitives/types.ts';
+import { STAKING_HOLD } from './staking/hold.ts';
 import * as system from './system.ts';
 
 export const EXISTENTIAL_DEPOSIT: Balance = 10n ** 15n;
@@ -207,23 +211,43 @@ const canBeRemoved = (info: system.AccountInfo): boolean => info.consumers === 0
 /** `Expendable` may end the account, `Protect` keeps it unless something else does, `Preserve` keeps it always. */
 export type Preservation = 'Expendable' | 'Protect' | 'Preserve';
 
-function reducibleOf(info: system.AccountInfo, preservation: Preservation, force: boolean): Balance {
-  const { free, reserved, frozen } = info.data;
-  let untouchable = force || frozen <= reserved ? 0n : frozen - reserved;
+/** What covers freezes beside the free balance. */
+const stakedOf = (host: Host, who: AccountId): Balance => heldOf(host, STAKING_HOLD, who);
+
+/** What of the free balance a freeze keeps in the account. */
+function frozenFree(host: Host, who: AccountId, { frozen }: AccountData): Balance {
+  if (frozen === 0n) return 0n;
+  const staked = stakedOf(host, who);
+  return frozen > staked ? frozen - staked : 0n;
+}
+
+function reducibleOf(
+  info: system.AccountInfo,
+  preservation: Preservation,
+  /** The least that stays, whatever the account's existence needs. */
+  frozen: Balance,
+): Balance {
+  const { free } = info.data;
   const keep =
     preservation === 'Preserve' ||
     (free > 0n && (preservation === 'Protect' ? info.providers === 1 : !canBeRemoved(info)));
-  if (keep && untouchable < EXISTENTIAL_DEPOSIT) untouchable = EXISTENTIAL_DEPOSIT;
+  const untouchable = keep && frozen < EXISTENTIAL_DEPOSIT ? EXISTENTIAL_DEPOSIT : frozen;
   return free > untouchable ? free - untouchable : 0n;
 }
 
+/** What may leave the free balance. */
+function leavable(host: Host, who: AccountId, info: system.AccountInfo, preservation: Preservation): Balance {
+  return reducibleOf(info, preservation, frozenFree(host, who, info.data));
+}
+
 /** Why `amount` cannot leave the account; undefined when it can (`can_withdraw`). */
-function obstacle(info: system.AccountInfo, amount: Balance, keepAlive: boolean): DispatchError | undefined {
+function obstacle(host: Host, who: AccountId, amount: Balance, keepAlive: boolean): DispatchError | undefined {
   if (amount === 0n) return undefined;
+  const info = system.account(host, who);
   const { free } = info.data;
   if (free < amount) return tokenFailure('FundsUnavailable');
-  if (amount > reducibleOf(info, 'Expendable', false)) {
-    const frozen = amount > reducibleOf({ ...info, consumers: 0 }, 'Expendable', false);
+  if (amount > leavable(host, who, info, 'Expendable')) {
+    const frozen = amount > leavable(host, who, { ...info, consumers: 0 }, 'Expendable');
     return tokenFailure(frozen ? 'Frozen' : 'OnlyProvider');
   }
   if (free - amount >= EXISTENTIAL_DEPOSIT) return undefined;
@@ -254,7 +278,9 @@ export const totalBalance = (host: Host, who: AccountId): Balance => {
 };
 /** What may leave the account, with (`keepAlive`) or without the account staying alive. */
 export const reducible = (host: Host, who: AccountId, keepAlive: boolean): Balance =>
-  reducibleOf(system.account(host, who), keepAlive ? 'Preserve' : 'Expendable', false);
+  leavable(host, who, system.account(host, who), keepAlive ? 'Preserve' : 'Expendable');
+/** What an account could freeze and answer with: its free balance and its stake. */
+export const freezable = (host: Host, who: AccountId): Balance => freeBalance(host, who) + stakedOf(host, who);
 
 /** Fails with `Token` errors; with `KeepAlive` the sender keeps at least the existential deposit. */
 export function transfer(
@@ -264,7 +290,7 @@ export function transfer(
   amount: Balance,
   existence: 'AllowDeath' | 'KeepAlive',
 ): void {
-  const problem = obstacle(system.account(env.host, from), amount, existence === 'KeepAlive');
+  const problem = obstacle(env.host, from, amount, existence === 'KeepAlive');
   if (problem !== undefined) fail(problem);
   ensureCanDeposit(env.host, to, amount);
   if (amount > 0n && !sameAccount(from, to)) {
@@ -281,7 +307,7 @@ export function transfer(
 export function take(env: Env, who: AccountId, amount: Balance, preservation: Preservation = 'Preserve'): void {
   if (amount === 0n) return;
   const info = system.account(env.host, who);
-  ensure(amount <= reducibleOf(info, preservation, false), tokenFailure('FundsUnavailable'));
+  ensure(amount <= leavable(env.host, who, info, preservation), tokenFailure('FundsUnavailable'));
   mutate(env, who, (data) => ({ ...data, free: data.free - amount }));
   env.emit(events.Withdraw, { who, amount });
 }
@@ -317,7 +343,7 @@ export function deposit(env: Env, who: AccountId, amount: Balance): void {
 export function withdraw(env: Env, who: AccountId, amount: Balance, preservation: Preservation = 'Preserve'): void {
   if (amount === 0n) return;
   const info = system.account(env.host, who);
-  ensure(amount <= reducibleOf(info, preservation, false), tokenFailure('FundsUnavailable'));
+  ensure(amount <= leavable(env.host, who, info, preservation), tokenFailure('FundsUnavailable'));
   mutate(env, who, (data) => ({ ...data, free: data.free - amount }));
   store.TotalIssuance.mutate(env.host, (total) => total - amount);
   env.emit(events.Burned, { who, amount });
@@ -345,15 +371,18 @@ function putHeld(host: Host, reason: Reason, who: AccountId, amount: Balance): v
 export const heldOf = (host: Host, reason: Reason, who: AccountId): Balance =>
   amountIn(store.Holds.get(host, who), reason);
 
-/** The most that could be put on hold. */
-export const holdable = (host: Host, who: AccountId): Balance =>
-  reducibleOf(system.account(host, who), 'Protect', true);
+/** The most that could be put on hold for a reason. What is frozen can be staked, and promised to nobody. */
+export function holdable(host: Host, who: AccountId, reason: Reason): Balance {
+  const info = system.account(host, who);
+  const frozen = sameReason(reason, STAKING_HOLD) ? 0n : frozenFree(host, who, info.data);
+  return reducibleOf(info, 'Protect', frozen);
+}
 
 /** Puts free balance on hold; the existential deposit stays free. Fails with `FundsUnavailable`. */
 export function hold(env: Env, reason: Reason, who: AccountId, amount: Balance): void {
   if (amount === 0n) return;
   const { host } = env;
-  ensure(amount <= holdable(host, who), tokenFailure('FundsUnavailable'));
+  ensure(amount <= holdable(host, who, reason), tokenFailure('FundsUnavailable'));
   putHeld(host, reason, who, heldOf(host, reason, who) + amount);
   mutate(env, who, (data) => ({ ...data, free: data.free - amount, reserved: data.reserved + amount }));
   env.emit(events.Held, { reason, who, amount });
@@ -382,12 +411,16 @@ export function rehold(env: Env, from: Reason, to: Reason, who: AccountId, amoun
   env.emit(events.Held, { reason: to, who, amount });
 }
 
-/** From hold of one account to the free balance of another. */
+/** From hold of one account to the free balance of another. Fails with `Frozen` where that would take what covers a freeze. */
 export function transferHeld(env: Env, reason: Reason, from: AccountId, to: AccountId, amount: Balance): void {
   if (amount === 0n) return;
   if (sameAccount(from, to)) {
     release(env, reason, from, amount);
     return;
+  }
+  if (sameReason(reason, STAKING_HOLD)) {
+    const { frozen } = system.account(env.host, from).data;
+    ensure(freezable(env.host, from) - amount >= frozen, tokenFailure('Frozen'));
   }
   ensureCanDeposit(env.host, to, amount);
   takeHeld(env, reason, from, amount);
@@ -443,7 +476,7 @@ export function reserve(env: Env, who: AccountId, amount: Balance): void {
   if (amount === 0n) return;
   const info = system.account(env.host, who);
   ensure(info.data.free >= amount + EXISTENTIAL_DEPOSIT, errors.InsufficientBalance);
-  ensure(amount <= reducibleOf(info, 'Expendable', false), errors.LiquidityRestrictions);
+  ensure(amount <= leavable(env.host, who, info, 'Expendable'), errors.LiquidityRestrictions);
   mutate(env, who, (data) => ({ ...data, free: data.free - amount, reserved: data.reserved + amount }));
   env.emit(events.Reserved, { who, amount });
 }
@@ -597,7 +630,7 @@ export const balances = pallet({
       docs: 'Burn the specified liquid free balance from the origin account; the total issuance is reduced by it.',
       run(context, { value: amount, keepAlive }) {
         const who = ensureSigned(context.origin);
-        const problem = obstacle(system.account(context.host, who), amount, keepAlive);
+        const problem = obstacle(context.host, who, amount, keepAlive);
         if (problem !== undefined) fail(problem);
         withdraw(context, who, amount, keepAlive ? 'Preserve' : 'Expendable');
       },

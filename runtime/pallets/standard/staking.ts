@@ -22,11 +22,13 @@ import {
 import * as authorship from './authorship.ts';
 import * as balances from './balances.ts';
 import { noteStart } from './staking/eras.ts';
+import { INDEX, STAKING_HOLD } from './staking/hold.ts';
 import * as ledgers from './staking/ledger.ts';
 import { hasUnclaimed, noteAuthor, pagesOf, payPage } from './staking/rewards.ts';
-import { rootCalls, setValidatorCount } from './staking/root-calls.ts';
-import { DEFAULT_ERAS, errors, events, HISTORY_DEPTH, INDEX, POT, STAKING_HOLD, store } from './staking/store.ts';
+import { rootCalls, setMinimumBond, setValidatorCount } from './staking/root-calls.ts';
+import { DEFAULT_ERAS, errors, events, HISTORY_DEPTH, POT, store } from './staking/store.ts';
 import {
+  DEFAULT_CHILL_THRESHOLD,
   type EraParameters,
   MAX_EXPOSURE_PAGE_SIZE,
   MAX_NOMINATIONS,
@@ -52,8 +54,7 @@ const PAYOUT_WEIGHT = addWeight(STAKE_WEIGHT, scaleWeight(perPayout, BigInt(MAX_
 
 /** Whether a stash takes a place that others need and stakes too little for it. */
 function mayBeChilled(host: Host, stash: AccountId): boolean {
-  const threshold = store.ChillThreshold.get(host);
-  if (threshold === undefined) return false;
+  const threshold = store.ChillThreshold.get(host) ?? DEFAULT_CHILL_THRESHOLD;
   const validates = store.Validators.has(host, stash);
   const least = (validates ? store.MinValidatorBond : store.MinNominatorBond).get(host);
   const count = (validates ? store.CounterForValidators : store.CounterForNominators).get(host);
@@ -102,7 +103,7 @@ export const calls = {
     index: 4,
     args: { prefs: validatorPrefs },
     weight: STAKE_WEIGHT,
-    docs: 'Declare the desire to validate for the origin controller; effects will be felt at the beginning of the next era.\nOnly validators with session keys can be elected.',
+    docs: 'Declare the desire to validate for the origin controller; effects will be felt at the beginning of the next era.\nOnly validators with session keys can be elected. Where all places are taken, whoever stakes least gives its place to one who stakes more.',
     run({ origin, ...env }, { prefs }) {
       const { host } = env;
       const stash = ensureSigned(origin);
@@ -110,8 +111,6 @@ export const calls = {
       ensure(active >= store.MinValidatorBond.get(host), errors.InsufficientBond);
       ensure(prefs.commission >= store.MinCommission.get(host), errors.CommissionTooLow);
       ensure(prefs.commission <= PERBILL, errors.BoundNotMet);
-      const known = store.Validators.has(host, stash);
-      ensure(known || store.CounterForValidators.get(host) < ledgers.maxValidators(host), errors.TooManyValidators);
       ledgers.becomeValidator(env, stash, prefs);
     },
   }),
@@ -119,15 +118,13 @@ export const calls = {
     index: 5,
     args: { targets: vec(multiAddress) },
     weight: ({ targets }) => addWeight(STAKE_WEIGHT, scaleWeight(perTarget, BigInt(targets.length))),
-    docs: 'Declare the desire to nominate `targets` for the origin controller; effects will be felt at the beginning of the next era.',
+    docs: 'Declare the desire to nominate `targets` for the origin controller; effects will be felt at the beginning of the next era.\nWhere all places are taken, whoever stakes least gives its place to one who stakes more.',
     run({ origin, ...env }, { targets }) {
       const { host } = env;
       const stash = ensureSigned(origin);
       const { active } = ledgers.ownLedger(host, stash);
       ensure(active >= store.MinNominatorBond.get(host), errors.InsufficientBond);
       const before = store.Nominators.get(host, stash);
-      const full = store.CounterForNominators.get(host) >= ledgers.maxNominators(host);
-      ensure(before !== undefined || !full, errors.TooManyNominators);
       ensure(targets.length > 0, errors.EmptyTargets);
       ensure(targets.length <= MAX_NOMINATIONS, errors.TooManyTargets);
       const wanted: AccountId[] = [];
@@ -272,9 +269,14 @@ export interface StakingGenesis {
   readonly eras: Partial<EraParameters>;
 }
 
+function minimumFor(host: Host, { type }: StakerStatus): Balance {
+  if (type === 'Idle') return 0n;
+  return (type === 'Validator' ? store.MinValidatorBond : store.MinNominatorBond).get(host);
+}
+
 /** An offence is known, waited for and slashed before the last of its era's stakes is free. */
 function ensureEras({ sessionsPerEra, bondingDuration, slashDeferDuration }: EraParameters): void {
-  ensure(sessionsPerEra >= 1 && bondingDuration >= 1, errors.BoundNotMet);
+  ensure(sessionsPerEra >= 1 && bondingDuration >= 2, errors.BoundNotMet);
   ensure(slashDeferDuration === 0 || slashDeferDuration + 2 <= bondingDuration, errors.BoundNotMet);
 }
 
@@ -360,12 +362,13 @@ export const staking = pallet({
     setValidatorCount(host, config.validatorCount);
     store.MinimumValidatorCount.put(host, config.minimumValidatorCount);
     store.Invulnerables.put(host, [...config.invulnerables]);
-    store.MinNominatorBond.put(host, config.minNominatorBond);
-    store.MinValidatorBond.put(host, config.minValidatorBond);
+    setMinimumBond(host, 'MinNominatorBond', config.minNominatorBond);
+    setMinimumBond(host, 'MinValidatorBond', config.minValidatorBond);
     if (config.slashRewardFraction !== undefined) store.SlashRewardFraction.put(host, config.slashRewardFraction);
     store.Inflation.put(host, config.inflation);
     for (const { stash, bond, status } of config.stakers) {
       ledgers.bond(env, stash, bond, { type: 'Staked' });
+      ensure(bond >= minimumFor(host, status), errors.InsufficientBond);
       if (status.type === 'Validator') ledgers.becomeValidator(env, stash, { commission: 0, blocked: false });
       if (status.type === 'Nominator') ledgers.becomeNominator(env, stash, [...status.targets]);
     }

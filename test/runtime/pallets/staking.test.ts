@@ -7,7 +7,8 @@ import type { RuntimeCall } from '../../../runtime/framework/runtime-call.ts';
 import * as aura from '../../../runtime/pallets/standard/aura/authorities.ts';
 import * as balances from '../../../runtime/pallets/standard/balances.ts';
 import * as session from '../../../runtime/pallets/standard/session.ts';
-import { STAKING_HOLD, store } from '../../../runtime/pallets/standard/staking/store.ts';
+import { STAKING_HOLD } from '../../../runtime/pallets/standard/staking/hold.ts';
+import { store } from '../../../runtime/pallets/standard/staking/store.ts';
 import { MAX_EXPOSURE_PAGE_SIZE } from '../../../runtime/pallets/standard/staking/types.ts';
 import { onOffence, POT, type StakingGenesis } from '../../../runtime/pallets/standard/staking.ts';
 import * as system from '../../../runtime/pallets/standard/system.ts';
@@ -47,8 +48,8 @@ const RULES: StakingGenesis = {
     nominator(N2, 20n * OPEN, V2),
   ],
   invulnerables: [],
-  minNominatorBond: 0n,
-  minValidatorBond: 0n,
+  minNominatorBond: OPEN,
+  minValidatorBond: 10n * OPEN,
   inflation: 0,
   eras: { sessionsPerEra: 3, bondingDuration: 4, slashDeferDuration: 2 },
 };
@@ -106,6 +107,17 @@ function fault(of: World): string | undefined {
   }
   if ([...store.Validators.keys(host)].length !== store.CounterForValidators.get(host)) return 'validators miscounted';
   if ([...store.Nominators.keys(host)].length !== store.CounterForNominators.get(host)) return 'nominators miscounted';
+  const ranked = [...store.Ranking.keys(host)].map(
+    ([role, amount, stash]) => `${role} ${toHex(amount)} ${toHex(stash)}`,
+  );
+  const inRoles = [
+    ...[...store.Validators.keys(host)].map((stash) => [0, stash] as const),
+    ...[...store.Nominators.keys(host)].map((stash) => [1, stash] as const),
+  ].map(([role, stash]) => {
+    const { active: own } = store.Ledger.get(host, stash)!;
+    return `${role} 0x${own.toString(16).padStart(32, '0')} ${toHex(stash)}`;
+  });
+  if (ranked.sort().join() !== inRoles.sort().join()) return 'places are not ranked by stake';
   let unpaid = 0n;
   for (const [, amount] of store.ErasUnpaid.entries(host)) unpaid += amount;
   if (unpaid !== store.Promised.get(host)) return 'what is promised is not what is unpaid';
@@ -309,14 +321,23 @@ t.test('roles: nominations, commission, limits, kicks', async (test) => {
   refused(stake('force_apply_min_commission', { validatorStash: N3 }), N3, 'NotStash');
 
   accepted(configure({ maxNominatorCount: set(3), maxValidatorCount: set(4), chillThreshold: set(90) }), ROOT);
-  accepted(bond(50n * OPEN), N3);
+  accepted(bond(20n * OPEN), N3);
   refused(nominate(V3), N3, 'TooManyNominators');
   refused(validate(PERBILL), N3, 'TooManyValidators');
   refused(stake('chill_other', { stash: N2 }), N3, 'CannotChillOther');
   accepted(configure({ minNominatorBond: set(30n * OPEN) }), ROOT);
   accepted(stake('chill_other', { stash: N2 }), N3);
+  refused(nominate(V3), N3, 'InsufficientBond');
+  accepted(stake('bond_extra', { maxAdditional: 30n * OPEN }), N3);
   accepted(nominate(V3), N3);
   refused(stake('chill_other', { stash: FRESH }), N3, 'CannotChillOther');
+  for (const change of [
+    { minNominatorBond: set(OPEN - 1n) },
+    { minValidatorBond: set(10n * OPEN - 1n) },
+    { minValidatorBond: set(0n) },
+  ]) {
+    test.equal(of.dispatch(configure(change)).error, 'Staking.BoundNotMet', 'no vote makes places cost dust');
+  }
   test.equal(of.dispatch(configure({ chillThreshold: set(101) })).error, 'Staking.BoundNotMet');
   test.equal(of.dispatch(configure({}), V1).error, 'BadOrigin');
   accepted(configure({ maxNominatorCount: { type: 'Remove' }, maxValidatorCount: { type: 'Remove' } }), ROOT);
@@ -331,11 +352,82 @@ t.test('roles: nominations, commission, limits, kicks', async (test) => {
   test.equal(fault(of), undefined);
 });
 
+t.test('places: whoever stakes more finds one, dust none', async (test) => {
+  const of = await world();
+  test.teardown(of.close);
+  const { host } = of;
+  const refused = refusing(test, of);
+  const accepted = accepting(test, of);
+  const [rich, equal, later] = [person(32), person(33), FRESH];
+  accepted(configure({ maxNominatorCount: set(2), maxValidatorCount: set(4) }), ROOT);
+  // V4 stakes 50, N2 20: the least of their roles.
+  accepted(bond(50n * OPEN), equal);
+  refused(validate(), equal, 'TooManyValidators');
+  accepted(stake('bond_extra', { maxAdditional: 1n }), equal);
+  accepted(validate(), equal);
+  test.notOk(store.Validators.has(host, V4), 'whoever stakes least gives way');
+  test.ok(of.events().some(({ name, value }) => name === 'Staking.Chilled' && sameAccount(value.stash, V4)));
+  test.equal(store.Ledger.get(host, V4)?.active, 50n * OPEN, 'with its stake untouched');
+  refused(validate(), V4, 'TooManyValidators');
+  accepted(validate(250_000_000), V3);
+  test.equal(store.CounterForValidators.get(host), 4, 'those who have a place keep it');
+
+  accepted(bond(700n * OPEN), rich);
+  accepted(nominate(V1), rich);
+  test.notOk(store.Nominators.has(host, N2));
+  accepted(nominate(V2), rich);
+  accepted(bond(300n * OPEN), later);
+  refused(nominate(V1), later, 'TooManyNominators');
+  accepted(unbond(450n * OPEN), rich);
+  accepted(nominate(V1), later);
+  test.notOk(store.Nominators.has(host, rich), 'what is unbonding holds no place');
+  test.ok(store.Nominators.has(host, N1));
+  accepted(stake('rebond', { value: 450n * OPEN }), rich);
+  // From one role into the other: the place left is free, the one wanted must be won.
+  accepted(validate(), rich);
+  test.notOk(store.Validators.has(host, equal), 'now the poorest validator');
+  const env = of.env();
+  onOffence(env, [{ who: V1, reporters: [], fraction: PERBILL }], 0);
+  env.flush();
+  test.equal(store.CounterForValidators.get(host), 3);
+  test.equal(fault(of), undefined);
+});
+
+t.test('stakes are free when nothing of their era can be reported any more, and not before', async (test) => {
+  const of = await world({ eras: { sessionsPerEra: 3, bondingDuration: 4, slashDeferDuration: 0 } });
+  test.teardown(of.close);
+  const { host } = of;
+  const accepted = accepting(test, of);
+  accepted(stake('chill'), V2);
+  accepted(unbond(100n * OPEN), V2);
+  accepted(stake('chill'), N1);
+  accepted(unbond(300n * OPEN), N1);
+  // In every block: whoever could still be slashed for era 0 has its stake on hold.
+  let last = 0;
+  for (let guard = 0; guard < 5 * ERA; guard++) {
+    of.next();
+    const reportable = store.BondedEras.get(host).some(([era]) => era === 0);
+    of.dispatch(withdraw, V2);
+    of.dispatch(withdraw, N1);
+    const held = of.reserved(V2) > 0n && of.reserved(N1) > 0n;
+    if (reportable !== held) test.fail(`block ${of.number()}: reportable ${reportable}, held ${held}`);
+    if (reportable) last = of.number();
+    if (reportable && (of.number() + 1) % ERA === 0 && active(of) === 3) {
+      const env = of.env();
+      env.transactional(() => onOffence(env, [{ who: V2, reporters: [], fraction: PERBILL / 2 }], 0));
+      env.flush();
+      test.equal(of.reserved(V2), 50n * OPEN, 'in the last block of the last era it is slashed all the same');
+    }
+  }
+  test.equal(last, 4 * ERA - 1);
+  test.equal(fault(of), undefined);
+});
+
 t.test('rewards: by points and stake, after commission, to the last unit', async (test) => {
   const crowd = Array.from({ length: 2 * MAX_EXPOSURE_PAGE_SIZE + 9 }, (_, i) =>
     asAccountId(encode(struct({ a: u32, rest: accountId }), { a: i, rest: person(77) }).slice(0, 32)),
   );
-  const stakers = [...RULES.stakers, ...crowd.map((who, i) => nominator(who, OPEN / 2n + BigInt(i), V1))];
+  const stakers = [...RULES.stakers, ...crowd.map((who, i) => nominator(who, OPEN + BigInt(i), V1))];
   const of = await world({ stakers }, crowd);
   test.teardown(of.close);
   const { host } = of;
@@ -490,7 +582,7 @@ t.test('slashes: a part of everything at stake, later, unless it is cancelled', 
   test.equal(fault(of), undefined);
 
   // Too late to wait: at once. Too late altogether: no more.
-  toEra(test, of, 4);
+  toEra(test, of, 3);
   offence(PERBILL, 0, V2);
   test.equal(store.Ledger.get(host, V2)?.total, 0n, 'all of it');
   test.equal(of.reserved(V2), 0n);
@@ -599,7 +691,7 @@ t.test('calls, events, errors and storage are those that wallets know from Polka
   const own = {
     calls: ['set_inflation'],
     events: ['InflationSet', 'SlashCancelled'],
-    storage: ['Eras', 'Inflation', 'ErasUnpaid', 'Promised'],
+    storage: ['Eras', 'Inflation', 'ErasUnpaid', 'Promised', 'Ranking'],
   };
   for (const kind of ['calls', 'events', 'errors'] as const) {
     const known = new Map(theirs.Staking![kind].map((each) => [each.name, each]));

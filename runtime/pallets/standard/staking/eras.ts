@@ -110,8 +110,9 @@ function beginEra(env: Env, first: number): void {
   store.ActiveEra.put(host, { index, start: undefined });
   const { bondingDuration } = eras(host);
   const bonded = [...store.BondedEras.get(host), [index, first] as [number, number]];
-  const kept = bonded.filter(([era]) => era + bondingDuration >= index);
-  for (const [era] of bonded) if (era + bondingDuration < index) forgetSlashes(host, era);
+  // What was unbonded in an era is free when this one begins: nobody answers for that era any more.
+  const kept = bonded.filter(([era]) => era + bondingDuration > index);
+  for (const [era] of bonded) if (era + bondingDuration <= index) forgetSlashes(host, era);
   store.BondedEras.put(host, kept);
   applySlashes(env, index);
 }

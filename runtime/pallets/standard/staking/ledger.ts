@@ -1,10 +1,12 @@
 /** Stakes: what a stash has bonded, in which role, and what is on its way out. */
-import { ensure, fail } from '../../../framework/dispatch.ts';
+import { type ErrorDef, ensure, fail } from '../../../framework/dispatch.ts';
 import type { Env } from '../../../framework/pallet.ts';
 import type { Host } from '../../../host.ts';
-import type { AccountId, Balance } from '../../../primitives/types.ts';
+import { encode } from '../../../primitives/scale/codec.ts';
+import { type AccountId, type Balance, balance } from '../../../primitives/types.ts';
 import * as balances from '../balances.ts';
-import { currentEra, eras, errors, events, STAKING_HOLD, store } from './store.ts';
+import { STAKING_HOLD } from './hold.ts';
+import { activeEra, currentEra, eras, errors, events, store } from './store.ts';
 import {
   type Ledger,
   MAX_NOMINATORS,
@@ -25,13 +27,44 @@ export const ownLedger = (host: Host, who: AccountId): Ledger => ledgerOf(host, 
 /** What of a stash votes and works. */
 export const activeStake = (host: Host, stash: AccountId): Balance => ledgerOf(host, stash)?.active ?? 0n;
 
+// ---- places by stake -----------------------------------------------------------------------------------------
+
+const VALIDATING = 0;
+const NOMINATING = 1;
+type Role = typeof VALIDATING | typeof NOMINATING;
+
+function roleOf(host: Host, stash: AccountId): Role | undefined {
+  if (store.Validators.has(host, stash)) return VALIDATING;
+  return store.Nominators.has(host, stash) ? NOMINATING : undefined;
+}
+
+const bigEndian = (amount: Balance): Uint8Array => encode(balance, amount).reverse();
+const rank = (host: Host, role: Role, stash: AccountId): void =>
+  store.Ranking.insert(host, [role, bigEndian(activeStake(host, stash)), stash], true);
+const unrank = (host: Host, role: Role, stash: AccountId): void =>
+  store.Ranking.remove(host, [role, bigEndian(activeStake(host, stash)), stash]);
+
+/** The one of a role with the least active stake. */
+function poorest(host: Host, role: Role): AccountId | undefined {
+  for (const [, , stash] of store.Ranking.keys(host, [role])) return stash;
+  return undefined;
+}
+
+/** Writes a ledger whose hold is right, with the place that its stake has in its role. */
+export function writeLedger(host: Host, ledger: Ledger): void {
+  const role = roleOf(host, ledger.stash);
+  if (role !== undefined) unrank(host, role, ledger.stash);
+  store.Ledger.insert(host, ledger.stash, ledger);
+  if (role !== undefined) rank(host, role, ledger.stash);
+}
+
 /** Writes the ledger down and puts exactly its total on hold. */
 export function putLedger(env: Env, ledger: Ledger): void {
   const { host } = env;
   const held = balances.heldOf(host, STAKING_HOLD, ledger.stash);
   if (ledger.total > held) balances.hold(env, STAKING_HOLD, ledger.stash, ledger.total - held);
   if (ledger.total < held) balances.release(env, STAKING_HOLD, ledger.stash, held - ledger.total);
-  store.Ledger.insert(host, ledger.stash, ledger);
+  writeLedger(host, ledger);
 }
 
 // ---- in ------------------------------------------------------------------------------------------------------
@@ -40,7 +73,7 @@ export function putLedger(env: Env, ledger: Ledger): void {
 export function bond(env: Env, stash: AccountId, value: Balance, payee: RewardDestination): void {
   const { host } = env;
   ensure(!store.Bonded.has(host, stash), errors.AlreadyBonded);
-  const amount = least(value, balances.holdable(host, stash));
+  const amount = least(value, balances.holdable(host, stash, STAKING_HOLD));
   ensure(amount >= MINIMUM, errors.InsufficientBond);
   store.Bonded.insert(host, stash, stash);
   store.Payee.insert(host, stash, payee);
@@ -51,7 +84,7 @@ export function bond(env: Env, stash: AccountId, value: Balance, payee: RewardDe
 export function bondExtra(env: Env, stash: AccountId, most: Balance): void {
   const { host } = env;
   const ledger = ledgerOf(host, stash) ?? fail(errors.NotStash);
-  const extra = least(most, balances.holdable(host, stash));
+  const extra = least(most, balances.holdable(host, stash, STAKING_HOLD));
   if (extra === 0n) return;
   const active = ledger.active + extra;
   ensure(active >= MINIMUM, errors.InsufficientBond);
@@ -110,11 +143,14 @@ export function rebond(env: Env, stash: AccountId, value: Balance): void {
   env.emit(events.Bonded, { stash, amount });
 }
 
-/** Frees what has unlocked; a stash with nothing left is forgotten. */
+/**
+ * Frees what has unlocked; a stash with nothing left is forgotten. The active era counts, not the planned one: until it
+ * begins, offences of the era in which the stake last worked can be reported, and find it.
+ */
 export function withdrawUnbonded(env: Env, stash: AccountId): void {
   const { host } = env;
   const ledger = ownLedger(host, stash);
-  const now = currentEra(host) ?? 0;
+  const now = activeEra(host) ?? 0;
   const unlocking = ledger.unlocking.filter(({ era }) => era > now);
   const total = unlocking.reduce((sum, { value }) => sum + value, ledger.active);
   if (unlocking.length === 0 && ledger.active < MINIMUM) killStash(env, stash);
@@ -141,6 +177,7 @@ export const maxNominators = (host: Host): number => limit(store.MaxNominatorsCo
 
 function removeValidator(host: Host, stash: AccountId): boolean {
   if (!store.Validators.has(host, stash)) return false;
+  unrank(host, VALIDATING, stash);
   store.Validators.remove(host, stash);
   store.CounterForValidators.mutate(host, (count) => count - 1);
   return true;
@@ -148,6 +185,7 @@ function removeValidator(host: Host, stash: AccountId): boolean {
 
 function removeNominator(host: Host, stash: AccountId): boolean {
   if (!store.Nominators.has(host, stash)) return false;
+  unrank(host, NOMINATING, stash);
   store.Nominators.remove(host, stash);
   store.CounterForNominators.mutate(host, (count) => count - 1);
   return true;
@@ -163,17 +201,43 @@ export function chill(env: Env, stash: AccountId): void {
   if (leaveRole(env, stash)) env.emit(events.Chilled, { stash });
 }
 
+/**
+ * Makes room for a stash in a role whose places are all taken: whoever stakes least loses its place, if that is less than
+ * the newcomer stakes. Fails with `full` otherwise.
+ */
+function makeRoom(env: Env, role: Role, stash: AccountId, full: ErrorDef): void {
+  const { host } = env;
+  const last = poorest(host, role);
+  ensure(last !== undefined && activeStake(host, last) < activeStake(host, stash), full);
+  chill(env, last);
+}
+
+/** Fails with `TooManyValidators`. */
 export function becomeValidator(env: Env, stash: AccountId, prefs: ValidatorPrefs): void {
   const { host } = env;
   removeNominator(host, stash);
-  if (!store.Validators.has(host, stash)) store.CounterForValidators.mutate(host, (count) => count + 1);
+  if (!store.Validators.has(host, stash)) {
+    if (store.CounterForValidators.get(host) >= maxValidators(host)) {
+      makeRoom(env, VALIDATING, stash, errors.TooManyValidators);
+    }
+    store.CounterForValidators.mutate(host, (count) => count + 1);
+    rank(host, VALIDATING, stash);
+  }
   store.Validators.insert(host, stash, prefs);
   env.emit(events.ValidatorPrefsSet, { stash, prefs });
 }
 
-export function becomeNominator({ host }: Env, stash: AccountId, targets: AccountId[]): void {
+/** Fails with `TooManyNominators`. */
+export function becomeNominator(env: Env, stash: AccountId, targets: AccountId[]): void {
+  const { host } = env;
   removeValidator(host, stash);
-  if (!store.Nominators.has(host, stash)) store.CounterForNominators.mutate(host, (count) => count + 1);
+  if (!store.Nominators.has(host, stash)) {
+    if (store.CounterForNominators.get(host) >= maxNominators(host)) {
+      makeRoom(env, NOMINATING, stash, errors.TooManyNominators);
+    }
+    store.CounterForNominators.mutate(host, (count) => count + 1);
+    rank(host, NOMINATING, stash);
+  }
   const wish: Nominations = { targets, submittedIn: currentEra(host) ?? 0, suppressed: false };
   store.Nominators.insert(host, stash, wish);
 }

@@ -11,6 +11,7 @@ import { TREASURY } from '../../../primitives/pallet-id.ts';
 import { type AccountId, type Balance, PERBILL, sameAccount } from '../../../primitives/types.ts';
 import * as balances from '../balances.ts';
 import * as timestamp from '../timestamp.ts';
+import { STAKING_HOLD } from './hold.ts';
 import { ledgerOf, putLedger } from './ledger.ts';
 import { activeEra, currentEra, errors, events, HISTORY_DEPTH, POT, store } from './store.ts';
 import type { ActiveEra, RewardDestination } from './types.ts';
@@ -100,7 +101,7 @@ function pay(env: Env, stash: AccountId, amount: Balance): void {
   if (wish.type === 'Staked') {
     const ledger = ledgerOf(host, stash);
     // One whose free balance is below the existential deposit keeps what brings it there.
-    const room = balances.holdable(host, stash);
+    const room = balances.holdable(host, stash, STAKING_HOLD);
     const extra = amount < room ? amount : room;
     if (ledger !== undefined) putLedger(env, { ...ledger, active: ledger.active + extra, total: ledger.total + extra });
   }

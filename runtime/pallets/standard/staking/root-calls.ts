@@ -7,7 +7,15 @@ import { accountId, type Balance, balance, PERBILL, perbill } from '../../../pri
 import * as ledgers from './ledger.ts';
 import { onOffence } from './slashing.ts';
 import { errors, events, store } from './store.ts';
-import { configOp, type Forcing, MAX_EXPOSURE_PAGE_SIZE, MAX_VALIDATOR_SET, percent } from './types.ts';
+import {
+  configOp,
+  type Forcing,
+  LEAST_NOMINATOR_BOND,
+  LEAST_VALIDATOR_BOND,
+  MAX_EXPOSURE_PAGE_SIZE,
+  MAX_VALIDATOR_SET,
+  percent,
+} from './types.ts';
 
 const STAKE_WEIGHT = cost(60_000_000n, 8, 8);
 const perSlash = cost(60_000_000n, 5, 4);
@@ -22,6 +30,19 @@ export function setValidatorCount(host: Host, count: number): void {
   ensure(count <= MAX_VALIDATOR_SET, errors.TooManyValidators);
   store.ValidatorCount.put(host, count);
 }
+
+const LEAST_BONDS = { MinNominatorBond: LEAST_NOMINATOR_BOND, MinValidatorBond: LEAST_VALIDATOR_BOND } as const;
+
+/** Fails with `BoundNotMet` below what every chain asks for, so that no place costs mere dust. */
+export function setMinimumBond(host: Host, which: keyof typeof LEAST_BONDS, amount: Balance): void {
+  ensure(amount >= LEAST_BONDS[which], errors.BoundNotMet);
+  store[which].put(host, amount);
+}
+
+const minimumBond = (which: keyof typeof LEAST_BONDS): Setting<Balance> => ({
+  put: (host, amount) => setMinimumBond(host, which, amount),
+  kill: (host) => store[which].kill(host),
+});
 
 type Op<T> = { readonly type: 'Noop' | 'Remove' } | { readonly type: 'Set'; readonly value: T };
 interface Setting<T> {
@@ -168,8 +189,8 @@ export const rootCalls = {
       for (const op of [ops.chillThreshold, ops.maxStakedRewards]) {
         if (op.type === 'Set') ensureWithin(op.value, 100, errors.BoundNotMet);
       }
-      change<Balance>(host, store.MinNominatorBond, ops.minNominatorBond);
-      change<Balance>(host, store.MinValidatorBond, ops.minValidatorBond);
+      change(host, minimumBond('MinNominatorBond'), ops.minNominatorBond);
+      change(host, minimumBond('MinValidatorBond'), ops.minValidatorBond);
       change<number>(host, store.MaxNominatorsCount, ops.maxNominatorCount);
       change<number>(host, store.MaxValidatorsCount, ops.maxValidatorCount);
       change<number>(host, store.ChillThreshold, ops.chillThreshold);

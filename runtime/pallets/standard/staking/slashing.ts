@@ -10,8 +10,9 @@ import { type AccountId, type Balance, PERBILL, sameAccount } from '../../../pri
 import * as balances from '../balances.ts';
 import * as session from '../session.ts';
 import { exposureOf } from './exposures.ts';
-import { chill, ledgerOf } from './ledger.ts';
-import { activeEra, eras, events, STAKING_HOLD, store } from './store.ts';
+import { STAKING_HOLD } from './hold.ts';
+import { chill, ledgerOf, writeLedger } from './ledger.ts';
+import { activeEra, eras, events, store } from './store.ts';
 import { type Ledger, MAX_REPORTERS, MAX_UNAPPLIED_SLASHES, type UnappliedSlash } from './types.ts';
 
 export interface Offender {
@@ -131,7 +132,7 @@ function slashStake(env: Env, stash: AccountId, wanted: Balance, era: number): B
   }
   const rest = unlocking.filter(({ value }) => value > 0n);
   balances.takeFromHold(env, STAKING_HOLD, stash, amount);
-  store.Ledger.insert(host, stash, {
+  writeLedger(host, {
     ...ledger,
     active: ledger.active - fromActive,
     total: ledger.total - amount,

@@ -1,8 +1,9 @@
 /** Storage, events and errors of Staking, as `pallet_staking` names them. */
 import { error } from '../../../framework/dispatch.ts';
-import { event, type Reason } from '../../../framework/pallet.ts';
+import { event } from '../../../framework/pallet.ts';
 import {
   blake2_128Concat,
+  identity,
   map,
   mapWithDefault,
   nMap,
@@ -14,7 +15,7 @@ import {
 } from '../../../framework/storage.ts';
 import type { Host } from '../../../host.ts';
 import { palletAccount } from '../../../primitives/pallet-id.ts';
-import { option, tuple, u32, vec } from '../../../primitives/scale/codec.ts';
+import { bool, fixedBytes, option, tuple, u8, u32, vec } from '../../../primitives/scale/codec.ts';
 import { accountId, balance, perbill } from '../../../primitives/types.ts';
 import {
   activeEraInfo,
@@ -24,6 +25,8 @@ import {
   exposureOverview,
   exposurePage,
   forcing,
+  LEAST_NOMINATOR_BOND,
+  LEAST_VALIDATOR_BOND,
   MAX_UNAPPLIED_SLASHES,
   MAX_VALIDATOR_SET,
   nominations,
@@ -34,9 +37,6 @@ import {
   validatorPrefs,
 } from './types.ts';
 
-export const INDEX = 33;
-/** Stakes are on hold for this. */
-export const STAKING_HOLD: Reason = { pallet: INDEX, reason: 0 };
 /** Holds what stakers earn until it is paid out: their part of the fees, and what is minted for them. */
 export const POT = palletAccount('ol/stake');
 
@@ -61,8 +61,16 @@ export const store = storage('Staking', {
     'Any validators that may never be slashed or forcibly kicked.',
   ),
   Bonded: map(stash, accountId, 'Map from all locked "stash" accounts to the controller account, which is the same.'),
-  MinNominatorBond: value(balance, 0n, 'The minimum active bond to become and maintain the role of a nominator.'),
-  MinValidatorBond: value(balance, 0n, 'The minimum active bond to become and maintain the role of a validator.'),
+  MinNominatorBond: value(
+    balance,
+    LEAST_NOMINATOR_BOND,
+    'The minimum active bond to become and maintain the role of a nominator.',
+  ),
+  MinValidatorBond: value(
+    balance,
+    LEAST_VALIDATOR_BOND,
+    'The minimum active bond to become and maintain the role of a validator.',
+  ),
   MinimumActiveStake: value(balance, 0n, 'The minimum active nominator stake of the last successful election.'),
   MinCommission: value(perbill, 0, 'The minimum amount of commission that validators can set.'),
   Ledger: map(
@@ -146,6 +154,11 @@ export const store = storage('Staking', {
   ChillThreshold: optionalValue(
     percent,
     'The threshold for when users can start calling `chill_other` for other validators / nominators.',
+  ),
+  Ranking: nMap(
+    [identity(u8), identity(fixedBytes(16)), identity(accountId)],
+    bool,
+    'Validators (0) and nominators (1) by their active stake, big-endian: the first of each is the first to lose its place.',
   ),
   Eras: value(eraParameters, DEFAULT_ERAS, 'Lengths of eras and of bonding, set by the chain spec for good.'),
   Inflation: value(perbill, 0, 'Part of the total issuance that is minted for stakers in a year.'),

@@ -16,7 +16,7 @@ import {
   variants,
   vec,
 } from '../../../primitives/scale/codec.ts';
-import { accountId, balance, perbill } from '../../../primitives/types.ts';
+import { accountId, type Balance, balance, perbill } from '../../../primitives/types.ts';
 
 /** Whom one nominator can back. */
 export const MAX_NOMINATIONS = 16;
@@ -27,6 +27,11 @@ export const MAX_EXPOSURE_PAGE_SIZE = 256;
 /** What one election can take: about half a second of a slow machine. Lower limits are governance's. */
 export const MAX_VALIDATORS = 256;
 export const MAX_NOMINATORS = 2_048;
+/** No minimum bond can be set below these: a place is worth more than dust, whatever the chain. */
+export const LEAST_NOMINATOR_BOND: Balance = 10n ** 18n;
+export const LEAST_VALIDATOR_BOND: Balance = 10n * 10n ** 18n;
+/** Part of the places, in parts per hundred, from which on whoever stakes too little can be chilled, unless root says otherwise. */
+export const DEFAULT_CHILL_THRESHOLD = 75;
 /** Validators of one set. */
 export const MAX_VALIDATOR_SET = 100;
 /** Slashes that wait for one era, and reporters of one. */
