@@ -22,6 +22,7 @@ import { models } from './pallets/ledger/models.ts';
 import { aura } from './pallets/standard/aura.ts';
 import { authorship } from './pallets/standard/authorship.ts';
 import { balances } from './pallets/standard/balances.ts';
+import { convictionVoting } from './pallets/standard/conviction-voting.ts';
 import { governance } from './pallets/standard/governance.ts';
 import { grandpa } from './pallets/standard/grandpa.ts';
 import { historical } from './pallets/standard/historical.ts';
@@ -103,6 +104,7 @@ export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
     sudo(calls),
     treasury,
     governance(calls),
+    convictionVoting,
   ];
   const assembly: Assembly = assemble('openledger_runtime', pallets);
   const chosen = extensions({ ...nameless, metadataHash: (host) => cachedDigest(host) });

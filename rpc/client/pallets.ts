@@ -21,6 +21,7 @@ export * as inference from '../../runtime/pallets/ledger/inference.ts';
 export * as models from '../../runtime/pallets/ledger/models.ts';
 export * as aura from '../../runtime/pallets/standard/aura.ts';
 export * as balances from '../../runtime/pallets/standard/balances.ts';
+export * as convictionVoting from '../../runtime/pallets/standard/conviction-voting.ts';
 export * as grandpa from '../../runtime/pallets/standard/grandpa.ts';
 export * as historical from '../../runtime/pallets/standard/historical.ts';
 export * as offences from '../../runtime/pallets/standard/offences.ts';

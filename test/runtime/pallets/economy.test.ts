@@ -123,7 +123,14 @@ t.test('congestion: full blocks raise the price of weight, empty ones bring it b
 });
 
 t.test('holders of OPEN change it all by one vote', async (test) => {
-  const RULES = { depositBase: OPEN, depositPerByte: 0n, votingPeriod: 4, enactmentDelay: 2, quorum: 100_000_000 };
+  const RULES = {
+    depositBase: OPEN,
+    depositPerByte: OPEN / 1_000n,
+    votingPeriod: 4,
+    enactmentDelay: 2,
+    lockingPeriod: 2,
+    quorum: 100_000_000,
+  };
   const of = await createWorld(genesis({ governance: RULES }));
   test.teardown(of.close);
   const { host } = of;
@@ -153,12 +160,11 @@ t.test('holders of OPEN change it all by one vote', async (test) => {
     const start = of.number();
     const proposed = of.dispatch(make('Governance', 'propose', { call }), by).events.at(-1)!.value;
     for (const who of [BOB, CHARLIE]) {
-      const vote = make('Governance', 'vote', { proposal: proposed.proposal, aye: true, amount: 600n * OPEN });
+      const aye = { type: 'Standard', value: { vote: { aye: true, conviction: 'Locked1x' }, balance: 600n * OPEN } };
+      const vote = make('ConvictionVoting', 'vote', { pollIndex: proposed.proposal, vote: aye });
       test.equal(of.dispatch(vote, who).error, undefined);
     }
-    of.next(start + votingPeriod);
-    test.equal(of.dispatch(make('Governance', 'close', { proposal: proposed.proposal }), ALICE).error, undefined);
-    of.next(of.number() + RULES.enactmentDelay);
+    of.next(start + votingPeriod + RULES.enactmentDelay);
     return of.events().find(({ name }) => name === 'Governance.Enacted')?.value.result;
   };
   test.match(enact(wanted, ALICE), { ok: true });

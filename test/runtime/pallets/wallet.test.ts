@@ -21,7 +21,15 @@ async function start(basePath: string) {
   const config = {
     ...spec.genesis.config,
     sessionLength: SESSION,
-    others: { governance: { depositBase: OPEN.toString(), votingPeriod: 6, enactmentDelay: 2, quorum: 1_000_000 } },
+    others: {
+      governance: {
+        depositBase: OPEN.toString(),
+        votingPeriod: 6,
+        enactmentDelay: 2,
+        lockingPeriod: 2,
+        quorum: 10_000_000,
+      },
+    },
   };
   const node = await startNode(
     {
@@ -59,10 +67,8 @@ t.test('a wallet and the standard pallets', { timeout: 110_000 }, async (test) =
     await running.close();
     await rm(directory, { recursive: true, force: true });
   });
-  const { utility, balances, multisig, proxy, sudo, system, governance, treasury, session } = api.tx as Record<
-    string,
-    Record<string, (...args: unknown[]) => Call>
-  >;
+  const { utility, balances, multisig, proxy, sudo, system, convictionVoting, governance, treasury, session } =
+    api.tx as Record<string, Record<string, (...args: unknown[]) => Call>>;
   type Call = ReturnType<typeof api.tx>;
   const ring = new Keyring({ type: 'sr25519' });
   const [alice, bob, charlie, stash] = ['//Alice', '//Bob', '//Charlie', '//Alice//stash'].map((uri) =>
@@ -189,16 +195,19 @@ t.test('a wallet and the standard pallets', { timeout: 110_000 }, async (test) =
     const pot = `${api.consts.treasury!.potAccount}`;
     await send(balances!.transferKeepAlive!(pot, 100n * OPEN), alice);
     const proposed = await send(governance!.propose!(treasury!.spendLocal!(3n * OPEN, target)), bob);
-    const [id, , , , ends] = proposed.data('governance.Proposed') as [string, string, string, string, string];
-    await send(governance!.vote!(id, true, 1_000_000n * OPEN), alice);
+    const proposal = proposed.data('governance.Proposed') as string[];
+    const [id, ends] = [proposal[0], proposal.at(-1)];
+    const aye = { Standard: { vote: { aye: true, conviction: 'Locked1x' }, balance: 5_000_000n * OPEN } };
+    await send(convictionVoting!.vote!(id, aye), alice);
     const frozen = (await api.query.system!.account!(alice.address)) as unknown as { data: { frozen: bigint } };
-    sub.equal(BigInt(frozen.data.frozen.toString()), 1_000_000n * OPEN);
-    await block(Number(ends));
-    const passed = await send(governance!.close!(id), charlie);
-    const enactedAt = Number(passed.data('governance.Passed')[3]);
-    await block(enactedAt);
+    sub.equal(BigInt(frozen.data.frozen.toString()), 5_000_000n * OPEN);
+    // It is decided, and enacted two blocks later, by itself.
+    await block(Number(ends) + 3);
     sub.equal(await freeOf(target), 3n * OPEN);
-    await send(governance!.unlock!(alice.address, id), alice);
+    await send(convictionVoting!.removeVote!(0, id), alice);
+    await send(convictionVoting!.unlock!(0, alice.address), bob);
+    const thawed = (await api.query.system!.account!(alice.address)) as unknown as { data: { frozen: bigint } };
+    sub.equal(BigInt(thawed.data.frozen.toString()), 0n);
   });
 
   await test.test('new session keys take over authoring and finality', async (sub) => {
