@@ -10,7 +10,7 @@
  * The rules that hold for a proposal are those of the day it was made. Decisions and enactments are items of work
  * (framework/work-queue.ts), so that no number of them, and nothing that a call does, makes a block heavy or impossible.
  */
-import type { OuterCalls } from '../../framework/assembly.ts';
+import { byCallLength, encodedCall, type OuterCalls } from '../../framework/assembly.ts';
 import {
   actualWeight,
   addWeight,
@@ -34,7 +34,7 @@ import type { RuntimeCall } from '../../framework/runtime-call.ts';
 import { storage } from '../../framework/storage.ts';
 import { type WorkQueue, workQueue } from '../../framework/work-queue.ts';
 import type { Host } from '../../host.ts';
-import { bool, type Codec, compact, decode, encode, u32, variants } from '../../primitives/scale/codec.ts';
+import { bool, type Codec, compact, decode, u32, variants } from '../../primitives/scale/codec.ts';
 import { ScaleError } from '../../primitives/scale/io.ts';
 import {
   accountId,
@@ -242,12 +242,12 @@ export const governance = ({ codec }: OuterCalls) => {
       propose: call({
         index: 0,
         args: { call: codec },
-        weight: ({ call: inner }) => cost(60_000_000n + 3_000n * BigInt(encode(codec, inner).length), 8, 10),
+        weight: ({ call: inner }) => addWeight(cost(60_000_000n, 8, 10), byCallLength(codec, inner)),
         docs: 'Propose a call that root shall make. Puts two deposits on hold: one is lost if too little OPEN votes, the other one comes back with the bytes of the call.',
         run(context, { call: inner }) {
           const { host, emit } = context;
           const proposer = ensureSigned(context.origin);
-          const encoded = encode(codec, inner);
+          const encoded = encodedCall(codec, inner);
           ensure(encoded.length <= MAX_CALL_BYTES, errors.CallTooLong);
           ensure(!exceeds(context.infoOf(inner).weight, MAX_ENACTMENT_WEIGHT), errors.CallTooHeavy);
           const open = store.OpenCount.get(host);
