@@ -72,6 +72,7 @@ export async function chainOf(pallets: readonly AnyPallet[], change: (host: Host
   return {
     host,
     assembly,
+    executive,
     logged,
     number: () => number,
     block,
