@@ -2,10 +2,10 @@
 import { randomBytes } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
+import { phraseOf } from '../../rpc/client/mnemonic.ts';
 import { createHashing } from '../crypto/hashing.ts';
 import { KeySigner } from '../keystore/key-signer.ts';
 import { KeystoreError } from '../keystore/keys.ts';
-import { phraseOf } from '../keystore/mnemonic.ts';
 import { isWalletFile, openWallet, type WalletFile } from '../keystore/wallet-file.ts';
 
 export class KeyError extends Error {

@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { blake2b } from '@noble/hashes/blake2.js';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { phraseOf } from '../../../rpc/client/mnemonic.ts';
 import { fromHex, fromUtf8, toHex } from '../../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../../runtime/primitives/scale/codec.ts';
 import {
@@ -19,7 +20,6 @@ import { loadChainSpec } from '../../chain-spec/built-in.ts';
 import { createHashing } from '../../crypto/hashing.ts';
 import { FileKeystore } from '../../keystore/files.ts';
 import { ALL_SCHEMES, type KeyPair, KeystoreError, type Scheme, schemeOf } from '../../keystore/keys.ts';
-import { phraseOf } from '../../keystore/mnemonic.ts';
 import { derive } from '../../keystore/secret-uri.ts';
 import { defaultBasePath, passwordIn } from '../node-flags.ts';
 

@@ -10,6 +10,7 @@ import { KeystoreError } from '../../../node/keystore/keys.ts';
 import { developmentKeys, MemoryKeystore } from '../../../node/keystore/memory.ts';
 import { derive, deriveFrom } from '../../../node/keystore/secret-uri.ts';
 import { isWalletFile, openWallet } from '../../../node/keystore/wallet-file.ts';
+import { LocalKey } from '../../../rpc/client/keys.ts';
 import { toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
 
 await cryptoWaitReady();
@@ -27,6 +28,7 @@ t.test('secret URIs give the keys that @polkadot/keyring gives', async (t) => {
         uri === '' ? 'bottom drive obey lake curtain smoke basket hold race lonely fit walk' : uri,
       );
       t.equal(toHex(derive(uri, type).publicKey), toHex(expected.publicKey), `${type} ${uri}`);
+      t.equal(toHex(LocalKey.fromUri(uri, type).publicKey), toHex(expected.publicKey), 'in JavaScript alone too');
     }
   }
   t.equal(
@@ -59,6 +61,17 @@ t.test('bad URIs are refused without being repeated', async (t) => {
   }
   t.throws(() => derive('//Alice/soft', 'ed25519'), { code: 'BAD_URI' });
   t.throws(() => derive('//Alice/soft', 'ecdsa'), { code: 'BAD_URI' });
+});
+
+t.test('keys in JavaScript alone sign as native ones do', async (t) => {
+  for (const scheme of ['sr25519', 'ed25519', 'ecdsa'] as const) {
+    const key = LocalKey.fromUri('//Alice', scheme).derive('//session');
+    const message = utf8('a message');
+    t.ok(signatureVerify(message, key.sign(message), key.publicKey).isValid, scheme);
+    t.equal(key.address, KeySigner.fromUri('//Alice//session', hashing, scheme).address);
+  }
+  t.throws(() => LocalKey.fromUri('//Alice', 'ed25519').derive('/soft'), { code: 'BAD_URI' });
+  t.throws(() => LocalKey.fromUri('no words at all'), { code: 'BAD_URI' });
 });
 
 t.test('a path leads from one key to another, as the whole URI does', async (t) => {

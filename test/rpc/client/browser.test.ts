@@ -3,9 +3,8 @@ import { createContext, Script } from 'node:vm';
 import { gzipSync } from 'node:zlib';
 import { build } from 'esbuild';
 import t from 'tap';
-import { KeySigner } from '../../../node/keystore/key-signer.ts';
 import { toHex } from '../../../runtime/primitives/bytes.ts';
-import { hashing, startLedger } from '../../main-job/support.ts';
+import { startLedger } from '../../main-job/support.ts';
 
 const ENTRY = `
   export { Ledger } from './rpc/client/ledger.ts';
@@ -14,6 +13,7 @@ const ENTRY = `
   export * from './rpc/client/datanets.ts';
   export * from './rpc/client/models.ts';
   export * from './rpc/client/training-config.ts';
+  export { LocalKey } from './rpc/client/keys.ts';
   export { PaidQuestions } from './rpc/client/paid-questions.ts';
   export * from './rpc/client/rewards.ts';
   export * from './rpc/client/completions.ts';
@@ -50,13 +50,14 @@ t.test('the client runs where there is no Node', async (test) => {
     clearInterval,
   };
   const context = createContext({ ...page, AbortController, URL });
-  const { Ledger, pallets } = new Script(`${text};openledger`).runInContext(context) as {
+  const { Ledger, LocalKey, pallets } = new Script(`${text};openledger`).runInContext(context) as {
     Ledger: typeof import('../../../rpc/client/ledger.ts')['Ledger'];
+    LocalKey: typeof import('../../../rpc/client/keys.ts')['LocalKey'];
     pallets: typeof import('../../../rpc/client/pallets.ts');
   };
   const ledger = await Ledger.connect(node.rpc.ws);
   test.teardown(() => ledger.close());
-  const alice = KeySigner.fromUri('//Alice', hashing);
+  const alice = LocalKey.fromUri('//Alice');
   const { system } = pallets;
   test.ok((await ledger.read(system.store.Account, alice.account)).data.free > 0n);
   const made = await ledger.submit(alice, system.calls.remarkWithEvent, { remark: Uint8Array.of(1, 2) });
