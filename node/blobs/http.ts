@@ -14,6 +14,8 @@ const STATUS: Readonly<Record<BlobErrorCode, number>> = {
   TOO_LARGE: 413,
   TRUNCATED: 400,
   WRONG_HASH: 422,
+  TOO_SLOW: 408,
+  BUSY: 503,
   STORE_FULL: 507,
   NOT_FOUND: 404,
   BAD_RANGE: 416,

@@ -23,6 +23,8 @@ export interface CommonFlags {
   readonly rpcCors?: string;
   readonly rpcMaxConnections: number;
   readonly statePruning: number | 'archive';
+  /** In bytes. */
+  readonly blobStoreSize: number;
   readonly blocksPruning: number | 'archive';
   readonly log: LogLevel;
 }
@@ -51,6 +53,18 @@ export interface NodeFlags extends CommonFlags, Partial<Readonly<Record<(typeof 
 
 const PORT = 30_333;
 const PROMETHEUS_PORT = 9_615;
+
+const GIB = 2 ** 30;
+const DEFAULT_BLOB_BYTES = 8 * GIB;
+
+/** Part numbers are fine: 0.5 is half a gibibyte. */
+function gibibytes(text: string): number {
+  const bytes = Math.round(Number(text) * GIB);
+  if (text.trim() === '' || !Number.isSafeInteger(bytes) || bytes < 1) {
+    throw new InvalidArgumentError('must be a number of gibibytes above 0');
+  }
+  return bytes;
+}
 
 /** An address that names the peer behind it; collected, since the flag may be repeated. */
 function peerAddress(text: string, before: readonly string[] = []): readonly string[] {
@@ -87,6 +101,14 @@ export const withCommonFlags = (command: Command): Command =>
         new Option('--state-pruning <blocks>', 'final states that are kept, or "archive"')
           .argParser(pruning)
           .default(256),
+      )
+      .addOption(
+        new Option(
+          '--blob-store-size <gibibytes>',
+          'room for records, adapters and receipts on this disk; validators keep all of the ledger’s as far as it goes',
+        )
+          .argParser(gibibytes)
+          .default(DEFAULT_BLOB_BYTES, '8'),
       )
       .addOption(
         new Option('--blocks-pruning <blocks>', 'final blocks whose bodies are kept, or "archive"')
@@ -141,12 +163,13 @@ export const defaultBasePath = (): string =>
 
 export function commonOptions(
   flags: CommonFlags,
-): Pick<NodeOptions, 'version' | 'statePruning' | 'blocksPruning' | 'rpc' | 'log'> {
+): Pick<NodeOptions, 'version' | 'statePruning' | 'blocksPruning' | 'blobBytes' | 'rpc' | 'log'> {
   const { rpcCors } = flags;
   return {
     version,
     statePruning: flags.statePruning,
     blocksPruning: flags.blocksPruning,
+    blobBytes: flags.blobStoreSize,
     rpc: {
       host: flags.rpcExternal ? '0.0.0.0' : '127.0.0.1',
       port: flags.rpcPort,

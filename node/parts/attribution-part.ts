@@ -14,6 +14,7 @@ import type { FetchBlob } from '../blobs/http.ts';
 import type { Service } from '../ports/chain.ts';
 import type { InferenceHub } from '../ports/inference.ts';
 import { BlobAttester } from '../services/blob-attester.ts';
+import { BlobKeeper } from '../services/blob-keeper.ts';
 import type { ChainPart } from './chain-part.ts';
 import type { Ground } from './ground.ts';
 
@@ -44,9 +45,10 @@ export async function openAttribution(
   const blobs = await BlobStore.open({
     directory: join(directory, 'blobs'),
     maxBytes: options.blobBytes ?? BLOB_BYTES,
-    expected: (blob) => committed.claimsOf(blob).map(({ bytes }) => bytes),
+    claims: (blob) => committed.claimsOf(blob),
   });
-  const services: Service[] = [];
+  const isMajorSyncing = () => network?.isMajorSyncing() ?? false;
+  const services: Service[] = [new BlobKeeper({ events: blocks, blobs, isMajorSyncing, log: options.log })];
 
   const exchange = network && (await blobExchange(network, blobs, committed, validator));
   const fetchBlob: FetchBlob = async (blob) => (await exchange?.fetch(blob, signal)) ?? false;
@@ -86,7 +88,7 @@ export async function openAttribution(
         pool,
         keystore,
         hashing,
-        isMajorSyncing: () => network?.isMajorSyncing() ?? false,
+        isMajorSyncing,
         log: options.log,
       }),
     );
