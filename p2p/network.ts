@@ -302,6 +302,8 @@ export class Network implements Service, NetworkStatus {
       direct: transactions,
       peers: () => peers.keys(),
       isMajorSyncing: () => sync.isMajorSyncing(),
+      limits,
+      clock,
       charge,
       room: this.#gossip.join({
         name: 'transactions',

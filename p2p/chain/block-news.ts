@@ -2,9 +2,15 @@
 import type { Blocks, ChainEvent } from '../../node/ports/chain.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { equalBytes } from '../../runtime/primitives/bytes.ts';
-import { type Block, block as blockCodec, type Header, headerHash } from '../../runtime/primitives/header.ts';
+import {
+  type Block,
+  block as blockCodec,
+  type Header,
+  header as headerCodec,
+  headerHash,
+} from '../../runtime/primitives/header.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
-import { ScaleError } from '../../runtime/primitives/scale/io.ts';
+import { ScaleError, Source } from '../../runtime/primitives/scale/io.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
 import { FEE, type PeerId } from '../host/peer-scores.ts';
 import { blockAnnounce } from '../protocols/announce.ts';
@@ -40,6 +46,9 @@ export interface BlockPorts {
 }
 
 const NOTHING = new Uint8Array();
+/** Of gossip: a header with what comes after it, and extrinsics, of which no block's weight lets in so many. */
+const MAX_HEADER_BYTES = 64 * 1024;
+const MAX_EXTRINSICS = 20_000;
 /** Blocks from gossip that wait for the importer. */
 const MAX_IMPORTING = 16;
 
@@ -68,16 +77,27 @@ export class BlockNews {
   heard(from: PeerId, message: Uint8Array): Verdict {
     const { blocks, hashing, checkBlock, sync, isMajorSyncing, onBest } = this.#ports;
     if (isMajorSyncing()) return IGNORE;
-    let block: Block;
+    // The header comes first: five megabytes of extrinsics under one that is known, or that nobody sealed, are not even taken apart.
+    let header: Header;
     try {
-      block = decode(blockCodec, message.slice());
+      const head = new Source(message.slice(0, MAX_HEADER_BYTES));
+      header = headerCodec.decodeFrom(head);
+      head.compact(MAX_EXTRINSICS);
     } catch (problem) {
       return malformed('a malformed block', problem);
     }
-    const { header } = block;
     const hash = headerHash(hashing, header);
-    if (blocks.header(hash) !== undefined) return IGNORE;
-    switch (checkBlock(header, block.extrinsics)) {
+    if (blocks.header(hash) !== undefined) return { type: 'ignore', cost: FEE.staleTransaction };
+    const seal = checkBlock(header, undefined);
+    let block: Block = { header, extrinsics: [] };
+    if (seal === 'good') {
+      try {
+        block = decode(blockCodec, message.slice());
+      } catch (problem) {
+        return malformed('a malformed block', problem);
+      }
+    }
+    switch (seal === 'good' ? checkBlock(header, block.extrinsics) : seal) {
       case 'bad':
         return { type: 'reject', reason: 'a block with a wrong seal or body', cost: FEE.invalidBlock };
       case 'future':
@@ -89,7 +109,7 @@ export class BlockNews {
         if (this.#importing >= MAX_IMPORTING) return IGNORE;
         this.#importing++;
         onBest(from, hash, header.number);
-        const data = { hash, header, body: block.extrinsics, justifications: undefined };
+        const data = { hash, header: block.header, body: block.extrinsics, justifications: undefined };
         const done = (): void => {
           this.#importing--;
         };

@@ -1,11 +1,16 @@
 /** Transactions on their way: what becomes ready here is told to others, what others tell goes into the pool. */
 import { LRUCache } from 'lru-cache';
 import { type Pool, PoolError } from '../../node/ports/chain.ts';
+import type { Clock } from '../../node/ports/machine.ts';
 import type { Hashing } from '../../runtime/host.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
+import { NetworkError } from '../host/errors.ts';
 import { FEE, type PeerId } from '../host/peer-scores.ts';
+import { Budget } from '../limits/budget.ts';
+import { FairGate } from '../limits/fair-gate.ts';
+import type { Limits } from '../limits/limits.ts';
 import { MAX_TRANSACTIONS, transactions } from '../protocols/announce.ts';
 import { ACCEPT, IGNORE, malformed, type Room, type Verdict } from '../wire/gossip.ts';
 import type { Notifications } from '../wire/notifications.ts';
@@ -31,9 +36,19 @@ export interface TransactionPorts {
   /** Peers that take transactions directly. */
   readonly peers: () => Iterable<PeerId>;
   readonly isMajorSyncing: () => boolean;
+  readonly limits: Limits;
+  readonly clock: Clock;
   readonly charge: (peer: PeerId, cost: number, reason: string) => void;
 }
 
+/** Transactions of one peer, of a group and of all. */
+const RATES = {
+  peer: { perSecond: 1_000, burst: 8_192 },
+  group: { perSecond: 1_000, burst: 8_192 },
+  all: { perSecond: 5_000, burst: 20_000 },
+} as const;
+/** Of {@link AT_ONCE} transactions each. */
+const GATE = { open: 4, waiting: { peer: 8, all: 64 } } as const;
 const COLLECT_MS = 50;
 const AT_ONCE = 64;
 const REMEMBERED = 50_000;
@@ -51,8 +66,14 @@ export class Transactions {
   /** Ready here and told to others. */
   readonly #told = new Map<Uint8Array, { at: number; pause: number }>();
 
+  readonly #rates: Budget;
+  readonly #gate: FairGate;
+
   constructor(ports: TransactionPorts) {
     this.#ports = ports;
+    const groupOf = (peer: PeerId): string => ports.limits.origins.groupOf(peer);
+    this.#rates = new Budget(() => ports.clock.monotonic(), groupOf, RATES);
+    this.#gate = new FairGate(GATE, groupOf);
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -79,17 +100,51 @@ export class Transactions {
     if (verdict.type === 'reject') this.#ports.charge(from, verdict.cost, verdict.reason);
   }
 
+  /**
+   * What a peer brings goes into the pool some at a time, by turns with what others bring, and no further than it turns out well: each
+   * signature costs some 0.2 ms of another thread, and blocks want theirs checked too.
+   */
   async #take(from: PeerId, message: Uint8Array, gossip: boolean): Promise<Verdict> {
-    const { pool, hashing, isMajorSyncing } = this.#ports;
+    const { isMajorSyncing, limits, charge } = this.#ports;
     if (isMajorSyncing()) return IGNORE;
-    let list: readonly Uint8Array[];
-    try {
-      list = decode(transactions, message);
-    } catch (problem) {
-      return malformed('malformed transactions', problem);
-    }
+    const hold = limits.held.incoming.open(from, () => {});
+    // Decoded, each transaction is an object beside its bytes.
+    if (!hold.set(2 * message.length)) return IGNORE;
     let taken = 0;
     let cost = 0;
+    try {
+      const list = decode(transactions, message);
+      for (let at = 0; at < list.length; at += AT_ONCE) {
+        const some = list.slice(at, at + AT_ONCE);
+        const allowed = this.#rates.take(from, some.length);
+        if (allowed === 'peer') cost += FEE.tooFast;
+        if (allowed !== 'taken') break;
+        const good = await this.#gate.do(from, () => this.#submit(some, gossip));
+        taken += good.taken;
+        cost += good.cost;
+        // Whoever brings this many bad ones brings more.
+        if (good.bad > some.length / 4) break;
+      }
+    } catch (problem) {
+      if (problem instanceof NetworkError) return taken > 0 ? ACCEPT : IGNORE;
+      return malformed('malformed transactions', problem);
+    } finally {
+      hold.release();
+      cost = Math.min(Math.floor(cost), FEE.malformed);
+      // One good transaction does not pay for the others.
+      if (cost > 0) charge(from, cost, 'transactions that are not valid');
+    }
+    if (taken > 0) limits.origins.wasUseful(from);
+    return taken > 0 ? ACCEPT : IGNORE;
+  }
+
+  /** Their signatures are checked together. */
+  async #submit(
+    list: readonly Uint8Array[],
+    gossip: boolean,
+  ): Promise<{ readonly taken: number; readonly bad: number; readonly cost: number }> {
+    const { pool, hashing } = this.#ports;
+    let [taken, bad, cost] = [0, 0, 0];
     const submit = async (view: Uint8Array): Promise<void> => {
       const extrinsic = view.slice();
       if (gossip) this.#heard.set(toHex(hashing.blake2_256(extrinsic)), true);
@@ -98,15 +153,13 @@ export class Transactions {
         taken++;
       } catch (problem) {
         if (!(problem instanceof PoolError)) throw problem;
-        if (problem.code === 'INVALID') cost += problem.passing ? FEE.staleTransaction : FEE.badTransaction;
+        if (problem.code !== 'INVALID') return;
+        if (!problem.passing) bad++;
+        cost += problem.passing ? FEE.staleTransaction : FEE.badTransaction;
       }
     };
-    // Some at a time: their signatures are checked together, and one peer does not fill the way into the pool.
-    for (let at = 0; at < list.length; at += AT_ONCE) await Promise.all(list.slice(at, at + AT_ONCE).map(submit));
-    cost = Math.min(Math.floor(cost), FEE.malformed);
-    // One good transaction does not pay for the others.
-    if (cost > 0) this.#ports.charge(from, cost, 'transactions that are not valid');
-    return taken > 0 ? ACCEPT : IGNORE;
+    await Promise.all(list.map(submit));
+    return { taken, bad, cost };
   }
 
   #tell(): void {
