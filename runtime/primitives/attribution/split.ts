@@ -32,23 +32,35 @@ export const DEFAULT_RULES: Rules = {
   blend: DEFAULT_BLEND,
 };
 
-/** Self-dealing must cost something: at least 10 % never come back to those who take part (docs/method.md). */
-const MIN_OUTFLOW = 100_000_000;
+/** The owner's markup on the base price, at most. */
+export const MAX_MARKUP = PERBILL;
+/**
+ * Self-dealing must cost something: at least 10 % of what is paid never come back to whoever is payer, worker, contributor
+ * and owner at once (docs/method.md), whatever the markup is, and even if a third of all stake is theirs too. Who has
+ * more than that decides alone what the chain says.
+ */
+export const MIN_OUTFLOW = 100_000_000;
+const DEALERS_STAKE = 3n;
 
+/** Whether the parts exceed the whole, or less than {@link MIN_OUTFLOW} would be lost to those who pay themselves. */
 export function rulesFault({ split, blend: mix }: Rules): boolean {
   const { platform, burnt, worker, stakers, contributors } = split;
+  const lost = DEALERS_STAKE * BigInt(platform) + (DEALERS_STAKE - 1n) * BigInt(stakers);
   return (
     platform + worker + stakers + contributors > PERBILL ||
     burnt > PERBILL ||
     mix.influence + mix.spans > PERBILL ||
-    platform + stakers < MIN_OUTFLOW
+    // The markup comes back whole: what is lost is a part of the base price, which is the smaller the higher the markup.
+    lost * BigInt(PERBILL) < DEALERS_STAKE * BigInt(MIN_OUTFLOW) * BigInt(PERBILL + MAX_MARKUP)
   );
 }
 
 const partOf = (amount: Balance, parts: number): Balance => (amount * BigInt(parts)) / BigInt(PERBILL);
 
-/** What is left of a fee without the owner's markup on it. */
+/** What is left of a fee without the owner's markup on it, rounded down: no sum of pools exceeds the pool of a sum. */
 export const baseOf = (fee: Balance, markup: number): Balance => (fee * BigInt(PERBILL)) / BigInt(PERBILL + markup);
+/** The owner's markup in a fee, rounded down: no fee is so small that all of it is markup. */
+const markupIn = (fee: Balance, markup: number): Balance => (fee * BigInt(markup)) / BigInt(PERBILL + markup);
 
 /** The rules for receipts of an adapter with that markup. */
 export const receiptRules = ({ split, blend: mix }: Rules, markup: number): ReceiptRules => ({
@@ -67,8 +79,8 @@ export interface Distribution {
 
 /** The rest of a batch's fees beside its `pool`. `owner + worker + stakers + burnt + treasury + pool = fees`. */
 export function distribute(fees: Balance, pool: Balance, markup: number, { split }: Rules): Distribution {
-  const base = baseOf(fees, markup);
-  const owner = fees - base;
+  const owner = markupIn(fees, markup);
+  const base = fees - owner;
   const worker = partOf(base, split.worker);
   const stakers = partOf(base, split.stakers);
   const burnt = partOf(partOf(base, split.platform), split.burnt);
