@@ -8,11 +8,12 @@ import { Auditor } from './auditing/auditor.ts';
 import { FaultPlanter } from './auditing/fault-planter.ts';
 import type { Standing, WorkerOptions } from './options.ts';
 import { AdapterServer } from './serving/adapter-server.ts';
+import { BondKeeper } from './session/bond.ts';
 import { WorkerJournal } from './session/journal.ts';
 import { NodeLink, pause } from './session/link.ts';
 import { Attachment, findBaseModel, register } from './session/registration.ts';
 import { Uploads } from './session/uploads.ts';
-import { Settler } from './settlement/settler.ts';
+import { Settler, settleBy } from './settlement/settler.ts';
 import { OrderTrainer } from './training/order-trainer.ts';
 
 const TICK_MS = 1_000;
@@ -36,6 +37,7 @@ class Worker {
   readonly #options: WorkerOptions;
   readonly #link: NodeLink;
   readonly #uploads: Uploads;
+  readonly #bond: BondKeeper;
   readonly #settler: Settler;
   readonly #server: AdapterServer;
   readonly #trainer: OrderTrainer;
@@ -47,9 +49,10 @@ class Worker {
     this.#options = options;
     this.#link = link;
     this.#uploads = new Uploads(link, journal);
-    this.#settler = new Settler(link, journal, options, this.#uploads);
+    this.#settler = new Settler({ link, settle: settleBy(link), journal, options, uploads: this.#uploads });
     this.#server = new AdapterServer(link, journal, options, () => this.#settler.kept());
-    this.#trainer = new OrderTrainer(link, journal, options, this.#uploads);
+    this.#bond = new BondKeeper(link, options);
+    this.#trainer = new OrderTrainer(link, journal, options, this.#uploads, this.#bond);
     this.#auditor = new Auditor(link, journal, options, this.#uploads);
     const { planting } = options;
     this.#planter = planting && new FaultPlanter(link, journal, options, this.#server, planting);
@@ -73,6 +76,7 @@ class Worker {
     const parts = [
       this.#repeat('attachment', over, () => line.look()),
       this.#repeat('uploads', over, () => this.#uploads.look()),
+      this.#repeat('bond', over, () => this.#bond.look()),
       this.#repeat('audits', over, () => this.#auditor.look(signal)),
       this.#repeat('settlement', over, () => this.#settler.look(this.#server)),
     ];

@@ -7,7 +7,6 @@ import { LedgerError } from '../../rpc/client/errors.ts';
 import * as attribution from '../../runtime/pallets/ledger/attribution.ts';
 import * as audits from '../../runtime/pallets/ledger/audits.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
-import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import { api } from '../../runtime/pallets/standard/aura.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import { blobName } from '../../runtime/primitives/attribution/commitment.ts';
@@ -190,8 +189,7 @@ export class Auditor {
     const pending = await ledger.read(attribution.store.Batches, id);
     // Struck by a challenge meanwhile: nothing hangs on the verdict.
     if (pending === undefined) return undefined;
-    const { batch, markup, rules } = pending;
-    const session = await ledger.read(inference.store.Sessions, batch.session);
+    const { batch, key, terms, rules } = pending;
     const file = await ledger.blobs.get(batch.blob);
     const served = await ServedAdapter.open(hashing, model, await adapterMaterial(this.#link, batch.adapter));
     try {
@@ -200,8 +198,8 @@ export class Auditor {
         file,
         item,
         disclosed: disclosed === undefined ? undefined : await ledger.blobs.get(disclosed.blob),
-        sessionKey: session?.key,
-        rules: receiptRules(rules, markup),
+        sessionKey: key,
+        rules: receiptRules(rules, terms.markup),
         exact: await this.#isExact(accused),
       });
     } finally {

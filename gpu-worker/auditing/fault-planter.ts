@@ -7,7 +7,7 @@
 import { randomBytes } from 'node:crypto';
 import { failedWith } from '../../rpc/client/errors.ts';
 import { trainingReceiptOf } from '../../rpc/client/models.ts';
-import { openSession, sessionOf, topUp } from '../../rpc/client/sessions.ts';
+import { allocate, openSession, sessionOf, topUp } from '../../rpc/client/sessions.ts';
 import { signVoucher, VoucherNonces } from '../../rpc/client/vouchers.ts';
 import * as attribution from '../../runtime/pallets/ledger/attribution.ts';
 import * as audits from '../../runtime/pallets/ledger/audits.ts';
@@ -77,20 +77,19 @@ export class FaultPlanter {
     const { hashing, model } = this.#options;
     const { ledger, account } = this.#link;
     const { payer } = this.#planting;
-    const { price } = (await ledger.read(models.store.Adapters, adapter))!;
+    const { price, markup } = (await ledger.read(models.store.Adapters, adapter))!;
     const terms = await this.#question(adapter);
     const most = feeOf(price, model.info.maxPositions, terms.maxTokens);
     const session = await this.#session(most);
-    const settled = await ledger.read(inference.store.SettledWith, [session, account]);
+    const spent = (await ledger.read(inference.store.Allocations, [session, account]))?.spent ?? 0n;
     const nonce = this.#nonces.next();
     const promise = await signVoucher(hashing, payer, {
       chain: ledger.genesisHash,
       session,
       worker: account,
       nonce,
-      cumulative: settled + most,
-      adapter,
-      price,
+      cumulative: spent + most,
+      ...{ most, adapter, price, markup },
       terms,
     });
     const { lease, rules } = serving;
@@ -133,21 +132,26 @@ export class FaultPlanter {
     };
   }
 
-  /** The payer's session, with enough in it. */
+  /** The payer's session, with enough allocated to this worker. */
   async #session(least: bigint): Promise<SessionId> {
-    const { ledger } = this.#link;
+    const { ledger, account } = this.#link;
     const { payer } = this.#planting;
     const kept = await this.#journal.plantSession();
     const id = kept as SessionId | undefined;
     const state = id === undefined ? undefined : await sessionOf(ledger, id);
     const usable =
       id !== undefined && state?.closing === undefined && state !== undefined && equalBytes(state.key, payer.publicKey);
+    const amount = least > DEPOSIT ? least : DEPOSIT;
     if (usable) {
-      if (state.deposit < least) await topUp(ledger, payer, id, least > DEPOSIT ? least : DEPOSIT);
+      const reserved = await ledger.read(inference.store.Allocations, [id, account]);
+      if (reserved !== undefined && reserved.allocated - reserved.spent >= least) return id;
+      await topUp(ledger, payer, id, amount + inference.ENTRY_DEPOSIT);
+      await allocate(ledger, payer, id, account, amount);
       return id;
     }
-    const opened = await openSession(ledger, payer, payer.publicKey, least > DEPOSIT ? least : DEPOSIT);
+    const opened = await openSession(ledger, payer, payer.publicKey, amount + inference.ENTRY_DEPOSIT);
     await this.#journal.keepPlantSession(opened);
+    await allocate(ledger, payer, opened, account, amount);
     return opened;
   }
 
@@ -197,7 +201,8 @@ export class FaultPlanter {
     const { nonce } = receipt.payload.voucher.payload;
     const { account } = this.#link;
     // In this order: what is settled by then is among the batches, or its window is over.
-    const last = await ledger.read(inference.store.LastNonce, [state.session, account, state.planted.adapter]);
+    const reserved = await ledger.read(inference.store.Allocations, [state.session, account]);
+    const last = reserved && inference.nonceIn(reserved, state.planted.adapter);
     const id = await this.#batchWith(state.session, nonce);
     if (id === undefined) {
       if (last !== undefined && last >= nonce) await this.#journal.forgetPlanted();

@@ -271,9 +271,15 @@ export function standing(
     findings.push(
       bad('bond', `leaving until block ${worker.leaving}`, 'withdraw, then start the worker to register anew'),
     );
-  } else if (worker.bond < minBond) {
+  } else if (worker.bond < minBond || worker.bond < worker.atStake) {
     const found = `${open(worker.bond)} after slashes of ${open(worker.slashed)}`;
-    findings.push(bad('bond', found, `add to it: the least bond is ${open(minBond)} (compute.bondMore)`));
+    findings.push(
+      bad(
+        'bond',
+        found,
+        `add to it: the least bond is ${open(minBond)}, and ${open(worker.atStake)} are at stake (compute.bondMore)`,
+      ),
+    );
   } else {
     findings.push(
       worker.slashed > 0n

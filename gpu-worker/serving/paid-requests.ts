@@ -4,8 +4,12 @@
  * answer that died with the process before its receipt was journaled is made again. So no voucher ever has two receipts, and
  * the chain pays one: vouchers of a session, worker and adapter are settled by ascending nonce, each nonce once.
  */
+import { setTimeout as pause } from 'node:timers/promises';
 import { type JsonRpcClient, JsonRpcError } from '../../rpc/client/json-rpc.ts';
+import type { LedgerReads } from '../../rpc/client/ledger.ts';
+import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import * as inference from '../../runtime/pallets/ledger/inference.ts';
+import * as models from '../../runtime/pallets/ledger/models.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
 import { MAX_BATCH_RECEIPTS } from '../../runtime/primitives/attribution/limits.ts';
@@ -13,9 +17,12 @@ import { type GenerationRequest, generationRequest } from '../../runtime/primiti
 import {
   feeOf,
   inferenceReceipt,
+  type ServiceTerms,
   type SignedInferenceReceipt,
   signedInferenceReceipt,
   signedVoucher,
+  termsHold,
+  type Voucher,
 } from '../../runtime/primitives/attribution/receipts.ts';
 import { asksFor } from '../../runtime/primitives/attribution/request.ts';
 import type { ReceiptRules } from '../../runtime/primitives/attribution/verify.ts';
@@ -38,6 +45,13 @@ export interface Served {
 interface Account {
   spent: bigint;
   promised: bigint;
+}
+
+/** What a session has allocated, and what the adapter costs. */
+interface Covered {
+  readonly at: number;
+  readonly allocated: bigint;
+  readonly terms: ServiceTerms;
 }
 
 interface Promised {
@@ -84,7 +98,14 @@ class Refusal extends Error {
 /** Answers that can be asked for again: how long, and how many. */
 const KEPT_MS = 900_000;
 const MAX_KEPT = 4_096;
+/** Receipts that were not paid are kept so long, for people to look at. */
+const UNPAID_MS = 30 * 86_400_000;
 const TIDY_MS = 60_000;
+/** How long a voucher may be ahead of finality: its allocation is in a block, and will be in a final one. */
+const FINAL_MS = 30_000;
+const LOOK_MS = 500;
+/** What was looked up for a request holds for others for so long: in far less time than payers leave to settle. */
+const COVERED_MS = 15_000;
 
 const groupName = (session: bigint, adapter: number): string => `${session}/${adapter}`;
 
@@ -99,7 +120,10 @@ export class PaidRequests {
   readonly #accounts = new Map<bigint, Promise<Account>>();
   readonly #groups = new Map<string, Group>();
   readonly #groupReads = new Map<string, Promise<Group>>();
+  /** What final blocks said, by session and adapter. */
+  readonly #covered = new Map<string, Covered>();
   #tidiedAt = 0;
+  #dropped = false;
 
   constructor(
     link: NodeLink,
@@ -128,12 +152,14 @@ export class PaidRequests {
     }
   }
 
-  /** From time to time: answers that nobody asks for any more are forgotten. */
+  /** From time to time: answers that nobody asks for any more are forgotten, and receipts that were set aside long ago. */
   async tidy(): Promise<void> {
     const now = Date.now();
     if (now - this.#tidiedAt < TIDY_MS) return;
     this.#tidiedAt = now;
+    for (const [name, { at }] of this.#covered) if (now - at >= COVERED_MS) this.#covered.delete(name);
     await this.#journal.forgetAnswers(now - KEPT_MS, MAX_KEPT);
+    await this.#journal.forgetUnpaid(now - UNPAID_MS, MAX_KEPT);
   }
 
   /** Whether something is being answered by that adapter. */
@@ -165,9 +191,7 @@ export class PaidRequests {
     const before = this.#accounts.get(session);
     if (before !== undefined) return before;
     const reading = (async (): Promise<Account> => {
-      const { ledger, account } = this.#link;
-      const settled = await ledger.read(inference.store.SettledWith, [session, account]);
-      return { spent: settled, promised: 0n };
+      return { spent: (await this.#allocation(session))?.spent ?? 0n, promised: 0n };
     })();
     this.#accounts.set(session, reading);
     reading.catch(() => this.#accounts.delete(session));
@@ -179,13 +203,78 @@ export class PaidRequests {
     const before = this.#groupReads.get(name);
     if (before !== undefined) return before;
     const reading = (async (): Promise<Group> => {
-      const { ledger, account } = this.#link;
-      const last = await ledger.read(inference.store.LastNonce, [session, account, adapter]);
+      const reserved = await this.#allocation(session);
+      const last = reserved && inference.nonceIn(reserved, adapter);
       return this.#groups.get(name) ?? this.#enter(session, adapter, last ?? 0n);
     })();
     this.#groupReads.set(name, reading);
     reading.catch(() => this.#groupReads.delete(name));
     return reading;
+  }
+
+  #allocation(session: SessionId): Promise<inference.Allocation | undefined> {
+    const { ledger, account } = this.#link;
+    return ledger.read(inference.store.Allocations, [session, account]);
+  }
+
+  /**
+   * Whether the chain will pay under that voucher, whatever its payer does from now on: by what a final block says, as long
+   * as no later one says otherwise. Throws a Refusal.
+   */
+  async #cover(account: Account, { session, adapter, cumulative, price, markup }: Voucher): Promise<void> {
+    const { ledger, account: self } = this.#link;
+    const name = groupName(session, adapter);
+    const known = this.#covered.get(name);
+    const fresh = known !== undefined && Date.now() - known.at < COVERED_MS;
+    if (fresh && cumulative <= known.allocated && termsHold(known.terms, { price, markup })) return;
+    const look = async (at: Pick<LedgerReads, 'readTogether'>) => {
+      const [found, reserved] = await at.readTogether([
+        ledger.query(inference.store.Sessions, session),
+        ledger.query(inference.store.Allocations, [session, self]),
+      ]);
+      const fault = found === undefined ? 'UNKNOWN_SESSION' : inference.coverFault(found, reserved, cumulative);
+      return { fault, reserved };
+    };
+    const until = Date.now() + FINAL_MS;
+    for (;;) {
+      const [best, final, [listed, own, limits]] = await Promise.all([
+        look(ledger),
+        ledger.rpc.call<string>('chain_getFinalizedHead').then((block) => look(ledger.at(block))),
+        ledger.readTogether([
+          ledger.query(models.store.Adapters, adapter),
+          ledger.query(compute.store.Workers, self),
+          ledger.query(compute.store.Parameters),
+        ]),
+      ]);
+      if (listed === undefined || !termsHold({ prices: [listed.price], markup: listed.markup }, { price, markup }))
+        throw new Refusal('WRONG_PRICE', 'the voucher was signed at another price than the adapter’s');
+      if (own === undefined || own.leaving !== undefined || !compute.hasFullBond(own, limits))
+        throw new Refusal('NOT_SERVED', 'the worker is leaving the ledger, or has not its full bond');
+      if (best.fault !== undefined || best.reserved === undefined)
+        throw new Refusal('NOT_COVERED', `the session has not allocated what the voucher promises: ${best.fault}`);
+      if (!this.#hasPlace(session, adapter, best.reserved))
+        throw new Refusal('TOO_MANY_ADAPTERS', 'the session pays this worker for as many adapters as it may');
+      // More than is known here is spent where an allocation came back: vouchers from before it are worth nothing.
+      if (best.reserved.spent > account.spent) account.spent = best.reserved.spent;
+      if (final.fault === undefined && final.reserved !== undefined) {
+        const terms = { prices: [listed.price], markup: listed.markup };
+        this.#covered.set(name, { at: Date.now(), allocated: final.reserved.allocated, terms });
+        return;
+      }
+      if (Date.now() > until) throw new Refusal('NOT_COVERED', `no final block covers the voucher: ${final.fault}`);
+      await pause(LOOK_MS);
+    }
+  }
+
+  /** Whether the chain can note that one more adapter was paid, beside those with receipts that wait. */
+  #hasPlace(session: SessionId, adapter: AdapterId, reserved: inference.Allocation): boolean {
+    const noted = (id: number): boolean => inference.nonceIn(reserved, id as AdapterId) !== undefined;
+    if (noted(adapter)) return true;
+    const waiting = [...this.#groups].filter(([name, { newest, underWay }]) => {
+      const [of, id] = name.split('/');
+      return of === String(session) && !noted(Number(id)) && (newest !== undefined || underWay.size > 0);
+    });
+    return reserved.nonces.length + waiting.length < inference.MAX_NONCES;
   }
 
   #enter(session: bigint, adapter: number, closed: bigint): Group {
@@ -217,18 +306,33 @@ export class PaidRequests {
       throw new Refusal('OTHER_REQUEST', 'the voucher was signed for another request');
     const signed = encode(signedVoucher, request.voucher);
     const [account, group] = [await this.#account(session), await this.#group(session, adapter)];
-    if (this.#join(group, nonce, signed, asker)) return;
-    const kept = this.#journal.answer(session, adapter, nonce);
-    if (kept !== undefined) {
-      if (!equalBytes(encode(signedVoucher, kept.receipt.payload.voucher), signed))
-        throw new Refusal('STALE_VOUCHER', 'another voucher of that nonce was answered');
-      await this.#deliver(asker, kept.receipt, kept.text);
-      return;
-    }
+    const before = this.#again(group, request, signed, asker);
+    if (before !== undefined) return before;
+    await this.#cover(account, request.voucher.payload);
+    // The same may have been asked in the meantime. From here on nothing is waited for: a voucher is answered once.
+    const meanwhile = this.#again(group, request, signed, asker);
+    if (meanwhile !== undefined) return meanwhile;
+    if (this.#dropped) throw new Refusal('STOPPING', 'the worker ends');
     if (nonce <= group.closed) throw new Refusal('STALE_VOUCHER', 'later vouchers are settled: this one pays nothing');
     const served = this.#served(adapter);
     if (served === undefined) throw new Refusal('NOT_SERVED', `adapter ${adapter} is not served here`);
     this.#begin(account, group, served, request, { voucher: signed, asker });
+  }
+
+  /** Where that voucher was answered, or is being answered: hands the answer over. Undefined where it was not. */
+  #again(
+    group: Group,
+    { voucher: { payload } }: GenerationRequest,
+    signed: Uint8Array,
+    asker: Asker,
+  ): Promise<void> | undefined {
+    const { session, adapter, nonce } = payload;
+    if (this.#join(group, nonce, signed, asker)) return Promise.resolve();
+    const kept = this.#journal.answer(session, adapter, nonce);
+    if (kept === undefined) return undefined;
+    if (!equalBytes(encode(signedVoucher, kept.receipt.payload.voucher), signed))
+      throw new Refusal('STALE_VOUCHER', 'another voucher of that nonce was answered');
+    return this.#deliver(asker, kept.receipt, kept.text);
   }
 
   /** Whether that voucher is being answered: its answer goes to `asker` from here on. */
@@ -252,10 +356,12 @@ export class PaidRequests {
     { voucher, asker }: { readonly voucher: Uint8Array; readonly asker: Asker },
   ): void {
     const { tokenizer } = this.#options.model;
-    const { nonce, cumulative, price } = request.voucher.payload;
+    const { nonce, cumulative, price, most: signed } = request.voucher.payload;
     const tokensIn = tokenizer.encode(promptOf(tokenizer, request.input)).length;
     // All of it or nothing: an answer that ends for want of money would not be the one that was asked for.
     const most = feeOf(price, tokensIn, request.maxTokens);
+    if (most > signed)
+      throw new Refusal('VOUCHER_TOO_SMALL', 'the answer may cost more than the voucher allows for it');
     const need = account.spent + account.promised + most;
     // A batch is paid by its newest voucher: each that may come to be that one has to cover this request and those before it.
     const own = group.newest !== undefined && group.newest.nonce > nonce ? group.newest : { nonce, cumulative };
@@ -321,6 +427,7 @@ export class PaidRequests {
 
   /** The worker ends: what is under way is refused, so that it can be asked of another one and is not paid here. */
   async drop(): Promise<void> {
+    this.#dropped = true;
     const all = [...this.#groups.values()].flatMap(({ underWay }) => [...underWay.values()]);
     for (const entry of all) {
       entry.dropped = true;

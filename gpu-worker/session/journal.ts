@@ -50,13 +50,17 @@ export type JournaledVerdict = Infer<typeof verdict>;
 const keptAnswer = struct({ at: u64, receipt: signedInferenceReceipt, text: text() });
 export type KeptAnswer = Infer<typeof keptAnswer>;
 
+/** A receipt that will not be paid. `at`: Unix time in milliseconds. */
+const unpaid = struct({ at: u64, why: text(), receipt: signedInferenceReceipt });
+export type UnpaidReceipt = Infer<typeof unpaid>;
+
 const storedCheckpoint = struct({ losses: bytes(), state: bytes() });
 
 type File = { readonly hash: Hash; readonly bytes: Uint8Array };
 type Put = { readonly type: 'put'; readonly key: string; readonly value: Uint8Array };
 
 const width = (value: bigint | number): string => BigInt(value).toString(16).padStart(16, '0');
-const groupOf = (kind: 'receipt' | 'said' | 'answer', session: bigint, adapter: number | bigint): string =>
+const groupOf = (kind: 'receipt' | 'said' | 'answer' | 'unpaid', session: bigint, adapter: number | bigint): string =>
   `${kind}/${width(session)}/${width(adapter)}/`;
 
 /** The journal cannot be written to any more; whoever used it has to begin again from what it holds. */
@@ -163,9 +167,18 @@ export class WorkerJournal {
   }
 
   /** Forgets answers from before `since` (Unix time in milliseconds), and the oldest beyond the `most` latest ones. */
-  async forgetAnswers(since: number, most: number): Promise<void> {
+  forgetAnswers(since: number, most: number): Promise<void> {
+    return this.#forgetOld('answer', since, most);
+  }
+
+  /** Forgets receipts that were set aside before `since` (Unix time in milliseconds), and the oldest beyond the `most` latest. */
+  forgetUnpaid(since: number, most: number): Promise<void> {
+    return this.#forgetOld('unpaid', since, most);
+  }
+
+  async #forgetOld(kind: 'answer' | 'unpaid', since: number, most: number): Promise<void> {
     const kept: { readonly key: string; readonly at: bigint }[] = [];
-    for await (const [key, value] of this.#database.iterator({ gte: 'answer/', lt: 'answer0' })) {
+    for await (const [key, value] of this.#database.iterator({ gte: `${kind}/`, lt: `${kind}0` })) {
       kept.push({ key, at: decode(u64, value.subarray(0, 8)) });
     }
     kept.sort((a, b) => Number(b.at - a.at));
@@ -178,6 +191,27 @@ export class WorkerJournal {
   async forgetReceipts(session: bigint, adapter: number, upTo: bigint): Promise<void> {
     const prefix = groupOf('receipt', session, adapter);
     await this.#clear({ gte: prefix, lte: prefix + width(upTo) });
+  }
+
+  /** Receipts that will not be paid, with the reason: they no longer wait, and stay for their worker to look at. */
+  async setAside(receipts: readonly SignedInferenceReceipt[], why: string): Promise<void> {
+    const moves = receipts.flatMap((receipt) => {
+      const { session, adapter, nonce } = receipt.payload.voucher.payload;
+      const value = encode(unpaid, { at: BigInt(Date.now()), why, receipt });
+      return [
+        { type: 'put' as const, key: groupOf('unpaid', session, adapter) + width(nonce), value },
+        { type: 'del' as const, key: groupOf('receipt', session, adapter) + width(nonce) },
+      ];
+    });
+    await this.#write(() => this.#database.batch(moves, { sync: true }));
+  }
+
+  /** Receipts that were set aside. */
+  async unpaid(): Promise<UnpaidReceipt[]> {
+    const found: UnpaidReceipt[] = [];
+    for await (const value of this.#database.values({ gte: 'unpaid/', lt: 'unpaid0' }))
+      found.push(decode(unpaid, value));
+    return found;
   }
 
   async unsettled(): Promise<UnsettledGroup[]> {

@@ -87,21 +87,6 @@ export async function register(link: NodeLink, options: WorkerOptions, baseModel
   if (!same) await link.submit(compute.calls.update, { capabilities: wanted });
 }
 
-/**
- * Makes up for what was slashed: below the least bond a worker is given nothing to do. False for one that cannot be: it is
- * on its way out.
- */
-export async function keepBond(link: NodeLink, options: WorkerOptions): Promise<boolean> {
-  const own = await link.ledger.read(compute.store.Workers, link.account);
-  if (own === undefined || own.leaving !== undefined) return false;
-  const { minBond } = await link.ledger.read(compute.store.Parameters);
-  if (own.bond >= minBond) return true;
-  const missing = (options.bond > minBond ? options.bond : minBond) - own.bond;
-  await link.submit(compute.calls.bondMore, { amount: missing });
-  options.log('warn', `the bond was ${own.bond / 10n ** 18n} OPEN, below the least: made up for it`);
-  return true;
-}
-
 /** How often the worker says anew that it is at this node: others believe it for half an hour. */
 const RENEW_MS = 8 * 60_000;
 

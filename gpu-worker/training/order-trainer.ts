@@ -8,16 +8,16 @@ import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { OrderId } from '../../runtime/primitives/attribution/ids.ts';
 import { signedProgress, trainingProgress } from '../../runtime/primitives/attribution/messages.ts';
-import { trainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
+import { type SnapshotRef, trainingReceipt } from '../../runtime/primitives/attribution/receipts.ts';
 import { toHex } from '../../runtime/primitives/bytes.ts';
 import { encode } from '../../runtime/primitives/scale/codec.ts';
 import { sameAccount } from '../../runtime/primitives/types.ts';
 import type { TrainingProgress } from '../engines/engine.ts';
 import type { Standing, WorkerOptions } from '../options.ts';
+import type { BondKeeper } from '../session/bond.ts';
 import type { WorkerJournal } from '../session/journal.ts';
 import { type NodeLink, pause } from '../session/link.ts';
-import { orderTerms, snapshotRecords } from '../session/materials.ts';
-import { keepBond } from '../session/registration.ts';
+import { type ContributedRecord, orderTerms, snapshotRecords } from '../session/materials.ts';
 import { isPassing } from '../session/transient.ts';
 import type { Uploads } from '../session/uploads.ts';
 import { trainOrder } from './train-order.ts';
@@ -25,6 +25,9 @@ import { trainOrder } from './train-order.ts';
 const PROGRESS_MS = 400;
 const RETRY_MS = 1_000;
 const HEARTBEAT_MS = 1_000;
+const RECORDS_MS = 30_000;
+/** Refusals of a lease after which the order can be looked at again. */
+const PASSING = [compute.errors.NotOpen, compute.errors.NotCovered, compute.errors.UnknownTask];
 /** After so many failures an order is left to others. */
 const MAX_FAILURES = 5;
 
@@ -33,15 +36,21 @@ export class OrderTrainer {
   readonly #journal: WorkerJournal;
   readonly #options: WorkerOptions;
   readonly #uploads: Uploads;
+  readonly #bond: BondKeeper;
   /** How often work on an order failed. */
   readonly #failures = new Map<OrderId, number>();
+  /** Orders whose records cannot be had yet, and when to look for them again: a lease without them costs. */
+  readonly #lookAgain = new Map<OrderId, number>();
+  /** Those of the order that is about to be taken. */
+  #records: { readonly order: OrderId; readonly records: readonly ContributedRecord[] } | undefined;
   #running: Promise<void> | undefined;
 
-  constructor(link: NodeLink, journal: WorkerJournal, options: WorkerOptions, uploads: Uploads) {
+  constructor(link: NodeLink, journal: WorkerJournal, options: WorkerOptions, uploads: Uploads, bond: BondKeeper) {
     this.#link = link;
     this.#journal = journal;
     this.#options = options;
     this.#uploads = uploads;
+    this.#bond = bond;
   }
 
   /** Resolves when the work under way is over or has heeded its signal. */
@@ -52,9 +61,9 @@ export class OrderTrainer {
   /** Goes on with a lease of this worker's, or takes an open order. `signal`: ends the work too. */
   async look({ baseModel }: Standing, signal: AbortSignal): Promise<void> {
     if (this.#running !== undefined) return;
-    const orders: { readonly order: OrderId; readonly status: compute.Task['status'] }[] = [];
-    for await (const [order, { baseModel: base, status }] of this.#link.ledger.entries(compute.store.Tasks)) {
-      if (base === baseModel) orders.push({ order, status });
+    const orders: (compute.Task & { readonly order: OrderId })[] = [];
+    for await (const [order, task] of this.#link.ledger.entries(compute.store.Tasks)) {
+      if (task.baseModel === baseModel) orders.push({ order, ...task });
     }
     for (const { order, status } of orders) {
       if (status.type !== 'Leased' || !sameAccount(status.value.worker, this.#link.account)) continue;
@@ -62,17 +71,42 @@ export class OrderTrainer {
       return;
     }
     await this.#journal.forgetLeases();
-    const open = orders.filter(
-      ({ order, status }) => status.type === 'Open' && (this.#failures.get(order) ?? 0) < MAX_FAILURES,
+    const waiting = orders.filter(
+      ({ order, status, returned }) =>
+        status.type === 'Open' &&
+        !returned.some((each) => sameAccount(each, this.#link.account)) &&
+        (this.#failures.get(order) ?? 0) < MAX_FAILURES,
     );
-    if (open.length === 0 || !(await keepBond(this.#link, this.#options))) return;
+    const free = waiting.length === 0 ? undefined : await this.#bond.free();
+    if (free === undefined) return;
+    const { leaseStake } = await this.#link.ledger.read(compute.store.Parameters);
+    const open = waiting.filter(({ budget }) => leaseStake + budget <= free);
+    if (open.length === 0) return;
     // Workers begin at different places, so that they do not all pay for the same lease.
     const first = this.#link.account[0]! % open.length;
     for (const { order } of [...open.slice(first), ...open.slice(0, first)]) {
+      if (!(await this.#hasRecords(order))) continue;
       const lease = await this.#take(order);
       if (lease === undefined) continue;
       this.#start(order, lease, signal);
       return;
+    }
+  }
+
+  /** Whether what the order is trained on can be had from this node. */
+  async #hasRecords(order: OrderId): Promise<boolean> {
+    if (Date.now() < (this.#lookAgain.get(order) ?? 0)) return false;
+    if (this.#records?.order === order) return true;
+    const { snapshot } = (await orderTerms(this.#link, order)).ordered;
+    try {
+      this.#records = { order, records: await snapshotRecords(this.#link, snapshot.datanet, snapshot.version) };
+      this.#lookAgain.delete(order);
+      return true;
+    } catch (problem) {
+      this.#lookAgain.set(order, Date.now() + RECORDS_MS);
+      if (!isPassing(problem)) this.#failures.set(order, MAX_FAILURES);
+      this.#options.log('warn', `order ${order} is not taken: ${(problem as Error).message}`);
+      return false;
     }
   }
 
@@ -83,7 +117,7 @@ export class OrderTrainer {
     } catch (problem) {
       if (!(problem instanceof CallFailed)) throw problem;
       // Asked again and again, a call that cannot succeed costs its fee again and again.
-      if (!problem.is(compute.errors.NotOpen) && !problem.is(compute.errors.TooManyLeases)) {
+      if (!PASSING.some((each) => problem.is(each))) {
         this.#failures.set(order, MAX_FAILURES);
         this.#options.log('warn', `order ${order} cannot be taken: ${problem.message}`);
       }
@@ -207,7 +241,7 @@ export class OrderTrainer {
         sketchSeed: ordered.sketchSeed,
         rotationSeed: ordered.rotationSeed,
         dedupThreshold: net.dedupThreshold,
-        records: await snapshotRecords(this.#link, ordered.snapshot.datanet, ordered.snapshot.version),
+        records: await this.#recordsOf(order, ordered.snapshot),
       },
       {
         signal,
@@ -227,6 +261,12 @@ export class OrderTrainer {
     const signature = this.#link.sign(hashOf(hashing, trainingReceipt, trained.receipt));
     await this.#journal.keepResult({ payload: trained.receipt, signature }, trained.sizes, trained.files);
     log('info', `order ${order}: trained, loss ${(trained.receipt.loss.last / 65_536).toFixed(3)}`);
+  }
+
+  async #recordsOf(order: OrderId, { datanet, version }: SnapshotRef): Promise<readonly ContributedRecord[]> {
+    const here = this.#records?.order === order ? this.#records.records : undefined;
+    this.#records = undefined;
+    return here ?? snapshotRecords(this.#link, datanet, version);
   }
 
   /** Submits the journaled result. When the answer to a submission is lost with the connection, the chain knows it. */

@@ -18,6 +18,7 @@ import {
   type SignedInferenceReceipt,
   signedInferenceReceipt,
   signedVoucher,
+  termsHold,
   textDigest,
 } from '../../runtime/primitives/attribution/receipts.ts';
 import { asksFor } from '../../runtime/primitives/attribution/request.ts';
@@ -135,7 +136,7 @@ export class WorkerHub implements InferenceHub {
     return [...this.#workers.values()].map(({ worker, jobs }) => ({ worker, waiting: jobs }));
   }
 
-  /** By the chain's word; undefined when the worker does not serve that adapter. */
+  /** By the chain's word; undefined when the worker does not serve that adapter, or has not its full bond. */
   served(adapter: number, worker: AccountId, waiting: number): ServedModel | undefined {
     return this.#served.model(adapter, worker, waiting);
   }
@@ -158,12 +159,21 @@ export class WorkerHub implements InferenceHub {
     if (serving === undefined || !entry.worker.adapters.includes(payload.adapter)) {
       throw new HubError('NOT_SERVED', `the worker does not serve adapter ${payload.adapter}`);
     }
-    const { price } = models.adapterOf(host, payload.adapter);
-    if (payload.price.input !== price.input || payload.price.output !== price.output) {
+    if (!compute.isActive(host, payload.worker)) {
+      throw new HubError('NOT_SERVED', 'the worker has not its full bond, or is about to leave');
+    }
+    const { price, markup } = models.adapterOf(host, payload.adapter);
+    if (!termsHold({ prices: [price], markup }, payload)) {
       throw new HubError('WRONG_PRICE', 'the voucher’s price is not the adapter’s');
     }
     const fault = this.#verifier.voucherFault(host, request.voucher);
-    if (fault === 'OVER_DEPOSIT') throw new HubError('DEPOSIT_SPENT', 'the voucher promises more than the deposit');
+    if (fault === 'OVER_ALLOCATION' || fault === 'NOT_ALLOCATED') {
+      throw new HubError(
+        'DEPOSIT_SPENT',
+        'the voucher promises more than the session has allocated to the worker',
+        fault,
+      );
+    }
     if (fault !== undefined) throw new HubError('BAD_VOUCHER', `the voucher does not hold: ${fault}`, fault);
     if (!asksFor(this.#hashing, payload, request)) {
       throw new HubError('BAD_VOUCHER', 'the voucher was signed for another request', 'OTHER_REQUEST');

@@ -15,6 +15,7 @@ import {
   inferenceReceipt,
   type SignedInferenceReceipt,
   type SignedVoucher,
+  termsHold,
   voucher,
 } from '../../runtime/primitives/attribution/receipts.ts';
 import { asksFor, type RequestTerms } from '../../runtime/primitives/attribution/request.ts';
@@ -24,15 +25,12 @@ import { type Hash, sameAccount } from '../../runtime/primitives/types.ts';
 import { BlobError } from '../blobs/blob-store.ts';
 import { type Material, OpeningError, Openings } from './openings.ts';
 
-export type VoucherFault =
-  | 'OTHER_CHAIN'
-  | 'UNKNOWN_SESSION'
-  | 'SESSION_CLOSING'
-  | 'BAD_VOUCHER_SIGNATURE'
-  | 'OVER_DEPOSIT';
+export type VoucherFault = 'OTHER_CHAIN' | 'UNKNOWN_SESSION' | 'BAD_VOUCHER_SIGNATURE' | inference.CoverFault;
 export type VerificationFault =
   | ReceiptFault
-  | Exclude<VoucherFault, 'SESSION_CLOSING'>
+  | Exclude<VoucherFault, 'SESSION_CLOSING' | 'RELEASING'>
+  /** The voucher was signed at a price or markup that is not the adapter's. */
+  | 'OTHER_PRICE'
   | 'UNKNOWN_ADAPTER'
   | 'OTHER_TRAINING'
   | 'OTHER_REQUEST'
@@ -77,14 +75,17 @@ export class ReceiptVerifier {
     return this.#ports.genesisHash();
   }
 
-  /** Whether a session stands behind a voucher (`undefined`: it does). Who has used it up is the worker's business. */
+  /**
+   * Whether a session stands behind a voucher and has allocated to its worker what it promises (`undefined`: both). What
+   * the worker has answered for it already is the worker's business.
+   */
   voucherFault(host: Host, { payload, signature }: SignedVoucher): VoucherFault | undefined {
     if (!equalBytes(payload.chain, this.#ports.genesisHash())) return 'OTHER_CHAIN';
     const session = inference.sessionOf(host, payload.session);
     if (session === undefined) return 'UNKNOWN_SESSION';
     if (!verifySignature(host, signature, hashOf(host, voucher, payload), session.key)) return 'BAD_VOUCHER_SIGNATURE';
-    if (payload.cumulative > session.deposit + session.settled) return 'OVER_DEPOSIT';
-    return session.closing === undefined ? undefined : 'SESSION_CLOSING';
+    const reserved = inference.allocationOf(host, payload.session, payload.worker);
+    return inference.coverFault(session, reserved, payload.cumulative);
   }
 
   /**
@@ -96,12 +97,14 @@ export class ReceiptVerifier {
     const promise = payload.voucher.payload;
     const host = this.state();
     const fault = this.voucherFault(host, payload.voucher);
-    if (fault !== undefined && fault !== 'SESSION_CLOSING') return fault;
+    // What was answered before it was asked back is still paid.
+    if (fault !== undefined && fault !== 'SESSION_CLOSING' && fault !== 'RELEASING') return fault;
     if (asked !== undefined && !asksFor(host, promise, asked)) return 'OTHER_REQUEST';
     if (!sameAccount(promise.worker, payload.worker)) return 'OTHER_WORKER';
     const adapter = known(() => models.adapterOf(host, promise.adapter));
     if (adapter === undefined) return 'UNKNOWN_ADAPTER';
     if (!equalBytes(adapter.training, payload.training)) return 'OTHER_TRAINING';
+    if (!termsHold(models.termsOf(host, promise.adapter), promise)) return 'OTHER_PRICE';
     if (inference.servingOf(host, promise.adapter, payload.worker)?.lease !== payload.lease) return 'NOT_SERVING';
     if (!verifySignature(host, signature, hashOf(host, inferenceReceipt, payload), payload.worker))
       return 'BAD_SIGNATURE';

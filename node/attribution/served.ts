@@ -28,14 +28,15 @@ export class ServedByChain {
     this.#state = state;
   }
 
-  /** Undefined when the worker does not serve that adapter. */
+  /** Undefined when the worker does not serve that adapter, or has not its full bond. */
   model(adapter: number, worker: AccountId, waiting: number): ServedModel | undefined {
     const id = adapter as AdapterId;
     const key = `${adapter}/${toHex(worker)}`;
     let known = this.#names.get(key);
     if (known === undefined) {
       const host = this.#state();
-      const name = inference.servingOf(host, id, worker) && models.adapterOf(host, id).name;
+      const serves = inference.servingOf(host, id, worker) !== undefined && compute.isActive(host, worker);
+      const name = serves ? models.adapterOf(host, id).name : undefined;
       known = { name };
       this.#names.set(key, known, { ttl: name === undefined ? NOT_FOUND_MS : FOUND_MS });
     }
@@ -52,7 +53,7 @@ export class ServedByChain {
     if (known === undefined) {
       const host = this.#state();
       const found = compute.workerOf(host, worker);
-      const whole = found !== undefined && found.bond >= compute.parametersOf(host).minBond;
+      const whole = found !== undefined && compute.isActive(host, worker);
       known = { count: whole ? found.obligations : -1 };
       this.#obligations.set(key, known, { ttl: whole ? FOUND_MS / 5 : NOT_FOUND_MS });
     }

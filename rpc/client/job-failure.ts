@@ -82,7 +82,7 @@ export const PASSING: ReadonlySet<string> = new Set<PaidFailureCode>([
 ]);
 /** Outcomes, or refusals by the worker's names, after which another worker may do better. */
 export const ELSEWHERE: ReadonlySet<string> = new Set([
-  ...['NO_WORKER', 'WORKER_LEFT', 'OVERLOADED', 'NOT_SERVED', 'STOPPING', 'VOID'],
+  ...['NO_WORKER', 'WORKER_LEFT', 'OVERLOADED', 'NOT_SERVED', 'STOPPING', 'VOID', 'WRONG_PRICE'],
 ]);
 /** By these a worker says that it has not answered and will not, under a voucher that it was asked under before. */
 export const VOID: ReadonlySet<string> = new Set(['STALE_VOUCHER', 'VOUCHER_TOO_SMALL']);

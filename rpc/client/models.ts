@@ -133,6 +133,7 @@ async function progressOf(
 ): Promise<OrderProgress> {
   if (status.type === 'Done') return { type: 'live', adapter: status.value };
   if (status.type === 'Cancelled') return { type: 'cancelled' };
+  if (task?.status.type === 'Cancelled') return { type: 'cancelled' };
   if (task?.status.type === 'Leased') return { type: 'training', attempts: task.attempts };
   if (task?.status.type !== 'Submitted') return { type: 'waiting' };
   const adapter = await pendingAdapter(ledger, id);

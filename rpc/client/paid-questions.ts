@@ -54,6 +54,8 @@ export interface PaidAnswer {
   readonly terms: RequestTerms;
 }
 
+/** The part of the deposit for one worker does not suffice. */
+const POOR: ReadonlySet<string> = new Set(['DEPOSIT_SPENT', 'NO_FUNDS']);
 /** Vouchers for one request. */
 const TRIES = 3;
 /** Between two tries under one voucher: the first pause, and the longest. */
@@ -142,8 +144,8 @@ export class PaidQuestions {
     return [...new Map((await this.#served()).map(({ adapter, name }) => [adapter, { adapter, name }])).values()];
   }
 
-  /** The least busy worker of the adapter that is meant, those that failed last. */
-  async #choose(model: string, failed: readonly AccountId[]): Promise<ServedAdapter> {
+  /** Workers of the adapter that is meant, the least busy first, those that failed last. At least one. */
+  async #choose(model: string, failed: readonly AccountId[]): Promise<readonly ServedAdapter[]> {
     const served = await this.#served();
     const adapter = await chooseAdapter(this.#ledger, served, model);
     // Requests of this moment have not reached the node yet.
@@ -151,12 +153,13 @@ export class PaidQuestions {
       (failed.some((each) => sameAccount(each, worker)) ? 1e6 : 0) +
       Math.max(waiting, this.#active.get(toHex(worker)) ?? 0) +
       Math.random();
-    const [found] = served
+    const found = served
       .filter((each) => each.adapter === adapter)
       .map((each) => ({ each, load: load(each) }))
-      .sort((a, b) => a.load - b.load);
-    if (found === undefined) throw new PaidFailure('NOT_SERVED', `nobody serves ${model}`);
-    return found.each;
+      .sort((a, b) => a.load - b.load)
+      .map(({ each }) => each);
+    if (found.length === 0) throw new PaidFailure('NOT_SERVED', `nobody serves ${model}`);
+    return found;
   }
 
   /**
@@ -230,17 +233,35 @@ export class PaidQuestions {
   }
 
   async #promise(request: Question, question: string, seed: bigint, failed: readonly AccountId[]): Promise<Promised> {
-    const { adapter, worker } = await this.#choose(request.model, failed);
+    let poor: PaidFailure | undefined;
+    for (const served of await this.#choose(request.model, failed)) {
+      try {
+        return await this.#promiseTo(served, request, question, seed);
+      } catch (problem) {
+        // Another worker may have a part of the deposit that is not used up.
+        if (!(problem instanceof PaidFailure && POOR.has(problem.code))) throw problem;
+        poor ??= problem;
+      }
+    }
+    throw poor ?? new PaidFailure('NOT_SERVED', `nobody serves ${request.model}`);
+  }
+
+  async #promiseTo(
+    { adapter, worker }: ServedAdapter,
+    request: Question,
+    question: string,
+    seed: bigint,
+  ): Promise<Promised> {
     const found = await this.#ledger.read(models.store.Adapters, adapter);
     if (found === undefined) throw new PaidFailure('NOT_SERVED', `there is no adapter ${adapter}`);
-    const { price } = found;
+    const { price, markup } = found;
     // A token has at least one byte, and a template adds a handful a message.
     const { input } = request;
     const tokensIn =
       utf8(JSON.stringify(input.value)).length + 16 * (input.type === 'Chat' ? input.value.length + 1 : 1);
     const most = feeOf(price, tokensIn, request.maxTokens);
     const terms = termsOf(request, seed);
-    return this.#purse.promise({ worker, adapter, price, question, terms }, most, request.limits);
+    return this.#purse.promise({ worker, adapter, price, markup, question, terms }, most, request.limits);
   }
 
   /**

@@ -34,6 +34,7 @@ const REFUSALS: Readonly<Record<string, Told>> = {
   PROMPT_TOO_LONG: [400, 'invalid_request_error', 'context_length_exceeded'],
   BAD_REQUEST: [400, 'invalid_request_error', 'invalid_value'],
   BAD_TEMPLATE: [400, 'invalid_request_error', 'invalid_value'],
+  NOT_COVERED: [402, 'insufficient_quota', 'insufficient_quota'],
   VOUCHER_TOO_SMALL: [402, 'insufficient_quota', 'insufficient_quota'],
   NOT_SERVED: [404, 'invalid_request_error', 'model_not_found'],
   OVERLOADED: [429, 'rate_limit_error', 'overloaded'],

@@ -8,7 +8,7 @@ import { runningWorkers } from '../../gpu-worker/operator/running-workers.ts';
 import type { Ledger } from '../../rpc/client/ledger.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
-import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
+import { sessionOf } from '../../rpc/client/sessions.ts';
 import { signVoucher } from '../../rpc/client/vouchers.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
 import { type GenerationRequest, generationRequest } from '../../runtime/primitives/attribution/messages.ts';
@@ -16,6 +16,7 @@ import { signedInferenceReceipt } from '../../runtime/primitives/attribution/rec
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { hashing, OPEN, openGateway, startLedger, temporaryDirectory } from '../main-job/support.ts';
+import { openFor } from '../support/sessions.ts';
 import { until } from '../support/until.ts';
 import { type Answer, ask, bodyOf, receiptOf, saysIt, stream } from './asking.ts';
 import { balanced, order, PRICE, setLeases, world } from './ledger-world.ts';
@@ -58,7 +59,7 @@ t.test('an answer is paid once', { timeout: 220_000 }, async (test) => {
   const adapter = (await awaitAdapter(ledger, id)) as AdapterId;
   const payer = pair('//Eve');
   const key = payer.derive('//session');
-  const session = await openSession(ledger, payer, key.publicKey, 50n * OPEN);
+  const session = await openFor(ledger, payer, key.publicKey, bob, 50n * OPEN);
   const stateFile = join(await temporaryDirectory(test), 'gateway.json');
   const open = () => openGateway(test, { node: url, key, session, stateFile, patienceMs: PATIENCE_MS });
   let gateway = await open();
@@ -134,7 +135,7 @@ t.test('an answer is paid once', { timeout: 220_000 }, async (test) => {
   );
 
   // 5. Payers who try to get more under one voucher.
-  const own = await openSession(ledger, payer, payer.publicKey, 5n * OPEN);
+  const own = await openFor(ledger, payer, payer.publicKey, bob, 5n * OPEN);
   const terms = (value: string) => ({
     ...{ input: { type: 'Text' as const, value }, maxTokens: 12, temperature: 0, topP: 1_000_000_000, seed: 1n },
     stop: [],
@@ -142,7 +143,7 @@ t.test('an answer is paid once', { timeout: 220_000 }, async (test) => {
   const signed = async (nonce: bigint, value: string, cumulative = OPEN): Promise<GenerationRequest> => ({
     voucher: await signVoucher(hashing, payer, {
       ...{ chain: ledger.genesisHash, session: own, worker: bob.account, nonce },
-      ...{ cumulative, adapter, price: PRICE, terms: terms(value) },
+      ...{ cumulative, most: OPEN, adapter, price: PRICE, markup: 100_000_000, terms: terms(value) },
     }),
     ...terms(value),
   });

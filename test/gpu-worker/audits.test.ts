@@ -8,12 +8,13 @@ import { createSignatures } from '../../node/crypto/signatures.ts';
 import { callOf } from '../../rpc/client/call.ts';
 import { awaitAdapter, layersOf, orderProgress } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
-import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
+import { sessionOf } from '../../rpc/client/sessions.ts';
 import type { LocalSigner } from '../../rpc/client/signer.ts';
 import * as audits from '../../runtime/pallets/ledger/audits.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import type { BaseModelId } from '../../runtime/primitives/attribution/ids.ts';
 import { hashing, listener, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
+import { openFor } from '../support/sessions.ts';
 import { until } from '../support/until.ts';
 import { asRoot, balanced, order, world } from './ledger-world.ts';
 import { forwarding } from './order.ts';
@@ -86,7 +87,7 @@ t.test('three auditors, and a worker that begins to lie', { timeout: 240_000 }, 
 
   const payer = pair('//Charlie//stash');
   const key = payer.derive('//session');
-  const session = await openSession(ledger, payer, key.publicKey, 5n * OPEN);
+  const session = await openFor(ledger, payer, key.publicKey, worker, 5n * OPEN);
   const gateway = await openGateway(test, { node: node.rpc.ws, key, session });
   const ask = async (prompt: string): Promise<bigint> => {
     const asked = { model: 'things', prompt, max_tokens: 12, temperature: 0 };

@@ -18,6 +18,7 @@ const WORKER: Worker = {
   capabilities: { training: true, serving: true, auditing: true, engine: 'torch cuda', memoryMiB: 1, baseModels: [] },
   since: 12,
   obligations: 0,
+  atStake: 0n,
   leaving: undefined,
   slashed: 0n,
 };

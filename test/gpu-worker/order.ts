@@ -148,8 +148,10 @@ export function request(nonce: bigint, change: Partial<RequestTerms> = {}, by = 
     worker: account('Worker'),
     nonce,
     cumulative: nonce * 10n ** 17n,
+    most: 10n ** 17n,
     adapter: 0 as AdapterId,
     price: PRICE,
+    markup: 250_000_000,
     request: hashOf(hashing, requestTerms, terms),
   };
   return { voucher: { payload, signature: sign(by, hashOf(hashing, voucher, payload)) }, ...terms };

@@ -6,7 +6,6 @@ import t from 'tap';
 import { presetSpec } from '../../node/chain-spec/built-in.ts';
 import type { Network } from '../../p2p/network.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
-import { openSession } from '../../rpc/client/sessions.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import { generationRequest } from '../../runtime/primitives/attribution/messages.ts';
 import {
@@ -21,6 +20,7 @@ import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { RpcClient } from '../bench/support/rpc-client.ts';
 import { order, world } from '../gpu-worker/ledger-world.ts';
 import { attachWorker, hashing, OPEN, openGateway } from '../main-job/support.ts';
+import { openFor } from '../support/sessions.ts';
 import { until } from '../support/until.ts';
 import { addressOf, directories, loopback, startMember } from './nodes.ts';
 
@@ -57,7 +57,7 @@ t.test('a worker at one node, an application at another', { timeout: 170_000 }, 
 
   const payer = pair('//Eve');
   const key = payer.derive('//session');
-  const session = await openSession(ledger, payer, key.publicKey, 20n * OPEN);
+  const session = await openFor(ledger, payer, key.publicKey, worker, 20n * OPEN);
   const gateway = await openGateway(test, { node: node.rpc.ws, key, session, apiKey: 'secret' });
   const headers = { authorization: 'Bearer secret', 'content-type': 'application/json' };
   await until('the adapter at the first node', async () => {

@@ -7,7 +7,6 @@ import { adapterMaterial } from '../../gpu-worker/session/materials.ts';
 import { SHIPPED_MODEL } from '../../gpu-worker/start.ts';
 import { JsonRpcClient, JsonRpcError } from '../../rpc/client/json-rpc.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
-import { openSession } from '../../rpc/client/sessions.ts';
 import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId, SessionId } from '../../runtime/primitives/attribution/ids.ts';
@@ -30,6 +29,7 @@ import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { asAccountId, multiSignature } from '../../runtime/primitives/types.ts';
 import { order, PRICE, world } from '../gpu-worker/ledger-world.ts';
 import { attachWorker, hashing, OPEN } from '../main-job/support.ts';
+import { openFor } from '../support/sessions.ts';
 import { until } from '../support/until.ts';
 
 type Signer = { sign(data: Uint8Array): Uint8Array };
@@ -59,7 +59,7 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
   await honest.stop();
 
   const payer = pair('//Eve');
-  const session = await openSession(ledger, payer, payer.publicKey, 5n * OPEN);
+  const session = await openFor(ledger, payer, payer.publicKey, worker, 5n * OPEN);
   const engine = await embeddedEngine();
   test.teardown(() => engine.close());
   const model = await engine.load(SHIPPED_MODEL);
@@ -128,8 +128,10 @@ t.test('what a node refuses', { timeout: 115_000 }, async (test) => {
       worker: account,
       nonce: ++nonce,
       cumulative: OPEN,
+      most: OPEN,
       adapter,
       price: PRICE,
+      markup: 100_000_000,
       request: hashOf(hashing, requestTerms, terms),
       ...change,
     };

@@ -5,7 +5,7 @@ import OpenAI, { APIError } from 'openai';
 import t, { type Test } from 'tap';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { claim, pendingBatches, rewardsOf } from '../../rpc/client/rewards.ts';
-import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
+import { sessionOf } from '../../rpc/client/sessions.ts';
 import * as models from '../../runtime/pallets/ledger/models.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import { featureFile, rowLeaf } from '../../runtime/primitives/attribution/features.ts';
@@ -17,6 +17,7 @@ import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { asHash } from '../../runtime/primitives/types.ts';
 import { balanced, order, type World, world } from '../gpu-worker/ledger-world.ts';
 import { attachWorker, hashing, listener, OPEN, openGateway } from '../main-job/support.ts';
+import { openFor } from '../support/sessions.ts';
 import { until } from '../support/until.ts';
 
 const CLI = fileURLToPath(new URL('../../node/cli/openledger.mjs', import.meta.url));
@@ -55,7 +56,7 @@ t.test('the openai package', { timeout: 115_000 }, async (test) => {
   const key = payer.derive('//session');
   const heard = listener('gateway');
   const open = async (deposit: bigint) => {
-    const session = await openSession(ledger, payer, key.publicKey, deposit);
+    const session = await openFor(ledger, payer, key.publicKey, worker, deposit);
     const gateway = await openGateway(test, { node: url, key, session, apiKey: 'secret', log: heard.log });
     return { session, gateway };
   };

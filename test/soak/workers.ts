@@ -21,6 +21,7 @@ import { adapters, orders as allOrders, baseModels } from '../../rpc/client/mode
 import { pendingBatches } from '../../rpc/client/rewards.ts';
 import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
+import { ENTRY_DEPOSIT } from '../../runtime/pallets/ledger/inference.ts';
 import { Random } from '../fuzz/random.ts';
 import { BUDGET, balanced, order, populate, setLeases } from '../gpu-worker/ledger-world.ts';
 import { OPEN, openGateway } from '../main-job/support.ts';
@@ -55,7 +56,6 @@ export interface WorkerSoakResult {
   readonly engineDeaths: number;
   readonly outOfMemory: number;
   readonly diskFull: number;
-  readonly leases: number;
   readonly seconds: number;
   /** What must not be. */
   readonly wrong: readonly string[];
@@ -115,6 +115,8 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
     const owner = pair('//Orderer');
     await transfer(ledger, net.owner, owner.account, 10_000n * OPEN);
     const session = await openSession(ledger, pair('//Eve'), pair('//Eve//session').publicKey, 200n * OPEN);
+    // The key divides the deposit among the workers that it asks, and pays the fees of that.
+    await transfer(ledger, pair('//Eve'), pair('//Eve//session').account, OPEN);
     const gateway = await openGateway(teardown, { node: kept.ws, key: pair('//Eve//session'), session });
     const paid = new PaidReceipts(line);
     paid.watch(end.signal);
@@ -264,19 +266,18 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
     const fees = paid.all.reduce((sum, { payload }) => sum + payload.fee, 0n);
     const state = (await sessionOf(last, session))!;
     if (state.settled !== fees) wrong.push(`the session paid ${state.settled}, its receipts say ${fees}`);
-    if (state.settled + state.deposit !== 200n * OPEN) wrong.push('the deposit is not what it was');
+    const whole = state.settled + state.deposit + state.storageDeposit;
+    if (whole !== 200n * OPEN + ENTRY_DEPOSIT) wrong.push('the deposit is not what it was');
     const made = await adapters(last);
     const ordered = await allOrders(last);
     if (ordered.length !== orderCount) wrong.push(`${ordered.length} orders of ${orderCount}`);
-    let leases = 0;
     for (const { id } of ordered) {
       const results = made.filter(({ value }) => value.order === id);
       if (results.length !== 1 || results[0]!.value.status.type !== 'Live') {
         wrong.push(`order ${id} has the adapters ${results.map(({ value }) => value.status.type)}`);
       }
       const task = await last.read(compute.store.Tasks, id);
-      if (task?.status.type !== 'Final') wrong.push(`the task of order ${id} is ${task?.status.type}`);
-      leases += task?.attempts ?? 0;
+      if (task !== undefined) wrong.push(`the task of order ${id} is still there: ${task.status.type}`);
       const trained = workers.flatMap(({ log }) => log.match(new RegExp(`order ${id}: trained,`, 'g')) ?? []).length;
       if (trained > 1) wrong.push(`order ${id} was trained ${trained} times`);
     }
@@ -288,7 +289,7 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
     if (!(await balanced(last))) wrong.push('the books do not balance');
     const all = logs(workers);
     return {
-      ...{ orders: orderCount, answers: answerCount, faults, again, leases, wrong },
+      ...{ orders: orderCount, answers: answerCount, faults, again, wrong },
       workerStarts: workers.reduce((sum, { starts }) => sum + starts, 0),
       engineDeaths: all.match(/the engine process is gone/g)?.length ?? 0,
       outOfMemory: all.match(/OUT_OF_MEMORY|out of memory|can't allocate memory|MemoryError|bad_alloc/gi)?.length ?? 0,

@@ -46,9 +46,11 @@ import {
   type ReceiptBatch,
   receiptBatch,
   type SignedInferenceReceipt,
+  serviceTerms,
   signedReceiptBatch,
   signedTrainingReceipt,
   type TrainingReceipt,
+  termsHold,
   trainingReceipt,
   voucher,
 } from '../../primitives/attribution/receipts.ts';
@@ -98,11 +100,15 @@ export const pendingBatch = part(
     batch: receiptBatch,
     /** Whom the fees go back to if the batch is struck. */
     payer: accountId,
-    markup: perbill,
+    /** The session's key, and what its vouchers may say: the session may be gone when somebody looks. */
+    key: accountId,
+    terms: serviceTerms,
     rules,
     until: u32,
     /** Keeps the receipts with the nodes until the window closes. */
     claim: claimId,
+    /** The part of the worker's bond that stands for it. */
+    stake: balance,
   }),
 );
 export type PendingBatch = Infer<typeof pendingBatch>;
@@ -202,10 +208,11 @@ export const errors = {
   WrongSums: error(13, 'Totals, remainder, pool and fees of the batch do not add up.'),
   WrongPool: error(14, 'The contributors’ pool is not what the rules make of the fees.'),
   OverVoucher: error(15, 'The fees are more than the voucher promises.'),
-  OverDeposit: error(16, 'The fees are more than what is left of the deposit.'),
+  OverAllocation: error(16, 'The fees are more than what the session has left for the worker.'),
   NothingToClaim: error(17, 'There is nothing to claim.'),
   BadRules: error(18, 'The parts exceed the whole, or less than 10 % leave those who take part.'),
   NotPlanted: error(20, 'The batch is not one answer that bears the planted fault.'),
+  OtherPrice: error(21, 'The newest voucher was signed at another price or markup than the adapter’s.'),
   TooBusy: error(19, 'Too many windows are open: try again in a few blocks.'),
 };
 
@@ -234,9 +241,9 @@ function passOn(env: Env, to: AccountId, amount: Balance): void {
   if (!balances.give(env, to, amount)) balances.rescind(env, amount);
 }
 
-function payOut(env: Env, id: ReceiptBatchId, { batch, markup, rules: by }: PendingBatch): void {
+function payOut(env: Env, id: ReceiptBatchId, { batch, terms, rules: by, stake }: PendingBatch): void {
   const { host } = env;
-  const { owner, worker, stakers, burnt, treasury } = distribute(batch.fees, batch.pool, markup, by);
+  const { owner, worker, stakers, burnt, treasury } = distribute(batch.fees, batch.pool, terms.markup, by);
   for (const { contributor, amount } of batch.totals) credit(env, contributor, id, amount);
   credit(env, models.adapterOf(host, batch.adapter).owner, id, owner);
   credit(env, batch.worker, id, worker);
@@ -244,7 +251,7 @@ function payOut(env: Env, id: ReceiptBatchId, { batch, markup, rules: by }: Pend
   passOn(env, TREASURY, treasury + batch.remainder);
   balances.take(env, POT, burnt);
   balances.rescind(env, burnt);
-  compute.oblige(host, batch.worker, -1);
+  compute.unpledge(host, batch.worker, stake);
   const contributors = batch.pool - batch.remainder;
   env.emit(events.Paid, { batch: id, contributors, burnt, treasury: treasury + batch.remainder });
 }
@@ -275,7 +282,6 @@ function close(env: Env, of: audits.Subject): void {
   }
   if (!models.isPending(host, of.value)) return;
   store.Ranges.remove(host, of.value);
-  compute.oblige(host, models.adapterOf(host, of.value).worker, -1);
   models.acceptAdapter(env, of.value);
 }
 
@@ -304,7 +310,6 @@ type Fault = Infer<typeof fault>;
 function punish(env: Env, worker: AccountId, finder: AccountId | undefined): void {
   const { slash, finderReward } = store.Parameters.get(env.host);
   compute.slash(env, worker, slash, finder, (slash * BigInt(finderReward)) / BigInt(PERBILL));
-  compute.oblige(env.host, worker, -1);
 }
 
 /** The batch is over, however: nodes need not keep its receipts, nor the state its adapter for its sake. */
@@ -316,21 +321,22 @@ function letGo(env: Env, { batch, claim }: PendingBatch): void {
 function strikeBatch(env: Env, id: ReceiptBatchId, finder: AccountId | undefined, why: Fault): void {
   const pending = store.Batches.take(env.host, id);
   if (pending === undefined) return;
-  const { batch, payer } = pending;
+  const { batch, payer, stake } = pending;
   // A payer whose account is gone cannot be given less than an account lives on.
   if (!inference.refund(env, batch.session, payer, POT, batch.fees)) passOn(env, TREASURY, batch.fees);
   letGo(env, pending);
   punish(env, batch.worker, finder);
+  compute.unpledge(env.host, batch.worker, stake);
   env.emit(events.BatchStruck, { batch: id, fault: why });
 }
 
 /** Undoes a batch whose fault was planted by its worker at its own cost. */
 function withdrawBatch(env: Env, id: ReceiptBatchId, pending: PendingBatch): void {
-  const { batch, payer } = pending;
+  const { batch, payer, stake } = pending;
   store.Batches.remove(env.host, id);
   if (!inference.refund(env, batch.session, payer, POT, batch.fees)) passOn(env, TREASURY, batch.fees);
   letGo(env, pending);
-  compute.oblige(env.host, batch.worker, -1);
+  compute.unpledge(env.host, batch.worker, stake);
 }
 
 function strikeTraining(env: Env, id: AdapterId, finder: AccountId | undefined, why: Fault): void {
@@ -422,6 +428,7 @@ export const calls = {
       const { payload, signature } = receipt;
       ensure(equalBytes(payload.chain, genesisHash(host)), errors.OtherChain);
       ensure(sameAccount(payload.worker, worker), errors.NotWorker);
+      compute.ensureBonded(host, worker);
       const running = compute.leaseOf(host, payload.order, worker);
       ensure(running.id === payload.lease && equalBytes(running.nonce, payload.nonce), errors.OtherLease);
       const ordered = models.orderOf(host, payload.order);
@@ -432,7 +439,7 @@ export const calls = {
       ensure(verifySignature(host, signature, digest, worker), errors.BadSignature);
       ensure(declared.segments.length === payload.segments.length, errors.WrongCount);
       const id = models.addAdapter(env, receipt, digest, declared);
-      // The bond goes on standing for it: the lease's obligation ends with the window.
+      // The bond goes on standing for it until the window closes.
       compute.submitTask(host, payload.order);
       const { datanet, version } = payload.snapshot;
       store.Ranges.insert(host, id, datanets.snapshotOf(host, datanet, version)?.ranges ?? 0);
@@ -465,30 +472,34 @@ export const calls = {
     index: 2,
     args: { batch: signedReceiptBatch, bytes: u64 },
     weight: ({ batch }) =>
-      addWeight(cost(300_000_000n, 26, 20), scaleWeight(perTotal, BigInt(batch.payload.totals.length))),
+      addWeight(cost(320_000_000n, 34, 20), scaleWeight(perTotal, BigInt(batch.payload.totals.length))),
     docs: 'Settle a batch of inference receipts: its fees leave the deposit now, and are paid out when its window closes.',
     run({ origin, ...env }, { batch: { payload: batch, signature }, bytes }) {
       const { host } = env;
       const worker = ensureSigned(origin);
       ensure(equalBytes(batch.chain, genesisHash(host)), errors.OtherChain);
       ensure(sameAccount(batch.worker, worker), errors.NotWorker);
+      compute.ensureActive(host, worker);
       ensure(inference.servingOf(host, batch.adapter, worker) !== undefined, errors.NotServing);
       const ordered = batch.receipts === 1 ? batch.firstNonce === batch.lastNonce : batch.firstNonce < batch.lastNonce;
       ensure(batch.receipts >= 1 && batch.receipts <= MAX_BATCH_RECEIPTS && ordered, errors.EmptyBatch);
       const session = inference.sessionOf(host, batch.session) ?? fail(errors.UnknownSession);
-      const last = inference.lastNonce(host, batch.session, worker, batch.adapter);
+      const reserved = inference.allocationOf(host, batch.session, worker) ?? fail(errors.OverAllocation);
+      const last = inference.nonceIn(reserved, batch.adapter);
       ensure(last === undefined || batch.firstNonce > last, errors.StaleNonce);
       ensure(batch.voucher.payload.nonce === batch.lastNonce, errors.BadVoucher);
       ensure(voucherHolds(host, batch, batch.voucher, session.key), errors.BadVoucher);
       ensure(batchFault(batch) === undefined && batch.pool <= batch.fees, errors.WrongSums);
-      const { markup, baseModel } = models.adapterOf(host, batch.adapter);
-      const by = rulesBehind(host, batch, markup) ?? fail(errors.WrongPool);
-      const already = inference.settledWith(host, batch.session, worker);
+      const { baseModel } = models.adapterOf(host, batch.adapter);
+      const terms = models.termsOf(host, batch.adapter);
+      ensure(termsHold(terms, batch.voucher.payload), errors.OtherPrice);
+      const by = rulesBehind(host, batch, terms.markup) ?? fail(errors.WrongPool);
       // A later voucher may have been settled before, of another adapter: it promised for this batch too.
       const { cumulative } = batch.voucher.payload;
-      const before = inference.promisedTo(host, batch.session, worker);
-      ensure(already + batch.fees <= (before > cumulative ? before : cumulative), errors.OverVoucher);
-      ensure(batch.fees <= session.deposit, errors.OverDeposit);
+      const promised = reserved.promised > cumulative ? reserved.promised : cumulative;
+      const spent = reserved.spent + batch.fees;
+      ensure(spent <= promised, errors.OverVoucher);
+      ensure(spent <= reserved.allocated, errors.OverAllocation);
       ensure(verifySignature(host, signature, hashOf(host, receiptBatch, batch), worker), errors.BadSignature);
 
       inference.pay(env, { ...batch, cumulative }, POT);
@@ -501,8 +512,12 @@ export const calls = {
       });
       const of = { type: 'Batch', value: id } as const;
       const until = openWindow(host, of);
-      store.Batches.insert(host, id, { batch, payer: session.owner, markup, rules: by, until, claim });
-      compute.oblige(host, worker, 1);
+      // At stake is all that the batch could take from its payer and contributors.
+      const stake = batch.fees;
+      compute.pledge(host, worker, stake);
+      store.Batches.insert(host, id, {
+        ...{ batch, payer: session.owner, key: session.key, terms, rules: by, until, claim, stake },
+      });
       models.useAdapter(host, batch.adapter, 1);
       audits.enter(host, of, worker, baseModel, batch.receipts);
       const { adapter, receipts, fees } = batch;
@@ -517,17 +532,17 @@ export const calls = {
     run({ origin, ...env }, { batch: id, challenge }) {
       const { host } = env;
       const challenger = ensureSigned(origin);
-      const { batch, markup, rules: by } = store.Batches.get(host, id) ?? fail(errors.UnknownBatch);
-      const key = inference.sessionOf(host, batch.session)?.key;
+      const { batch, key, terms, rules: by } = store.Batches.get(host, id) ?? fail(errors.UnknownBatch);
       const { training } = models.adapterOf(host, batch.adapter);
       const context = {
         batch,
         trainingHash: training,
         training: models.receiptOf(host, batch.adapter).payload,
-        rules: receiptRules(by, markup),
+        terms,
+        rules: receiptRules(by, terms.markup),
         signaturesHold: ({ payload, signature }: SignedInferenceReceipt) =>
           verifySignature(host, signature, hashOf(host, inferenceReceipt, payload), batch.worker) &&
-          (key === undefined || voucherHolds(host, batch, payload.voucher, key)),
+          voucherHolds(host, batch, payload.voucher, key),
       };
       decide(env, challenger, batch.worker, decideBatch(host, context, challenge), (why) =>
         strikeBatch(env, id, challenger, why),

@@ -201,20 +201,22 @@ function isAble(host: Host, who: AccountId, accused: AccountId, baseModel: BaseM
   return (
     found !== undefined &&
     !sameAccount(who, accused) &&
-    found.leaving === undefined &&
-    found.bond >= compute.parametersOf(host).minBond &&
+    compute.isActive(host, who) &&
     found.capabilities.baseModels.includes(baseModel)
   );
 }
 
 /** An odd number of auditors, since an even one could end in a draw; none where nobody is able. */
 function drawAuditors(host: Host, { subject: of, accused, baseModel }: Request, wanted: number): AccountId[] {
-  const listed = [...compute.auditors(host)];
+  const listed = compute.auditorCount(host);
+  // Of a shuffled list, the places that are not in order.
+  const moved = new Map<number, number>();
   const able: AccountId[] = [];
-  for (let i = 0; i < Math.min(listed.length, MAX_PICKS) && able.length < wanted; i++) {
-    const pick = i + Number(chance(host, of, 2 + i).getBigUint64(0, true) % BigInt(listed.length - i));
-    [listed[i], listed[pick]] = [listed[pick]!, listed[i]!];
-    if (isAble(host, listed[i]!, accused, baseModel)) able.push(listed[i]!);
+  for (let i = 0; i < Math.min(listed, MAX_PICKS) && able.length < wanted; i++) {
+    const pick = i + Number(chance(host, of, 2 + i).getBigUint64(0, true) % BigInt(listed - i));
+    const who = compute.auditorAt(host, moved.get(pick) ?? pick);
+    moved.set(pick, moved.get(i) ?? i);
+    if (who !== undefined && isAble(host, who, accused, baseModel)) able.push(who);
   }
   return able.length % 2 === 1 ? able : able.slice(1);
 }

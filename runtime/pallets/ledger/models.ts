@@ -22,13 +22,14 @@ import {
 } from '../../primitives/attribution/ids.ts';
 import { adapterName, MAX_NAME_LENGTH } from '../../primitives/attribution/names.ts';
 import { price } from '../../primitives/attribution/receipts.ts';
+import { MAX_MARKUP } from '../../primitives/attribution/split.ts';
 import { baseModelManifest, configFault, trainingConfig } from '../../primitives/attribution/training.ts';
 import { equalBytes } from '../../primitives/bytes.ts';
 import { stateDeposit } from '../../primitives/deposit.ts';
 import { TREASURY } from '../../primitives/pallet-id.ts';
 import { isLabel } from '../../primitives/plain-text.ts';
 import { option, u32, u64 } from '../../primitives/scale/codec.ts';
-import { type AccountId, accountId, balance, hash, PERBILL, perbill, sameAccount } from '../../primitives/types.ts';
+import { type AccountId, accountId, balance, hash, perbill, sameAccount } from '../../primitives/types.ts';
 import * as balances from '../standard/balances.ts';
 import * as system from '../standard/system.ts';
 import * as blobs from './blobs.ts';
@@ -57,11 +58,13 @@ export {
   baseModelOf,
   ensureActive,
   ensureLive,
+  isLive,
   isPending,
   orderOf,
   pricesOf,
   receiptOf,
   strikeAdapter,
+  termsOf,
   useAdapter,
 } from './models/lifecycle.ts';
 export { adapterNamed } from './models/naming.ts';
@@ -77,8 +80,6 @@ export {
   order,
 } from './models/types.ts';
 
-/** The owner's markup on the base price, at most. */
-const MAX_MARKUP = PERBILL;
 /** For an order with its adapter and its receipt, and for a base model. */
 const ORDER_ENTRIES = stateDeposit(3, 2_500);
 const BASE_MODEL_ENTRIES = stateDeposit(1, 600);
@@ -185,13 +186,13 @@ export const calls = {
     index: 2,
     args: { order: orderId },
     weight: addWeight(cost(120_000_000n, 16, 16), DEPART),
-    docs: 'Take back an order that nobody works on. The access price stays paid; once the seeds are drawn, a fee is taken from the budget. Owner only.',
+    docs: 'Take an order back: at once where nobody works on it. Else nobody gets another lease of it, and once the running one has ended without a result, a second call takes it back. The access price stays paid; once the seeds are drawn, a fee is taken from the budget. Owner only.',
     run({ origin, ...env }, { order: id }) {
       const { host } = env;
       const found = ownOrder(host, id, ensureSigned(origin));
       const isDrawn = found.status.type === 'Active';
       ensure(isDrawn || found.status.type === 'Drawing', errors.NotActive);
-      if (isDrawn) compute.cancelTask(env, id);
+      if (isDrawn && !compute.cancelTask(env, id)) return;
       const { cancelFee, closedPeriod } = parameters.get(host);
       const most = cancelFee < found.budget ? cancelFee : found.budget;
       const fee = isDrawn ? most : 0n;

@@ -20,7 +20,14 @@ import {
 } from './ledger.ts';
 import { MAX_MATCHES, MAX_SPAN_TOKENS } from './limits.ts';
 import { type MerkleProof, merkleProof, verifyLeaf, verifyRange } from './merkle.ts';
-import type { InferenceReceipt, ReceiptBatch, SignedInferenceReceipt, TrainingReceipt } from './receipts.ts';
+import {
+  type InferenceReceipt,
+  type ReceiptBatch,
+  type ServiceTerms,
+  type SignedInferenceReceipt,
+  type TrainingReceipt,
+  termsHold,
+} from './receipts.ts';
 import { frequencyLeaf, spanMass, tokenSequence } from './spans.ts';
 import { influenceOfEntry, sumEntry } from './sums.ts';
 import { provesEntries, provesRow, rowEvidence } from './training-challenge.ts';
@@ -189,7 +196,10 @@ export const batchChallenge = part(
   variants({
     /** A receipt of the batch is wrong. */
     Receipt: struct({ item: itemEvidence, challenge: receiptChallenge }),
-    /** A receipt is of another worker, session or adapter, over other rows, or not signed by worker and payer. */
+    /**
+     * A receipt is of another worker, session or adapter, at another price or markup, over other rows, or not signed by
+     * worker and payer.
+     */
     ForeignReceipt: struct({ item: itemEvidence }),
     /** Nonces do not ascend from the batch's first to its last. */
     ItemOrder: struct({ items: itemsEvidence }),
@@ -214,6 +224,8 @@ export interface BatchContext extends ReceiptContext {
   readonly batch: ReceiptBatch;
   /** Hash of the training receipt behind the batch's adapter. */
   readonly trainingHash: Uint8Array;
+  /** What vouchers for it may say that an answer costs. */
+  readonly terms: ServiceTerms;
   /** Whether the worker's signature and the session key's signature on the voucher hold. */
   signaturesHold(receipt: SignedInferenceReceipt): boolean;
 }
@@ -250,6 +262,7 @@ export function decideBatch(hashing: Blake, context: BatchContext, challenge: Ba
       if (!provesItem(item)) return dismissed('BadProof');
       const { receipt } = item.item;
       if (!belongs(context, receipt)) return upheld('FOREIGN_RECEIPT');
+      if (!termsHold(context.terms, receipt.payload.voucher.payload)) return upheld('OTHER_TERMS');
       return provenIf(!context.signaturesHold(receipt), 'BAD_SIGNATURE');
     }
     case 'ItemOrder': {

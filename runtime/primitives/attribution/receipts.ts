@@ -1,6 +1,6 @@
 /** What workers and payers sign. Every signature is over `hashOf(…)` of the structure beside it. */
 import { compact, fixedBytes, type Infer, i128, option, struct, u8, u16, u32, u64, u128, vec } from '../scale/codec.ts';
-import { accountId, balance, hash, multiSignature } from '../types.ts';
+import { accountId, balance, hash, multiSignature, perbill } from '../types.ts';
 import { type Blake, canonical, hashOf, int8s, part, signed } from './canonical.ts';
 import { adapterId, baseModelId, blobHash, datanetId, leaseId, orderId, sessionId, snapshotVersion } from './ids.ts';
 import { MAX_BATCH_CONTRIBUTORS, MAX_CONTRIBUTORS, MAX_K, MAX_SEGMENTS } from './limits.ts';
@@ -105,12 +105,25 @@ export type Price = Infer<typeof price>;
 export const feeOf = (each: Price, tokensIn: number, tokensOut: number): bigint =>
   each.input * BigInt(tokensIn) + each.output * BigInt(tokensOut);
 
+/** What an adapter costs by the chain's word: prices in force (more than one for a while after a change), and the markup in them. */
+export const serviceTerms = part('ServiceTerms', struct({ prices: vec(price, 2), markup: perbill }));
+export type ServiceTerms = Infer<typeof serviceTerms>;
+
+/** Whether a voucher was signed at a price that is in force. */
+export const termsHold = (
+  { prices, markup }: ServiceTerms,
+  signed: { readonly price: Price; readonly markup: number },
+): boolean =>
+  signed.markup === markup &&
+  prices.some(({ input, output }) => input === signed.price.input && output === signed.price.output);
+
 /**
- * The payer's promise, signed by the session's key. `cumulative` is all that the session may owe after this request, so
- * only the newest voucher matters and none needs a transaction of its own.
+ * The payer's promise, signed by the session's key. `cumulative` is all that the session may owe the worker after this
+ * request, counted from when something was first allocated to it, so only the newest voucher matters and none needs a
+ * transaction of its own. It is covered by what the session has allocated to the worker on the chain, and by nothing else.
  */
 export const voucher = canonical(
-  'voucher/2',
+  'voucher/3',
   'Voucher',
   struct({
     chain: hash,
@@ -120,8 +133,12 @@ export const voucher = canonical(
     /** Counts the session's requests; each is served once. */
     nonce: u64,
     cumulative: balance,
+    /** What this request may cost at most. */
+    most: balance,
     adapter: adapterId,
+    /** The adapter's when this was signed, the owner's markup in it. */
     price,
+    markup: perbill,
     /** Hash of what is asked for (`request.ts`): prompt, sampling settings, bounds. */
     request: hash,
   }),

@@ -44,6 +44,7 @@ export interface ReceiptRules {
 export type ReceiptFault =
   | SpanFault
   | 'FEE'
+  | 'OVER_MOST'
   | 'POOL'
   | 'SHARE_ORDER'
   | 'IDLE_SHARE'
@@ -59,6 +60,7 @@ export type ReceiptFault =
 export function receiptFault(receipt: InferenceReceipt, rules: ReceiptRules): ReceiptFault | undefined {
   const { voucher, tokensIn, tokensOut, fee, pool, shares, spans } = receipt;
   if (fee !== feeOf(voucher.payload.price, tokensIn, tokensOut)) return 'FEE';
+  if (fee > voucher.payload.most) return 'OVER_MOST';
   if (pool !== rules.poolOf(fee)) return 'POOL';
   for (let c = 1; c < shares.length; c++) {
     if (compareBytes(shares[c - 1]!.contributor, shares[c]!.contributor) >= 0) return 'SHARE_ORDER';

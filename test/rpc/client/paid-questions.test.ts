@@ -13,6 +13,7 @@ import type { AdapterId, SessionId } from '../../../runtime/primitives/attributi
 import { skeletonOf } from '../../../runtime/primitives/attribution/names.ts';
 import { encode } from '../../../runtime/primitives/scale/codec.ts';
 import { hashing, OPEN, startLedger } from '../../main-job/support.ts';
+import { openFor } from '../../support/sessions.ts';
 
 const key = (uri: string) => KeySigner.fromUri(uri, hashing);
 const [alice, bob, worker, payer] = [key('//Alice'), key('//Bob'), key('//Ferdie'), key('//Eve')] as const;
@@ -26,7 +27,16 @@ t.test('paid questions', async (suite) => {
   const { node } = await startLedger(suite, { slotDurationMs: 200 });
   const ledger = await Ledger.connect(node.rpc.ws, { reconnect: true });
   suite.teardown(() => ledger.close());
-  const { models, sudo, system } = pallets;
+  const { compute, models, sudo, system } = pallets;
+  const capabilities = {
+    training: false,
+    serving: true,
+    auditing: false,
+    engine: 'none',
+    memoryMiB: 1,
+    baseModels: [],
+  };
+  await ledger.submit(worker, compute.calls.register, { bond: 1_000n * OPEN, capabilities });
 
   suite.test('an adapter is meant by its number, or by the name that it bears on the chain', async (test) => {
     const entry = (name: string, target: AdapterId): [Uint8Array, Uint8Array] => [
@@ -68,7 +78,7 @@ t.test('paid questions', async (suite) => {
   });
 
   const terms = (question: string, price = { input: 2n, output: 3n }): PromiseTerms => ({
-    ...{ worker: worker.account, adapter: 0 as AdapterId, price, question },
+    ...{ worker: worker.account, adapter: 0 as AdapterId, price, markup: 0, question },
     terms: { input: { type: 'Text', value: question }, maxTokens: 1, temperature: 0, topP: 0, seed: 1n, stop: [] },
   });
   let signed = 0;
@@ -90,7 +100,7 @@ t.test('paid questions', async (suite) => {
   });
 
   suite.test('nothing is signed that a user does not allow', async (test) => {
-    const id = await openSession(ledger, payer, session.publicKey, 10n * OPEN);
+    const id = await openFor(ledger, payer, session.publicKey, worker, 10n * OPEN);
     const open = (limits?: SpendingLimits) => Purse.open({ ledger, key: session, session: id, limits });
     const before = signed;
     const refused = async (limits: SpendingLimits, most: bigint) =>
@@ -109,7 +119,7 @@ t.test('paid questions', async (suite) => {
   });
 
   suite.test('a day’s questions together, whatever is under way and whenever it was', async (test) => {
-    const id = await openSession(ledger, payer, session.publicKey, 10n * OPEN);
+    const id = await openFor(ledger, payer, session.publicKey, worker, 10n * OPEN);
     const store = remembered();
     const options = { ledger, key: session, session: id, limits: { day: 3n * OPEN }, store };
     const purse = await Purse.open(options);
@@ -157,7 +167,7 @@ t.test('paid questions', async (suite) => {
     const purse = await Purse.open({ ledger, key: session, funding: { payer, deposit: OPEN }, store });
     const first = purse.session;
     const promised = await purse.promise(terms('?'), 3n * OPEN);
-    test.ok((await sessionOf(ledger, first))!.deposit >= 4n * OPEN, 'topped up by what was missing');
+    test.ok((await sessionOf(ledger, first))!.allocated >= 3n * OPEN, 'topped up by what was missing');
     await promised.spend(OPEN);
     await ledger.submit(payer, pallets.inference.calls.closeSession, { session: first });
     await purse.promise(terms('?'), OPEN);

@@ -34,7 +34,7 @@ import {
   trainingChallenge,
 } from '../../../runtime/primitives/attribution/training-challenge.ts';
 import { decode, encode } from '../../../runtime/primitives/scale/codec.ts';
-import { account, hashing, rules, someHash, world } from './world.ts';
+import { account, hashing, price, rules, someHash, world } from './world.ts';
 
 const here = world(21);
 const { rows, entries, ranges, batches, lines, tokens, training, k } = here;
@@ -435,6 +435,7 @@ test('batches', async (t) => {
   const claim = (challenge: BatchChallenge, about: ReceiptBatch = batch, signaturesHold = () => true) => {
     const context: BatchContext = {
       batch: about,
+      terms: { prices: [price], markup: 0 },
       training,
       rules,
       trainingHash: hashOf(hashing, trainingReceipt, training),

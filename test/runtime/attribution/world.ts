@@ -29,6 +29,7 @@ import { type RowDirection, rowOverlap } from '../../../runtime/primitives/attri
 import {
   feeOf,
   type InferenceReceipt,
+  type Price,
   type ReceiptBatch,
   type SignedInferenceReceipt,
   type TrainingReceipt,
@@ -89,6 +90,8 @@ export function unitRow(rng: Random, k: number): { scale: number; values: Int8Ar
 }
 
 const VOCABULARY = 40;
+/** Of the adapter that all receipts are of. */
+export const price: Price = { input: 7n, output: 1_000_000_007n };
 export const rules: ReceiptRules = { blend: DEFAULT_BLEND, poolOf: (fee) => fee / 2n };
 
 export function world(seed = 1, { records = 200, contributors = 5, k = 24 } = {}) {
@@ -217,7 +220,6 @@ export function world(seed = 1, { records = 200, contributors = 5, k = 24 } = {}
       ...tokens[rng.below(records)]!.slice(5, 10),
       ...Array.from({ length: 5 }, () => rng.below(VOCABULARY)),
     ];
-    const price = { input: 7n, output: 1_000_000_007n };
     const fee = feeOf(price, 12, output.length);
     const pool = rules.poolOf(fee);
     const { spans, shares, remainder } = attribute(
@@ -235,8 +237,10 @@ export function world(seed = 1, { records = 200, contributors = 5, k = 24 } = {}
           worker: training.worker,
           nonce: BigInt(nonce),
           cumulative: 10n ** 18n,
+          most: 10n ** 18n,
           adapter: 1 as AdapterId,
           price,
+          markup: 0,
           request: ZERO_HASH,
         },
         signature: { type: 'Sr25519', value: new Uint8Array(64).fill(1) },

@@ -96,9 +96,14 @@ export const VALIDATORS = ['Alice', 'Bob', 'Charlie'].map((name) => ({
 }));
 export const WINDOWS = { attribution: { windowBlocks: 6 }, audits: { commitBlocks: 2, revealBlocks: 2 } };
 
-/** A ledger with a Datanet of the facts' records, a base model and three workers. */
-export async function ledger({ others = WINDOWS as GenesisConfig['others'], validators = VALIDATORS } = {}) {
-  const people = [owner, worker, second, third, payer, challenger, ...facts.accounts];
+/** A ledger with a Datanet of the facts' records, a base model and three workers. `people`: more accounts with OPEN. */
+export async function ledger({
+  others = WINDOWS as GenesisConfig['others'],
+  validators = VALIDATORS,
+  bond = 2_000n * OPEN,
+  people: more = [] as readonly AccountId[],
+} = {}) {
+  const people = [owner, worker, second, third, payer, challenger, ...facts.accounts, ...more];
   const world = await createWorld(
     genesisOf({
       balances: [
@@ -183,7 +188,7 @@ export async function ledger({ others = WINDOWS as GenesisConfig['others'], vali
     },
   });
   for (const each of [worker, second, third]) {
-    does(each, 'Compute', 'register', { bond: 2_000n * OPEN, capabilities: CAPABILITIES });
+    does(each, 'Compute', 'register', { bond, capabilities: CAPABILITIES });
   }
   let orders = 0;
   const order = (change: object = {}) => ({
@@ -244,17 +249,23 @@ export async function ledger({ others = WINDOWS as GenesisConfig['others'], vali
     return receipt;
   };
   const wait = (blocks: number) => world.next(world.number() + blocks);
+  /** A session of 20 OPEN, all of them for the worker. */
+  const openSession = () => {
+    const deposit = 20n * OPEN + inference.ENTRY_DEPOSIT;
+    does(payer, 'Inference', 'open_session', { key: account('Session'), deposit });
+    does(payer, 'Inference', 'allocate', { session: 0n, worker, amount: 20n * OPEN });
+  };
   const serve = () => {
     const receipt = train();
     wait(8);
     does(worker, 'Inference', 'serve', { adapter: 0 });
-    does(payer, 'Inference', 'open_session', { key: account('Session'), deposit: 20n * OPEN });
+    openSession();
     return receipt;
   };
   /** Receipts with nonces from `first` on, as an honest worker makes them. */
   const answers = (training: TrainingReceipt, first: number, count: number, adapter = 0, spent?: bigint) => {
     const rules = receiptRules(DEFAULT_RULES, MARKUP);
-    let cumulative = spent ?? inference.settledWith(world.host, 0n as SessionId, worker);
+    let cumulative = spent ?? inference.allocationOf(world.host, 0n as SessionId, worker)?.spent ?? 0n;
     return Array.from({ length: count }, (_, i) => {
       const { receipt } = facts.inference(first + i);
       const fee = PRICE.input * BigInt(receipt.tokensIn) + PRICE.output * BigInt(receipt.tokensOut);
@@ -265,8 +276,10 @@ export async function ledger({ others = WINDOWS as GenesisConfig['others'], vali
         worker,
         nonce: BigInt(first + i),
         cumulative,
+        most: fee,
         adapter: adapter as AdapterId,
         price: PRICE,
+        markup: MARKUP,
         request: ZERO_HASH,
       };
       const pool = rules.poolOf(fee);
@@ -317,6 +330,7 @@ export async function ledger({ others = WINDOWS as GenesisConfig['others'], vali
     receiptFor,
     signed,
     train,
+    openSession,
     serve,
     wait,
     answers,
@@ -324,3 +338,4 @@ export async function ledger({ others = WINDOWS as GenesisConfig['others'], vali
     signedBatch,
   };
 }
+export type LedgerWorld = Awaited<ReturnType<typeof ledger>>;

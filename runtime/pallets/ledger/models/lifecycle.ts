@@ -13,7 +13,12 @@ import {
   type OrderId,
   orderId,
 } from '../../../primitives/attribution/ids.ts';
-import type { Price, SignedTrainingReceipt, TrainingReceipt } from '../../../primitives/attribution/receipts.ts';
+import type {
+  Price,
+  ServiceTerms,
+  SignedTrainingReceipt,
+  TrainingReceipt,
+} from '../../../primitives/attribution/receipts.ts';
 import type { ArtifactSizes } from '../../../primitives/attribution/training.ts';
 import type { Hash } from '../../../primitives/types.ts';
 import * as balances from '../../standard/balances.ts';
@@ -42,6 +47,7 @@ export function ensureLive(host: Host, id: AdapterId): Adapter {
 export function ensureActive(found: Order): void {
   ensure(found.status.type === 'Active', errors.NotActive);
 }
+export const isLive = (host: Host, id: AdapterId): boolean => store.Adapters.get(host, id)?.status.type === 'Live';
 /** Whether the adapter's training can still be disputed. False for what is history. */
 export const isPending = (host: Host, id: AdapterId): boolean =>
   store.Adapters.get(host, id)?.status.type === 'Pending';
@@ -53,6 +59,12 @@ export function pricesOf(host: Host, id: AdapterId): readonly Price[] {
     ? [price]
     : [price, formerPrice.price];
 }
+
+/** What vouchers for the adapter may say that an answer costs. */
+export const termsOf = (host: Host, id: AdapterId): ServiceTerms => ({
+  prices: [...pricesOf(host, id)],
+  markup: adapterOf(host, id).markup,
+});
 
 /** One batch of receipts more (`1`) or less (`-1`) is in its window: an adapter stays in the state for them. */
 export function useAdapter(host: Host, id: AdapterId, change: 1 | -1): void {
@@ -72,7 +84,7 @@ export function drawSeeds(env: Env, id: OrderId): void {
   };
   const seeds = { sketchSeed: draw('sketch'), rotationSeed: draw('rotation') };
   store.Orders.insert(host, id, { ...found, ...seeds, status: { type: 'Active' } });
-  compute.openTask(env, id, found.baseModel);
+  compute.openTask(env, id, found.baseModel, found.budget);
   env.emit(events.SeedsDrawn, { order: id, ...seeds });
 }
 
