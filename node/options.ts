@@ -28,6 +28,8 @@ export interface NodeOptions {
     readonly cors?: Cors;
     readonly maxConnections?: number;
   };
+  /** Looks at what is to be paid and shows what is wrong with it (default: if it is a validator). */
+  readonly watcher?: boolean;
   /** Bytes of blobs that are kept, at most (default 8 GiB). */
   readonly blobBytes?: number;
   /** Stops the node at a block in which OPEN was made or lost; slow (default: if OPENLEDGER_AUDIT_BOOKS is 1, as in tests). */

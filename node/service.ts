@@ -12,6 +12,7 @@ import type { Ground } from './parts/ground.ts';
 import { openMetrics } from './parts/metrics-part.ts';
 import { ALONE, openNetwork } from './parts/network-part.ts';
 import { openRpc } from './parts/rpc-part.ts';
+import { openWatcher } from './parts/watcher-part.ts';
 import type { Client, Keystore, NetworkStatus, Service } from './ports/chain.ts';
 import { systemClock } from './ports/machine.ts';
 import { booksAudit } from './services/books-audit.ts';
@@ -70,6 +71,8 @@ export async function startNode(options: NodeOptions, signal: AbortSignal): Prom
     new Informant({ client, network: status, clock: ground.clock, log }),
   ];
   if (network !== undefined) services.push(network);
+  const watcher = openWatcher(ground, chainPart, rpc.address);
+  if (watcher !== undefined) services.push(watcher);
   if (options.auditBooks ?? process.env.OPENLEDGER_AUDIT_BOOKS === '1') {
     services.push(booksAudit({ blocks, events: blocks, states: chain, hashing, signatures }));
   }

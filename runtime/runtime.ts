@@ -13,6 +13,7 @@ import { metadataDigest } from './metadata/digest.ts';
 import { describe, type MetadataVersion, metadata } from './metadata/metadata.ts';
 import { attribution } from './pallets/ledger/attribution.ts';
 import { audits } from './pallets/ledger/audits.ts';
+import { beacon } from './pallets/ledger/beacon.ts';
 import { blobs } from './pallets/ledger/blobs.ts';
 import { commitments } from './pallets/ledger/commitments.ts';
 import { compute } from './pallets/ledger/compute.ts';
@@ -81,6 +82,7 @@ export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
     system(() => version),
     timestamp,
     aura,
+    beacon,
     grandpa,
     work(() => queuesOf(assembly)),
     balances,

@@ -26,6 +26,8 @@ export interface ProposalRequest {
   readonly preRuntime: DigestItem;
   /** Unix milliseconds of the slot's start, for the timestamp inherent. */
   readonly timestamp: number;
+  /** Data of further inherents, by their identifiers. */
+  readonly inherents?: Readonly<Record<string, Uint8Array>>;
   /** Unix milliseconds: no further transactions after this, so that the block is imported within its slot. */
   readonly deadline: number;
   /** Aborted when the block would come too late to be of use. */

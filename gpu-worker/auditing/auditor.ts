@@ -63,7 +63,7 @@ export class Auditor {
     const { account } = this.#link;
     if (sameAccount(audit.accused, account)) await this.#disclose(id, audit, best);
     const own = audit.auditors.find((each) => sameAccount(each.account, account));
-    if (own === undefined || own.verdict !== undefined) return;
+    if (own === undefined || own.verdict !== undefined || own.unavailable) return;
     if (own.commitment === undefined) {
       if (best + MARGIN <= audit.commitUntil) await this.#commit(id, audit, best, signal);
     } else if (best >= audit.commitUntil && best + 1 < audit.revealUntil) await this.#reveal(id);
@@ -120,6 +120,12 @@ export class Auditor {
     const done = this.#judge(audit, best, signal)
       .then(async (fault) => {
         if (fault === 'LATER') return;
+        if (fault === 'UNAVAILABLE') {
+          // Whose fault that is, the chain knows: validators attest what is there.
+          await this.#link.submit(audits.calls.abstain, { audit: id });
+          log('warn', `audit ${id}: what it needs cannot be had`);
+          return;
+        }
         const faulty = fault !== undefined;
         this.#options.telemetry?.audited(faulty);
         log(faulty ? 'warn' : 'info', `audit ${id}: ${fault ?? 'nothing wrong'}`);

@@ -5,7 +5,7 @@
  * planted fault that is not revealed costs as much as any other.
  */
 import { randomBytes } from 'node:crypto';
-import { failedWith } from '../../rpc/client/errors.ts';
+import { failedWith, LedgerError } from '../../rpc/client/errors.ts';
 import { trainingReceiptOf } from '../../rpc/client/models.ts';
 import { allocate, openSession, sessionOf, topUp } from '../../rpc/client/sessions.ts';
 import { signVoucher, VoucherNonces } from '../../rpc/client/vouchers.ts';
@@ -32,8 +32,8 @@ import type { PlantedState } from '../session/planted-state.ts';
 
 const DEPOSIT = 10n ** 18n;
 const SAMPLING = [0, 700_000_000, 1_000_000_000] as const;
-/** Blocks after which a batch that was not drawn for an audit will not be. */
-const DRAWN_AFTER = 2;
+/** Blocks before the end of a batch's window, in which a fault that nobody has looked at is taken back. */
+const REVEAL_MARGIN = 4;
 
 export class FaultPlanter {
   readonly #link: NodeLink;
@@ -43,7 +43,8 @@ export class FaultPlanter {
   readonly #planting: Planting;
   readonly #nonces = new VoucherNonces();
   #plantedAt = 0;
-  #seenAt: number | undefined;
+  /** The batch that its payer has asked an audit for. */
+  #asked: ReceiptBatchId | undefined;
 
   constructor(
     link: NodeLink,
@@ -187,9 +188,9 @@ export class FaultPlanter {
   }
 
   /** The batch whose window is open and that holds the receipt. */
-  async #batchWith(session: SessionId, nonce: bigint): Promise<ReceiptBatchId | undefined> {
-    for await (const [id, { batch }] of this.#link.ledger.entries(attribution.store.Batches)) {
-      if (batch.session === session && batch.firstNonce <= nonce && nonce <= batch.lastNonce) return id;
+  async #batchWith(session: SessionId, nonce: bigint): Promise<{ id: ReceiptBatchId; until: number } | undefined> {
+    for await (const [id, { batch, until }] of this.#link.ledger.entries(attribution.store.Batches)) {
+      if (batch.session === session && batch.firstNonce <= nonce && nonce <= batch.lastNonce) return { id, until };
     }
     return undefined;
   }
@@ -203,19 +204,23 @@ export class FaultPlanter {
     // In this order: what is settled by then is among the batches, or its window is over.
     const reserved = await ledger.read(inference.store.Allocations, [state.session, account]);
     const last = reserved && inference.nonceIn(reserved, state.planted.adapter);
-    const id = await this.#batchWith(state.session, nonce);
-    if (id === undefined) {
+    const open = await this.#batchWith(state.session, nonce);
+    if (open === undefined) {
       if (last !== undefined && last >= nonce) await this.#journal.forgetPlanted();
       // A crash may have come between the two notes in the journal.
       else await this.#journal.keep(receipt, encode(transcript, state.said), state.said.text);
       return;
     }
+    const { id, until } = open;
     const best = await ledger.bestNumber();
-    this.#seenAt ??= best;
     const found = (await Array.fromAsync(ledger.entries(audits.store.Audits))).find(
       ([, { subject }]) => subject.type === 'Batch' && subject.value === id,
     );
-    if (found === undefined ? best < this.#seenAt + DRAWN_AFTER : best < found[1].commitUntil) return;
+    if (found === undefined && best + REVEAL_MARGIN < until) {
+      await this.#askForAudit(id);
+      return;
+    }
+    if (found !== undefined && best < found[1].commitUntil) return;
     const [item] = batchLedger([receipt]).items;
     const audit = found?.[0];
     try {
@@ -228,7 +233,21 @@ export class FaultPlanter {
     } catch (problem) {
       if (!failedWith(problem, audits.errors.UnknownAudit)) throw problem;
     }
-    this.#seenAt = undefined;
     await this.#journal.forgetPlanted();
+  }
+
+  /** Chance alone would have few faults looked at: the payer pays for it, as anybody may. */
+  async #askForAudit(id: ReceiptBatchId): Promise<void> {
+    const { ledger } = this.#link;
+    if (this.#asked === id) return;
+    this.#asked = id;
+    try {
+      const subject = { type: 'Batch' as const, value: id };
+      await ledger.submit(this.#planting.payer, attribution.calls.requestAudit, { subject });
+    } catch (problem) {
+      if (!(problem instanceof LedgerError)) throw problem;
+      // It was drawn by chance, or nobody is there who could look.
+      this.#options.log('debug', `no audit of batch ${id} was ordered: ${problem.code}`);
+    }
   }
 }

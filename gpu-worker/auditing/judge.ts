@@ -8,7 +8,13 @@ import type { Hashing, Signatures } from '../../runtime/host.ts';
 import { hashOf } from '../../runtime/primitives/attribution/canonical.ts';
 import { blobName, CommitmentError, openCommitment } from '../../runtime/primitives/attribution/commitment.ts';
 import { accountKey, FeatureError, type FeatureRow } from '../../runtime/primitives/attribution/features.ts';
-import { type BatchItem, batchFile, itemRoot } from '../../runtime/primitives/attribution/ledger.ts';
+import {
+  type BatchItem,
+  batchFile,
+  batchLedger,
+  itemRoot,
+  ledgerRoot,
+} from '../../runtime/primitives/attribution/ledger.ts';
 import { MAX_RECORD_TOKENS, NOVELTY_ONE } from '../../runtime/primitives/attribution/limits.ts';
 import {
   FINISH,
@@ -324,6 +330,7 @@ export async function judgeAnswer(
     throw problem;
   }
   if (items.length !== batch.receipts || !equalBytes(itemRoot(host, items), batch.root)) return 'BATCH';
+  if (!addsUp(host, batch, items)) return 'BATCH';
   const { payload, signature } = items[item % items.length]!.receipt;
   const digest = hashOf(host, inferenceReceipt, payload);
   if (!sameAccount(payload.worker, batch.worker)) return 'SIGNATURE';
@@ -370,6 +377,23 @@ export async function judgeAnswer(
     });
   if (!sameSpans) return 'SPANS';
   return exact ? await judgeByRegeneration(served, said, payload) : undefined;
+}
+
+/** Whether totals and ledger are what the receipts make them: nobody else has the leaves of a ledger that is not. */
+function addsUp(host: Hashing, batch: ReceiptBatch, items: readonly BatchItem[]): boolean {
+  const sums = batchLedger(items.map(({ receipt }) => receipt));
+  return (
+    sums.fees === batch.fees &&
+    sums.pool === batch.pool &&
+    sums.remainder === batch.remainder &&
+    sums.entries.length === batch.ledgerEntries &&
+    equalBytes(ledgerRoot(host, sums.entries), batch.ledgerRoot) &&
+    sums.totals.length === batch.totals.length &&
+    sums.totals.every(({ contributor, amount }, at) => {
+      const total = batch.totals[at]!;
+      return amount === total.amount && sameAccount(contributor, total.contributor);
+    })
+  );
 }
 
 async function judgeByRegeneration(

@@ -206,7 +206,7 @@ export class Chain extends ChainViews<ChainPorts> implements BlockImport, WarpIm
   }
 
   async #build(
-    { parent, preRuntime, timestamp, deadline, signal }: ProposalRequest,
+    { parent, preRuntime, timestamp, inherents, deadline, signal }: ProposalRequest,
     best: BestFirst | undefined,
     drop: (hash: Hash) => void,
     taken: Hash[],
@@ -225,7 +225,8 @@ export class Chain extends ChainViews<ChainPorts> implements BlockImport, WarpIm
     };
     executive.initializeBlock(host, start);
     const extrinsics: Uint8Array[] = [];
-    for (const inherent of executive.inherentExtrinsics(host, { timstap0: encode(u64, BigInt(timestamp)) })) {
+    const data = { timstap0: encode(u64, BigInt(timestamp)), ...inherents };
+    for (const inherent of executive.inherentExtrinsics(host, data)) {
       const applied = executive.applyExtrinsic(host, inherent);
       if (!applied.ok) throw new Error(`an inherent was refused: ${applied.error.value.type}`);
       extrinsics.push(inherent);

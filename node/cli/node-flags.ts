@@ -36,6 +36,7 @@ export interface NodeFlags extends CommonFlags, Partial<Readonly<Record<(typeof 
   readonly dev?: boolean;
   readonly tmp?: boolean;
   readonly validator?: boolean;
+  readonly watcher: boolean;
   readonly passwordFile?: string;
   readonly port?: number;
   readonly listenAddr?: readonly string[];
@@ -123,6 +124,7 @@ export function withNodeFlags(command: Command): Command {
     .option('--dev', 'the development chain, alone, Alice authoring, in a temporary directory unless told otherwise')
     .option('--tmp', 'keep the data in a temporary directory and remove it afterwards')
     .option('--validator', 'author and vote with the keys of the keystore (see "keys insert")')
+    .option('--no-watcher', 'do not look at what is to be paid (validators do, and show what is wrong)')
     .option('--password-file <file>', 'file with the password of the keystore')
     .addOption(new Option('--port <port>', `port for peers (default: ${PORT})`).argParser(port))
     .option('--listen-addr <multiaddr...>', 'where to listen for peers, in place of --port')
@@ -196,6 +198,7 @@ export function nodeOptions(flags: NodeFlags): NodeOptions {
     validator: flags.validator ?? member !== undefined,
     authority: member === undefined ? undefined : `//${capital(member)}`,
     keystorePassword: flags.passwordFile === undefined ? '' : passwordIn(flags.passwordFile),
+    ...(!flags.watcher && { watcher: false }),
     network: networkSettings(flags),
     metrics: metricsAddress(flags),
   };

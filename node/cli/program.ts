@@ -35,6 +35,7 @@ const GROUPS: readonly (readonly [heading: string, groups: readonly CommandGroup
       { name: 'chat', load: async () => (await import('./commands/chat.ts')).chatCommands },
       { name: 'rewards', load: async () => (await import('./commands/rewards.ts')).rewardsCommands },
       { name: 'verify', load: async () => (await import('./commands/verify.ts')).verifyCommands },
+      { name: 'watch', load: async () => (await import('./commands/watch.ts')).watchCommands },
       { name: 'account', load: async () => (await import('./commands/account.ts')).accountCommands },
     ],
   ],

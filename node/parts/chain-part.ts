@@ -16,6 +16,8 @@ import type { Ground } from './ground.ts';
 
 /** Keys of a validator, in the order of the runtime's `SessionKeys`. */
 export const SESSION_KEYS = ['aura', 'gran'] as const;
+/** The key of the account that shows faults and is paid for them. */
+export const WATCHER_KEY = 'wtch';
 
 export interface ChainPart {
   readonly database: Database;
@@ -55,7 +57,7 @@ export async function openChain(ground: Ground): Promise<ChainPart> {
 
   const keystore = keystoreOf(options, directory, hashing);
   open.defer(() => keystore.close?.());
-  if (authority !== undefined) for (const type of SESSION_KEYS) keystore.hold(type, authority);
+  if (authority !== undefined) for (const type of [...SESSION_KEYS, WATCHER_KEY]) keystore.hold(type, authority);
 
   const submitted =
     options.basePath === undefined ? undefined : new TransactionJournal(join(directory, 'transactions'));

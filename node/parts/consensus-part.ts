@@ -1,9 +1,12 @@
 /** Who writes and what is final: the author of blocks, the GRANDPA voter, reports of equivocations. */
 import { randomInt } from 'node:crypto';
-import { AuraWorker, type Proposal } from '../../consensus/aura/worker.ts';
+import { authorOf } from '../../consensus/aura/slots.ts';
+import { AuraWorker, type Proposal, type ProposalRequest } from '../../consensus/aura/worker.ts';
 import { GrandpaVoter, noNetwork } from '../../consensus/grandpa/driver.ts';
 import type { Network } from '../../p2p/network.ts';
+import { stateReader } from '../attribution/state-reader.ts';
 import { journalIn } from '../base-path.ts';
+import { beaconInherent } from '../chain/beacon-secrets.ts';
 import type { BlockImport, Service } from '../ports/chain.ts';
 import { EquivocationReporter } from '../services/equivocation-reporter.ts';
 import type { ChainPart } from './chain-part.ts';
@@ -53,6 +56,13 @@ export function openConsensus(
     },
   };
   if (!validator) return { voter, services: [voting] };
+  const secrets = ({ parent, slot }: ProposalRequest) => {
+    const state = chain.at(parent.hash);
+    const key = authorOf(slot, chain.auraAuthorities(parent) ?? []);
+    if (state === undefined || key === undefined) return {};
+    const { genesisHash } = blocks.info();
+    return beaconInherent({ keystore, hashing, genesisHash }, stateReader(state, hashing, signatures), key);
+  };
   const author = new AuraWorker(
     {
       best: () => {
@@ -60,7 +70,10 @@ export function openConsensus(
         return { ref: best, header: blocks.header(best.hash)! };
       },
       authorities: (parent) => chain.auraAuthorities(parent),
-      propose: (request) => measured(() => chain.propose(request, pool.bestFirst(), (hash) => pool.remove([hash]))),
+      propose: (request) =>
+        measured(() =>
+          chain.propose({ ...request, inherents: secrets(request) }, pool.bestFirst(), (hash) => pool.remove([hash])),
+        ),
       importer,
       isMajorSyncing,
       keystore,

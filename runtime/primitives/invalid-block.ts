@@ -5,6 +5,8 @@ export class InvalidBlock extends Error {
     | 'BAD_PRE_DIGEST'
     /** The author of the slot was taken out of duty for an offence. */
     | 'AUTHOR_DISABLED'
+    /** The author has not told the secret that it promised to the beacon. */
+    | 'BAD_BEACON'
     | 'INHERENT_ORDER'
     | 'MISSING_INHERENT'
     | 'DIGEST_MISMATCH'

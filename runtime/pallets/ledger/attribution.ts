@@ -3,40 +3,24 @@
  * both wait out a window in which anybody can show an integer that is wrong, and auditors anything else. Then the fees go
  * to contributors, adapter owner, worker, stakers and treasury, to the last unit, to be claimed.
  */
-
 import { verifySignature } from '../../executive/extrinsic.ts';
 import {
   addWeight,
   cost,
-  DispatchFailure,
   type ErrorDef,
   ensure,
   ensureRoot,
   ensureSigned,
-  error,
   fail,
   scaleWeight,
 } from '../../framework/dispatch.ts';
-import { call, constant, type Env, event, pallet } from '../../framework/pallet.ts';
-import {
-  blake2_128Concat,
-  map,
-  mapWithDefault,
-  optionalValue,
-  storage,
-  twox64Concat,
-  value,
-} from '../../framework/storage.ts';
+import { call, constant, type Env, pallet } from '../../framework/pallet.ts';
+import type { ParametersConfig } from '../../framework/parameters.ts';
+import { storage } from '../../framework/storage.ts';
 import type { Host } from '../../host.ts';
-import { hashOf, part } from '../../primitives/attribution/canonical.ts';
-import type { Verdict } from '../../primitives/attribution/challenge.ts';
-import {
-  type AdapterId,
-  adapterId,
-  claimId,
-  type ReceiptBatchId,
-  receiptBatchId,
-} from '../../primitives/attribution/ids.ts';
+import { hashOf } from '../../primitives/attribution/canonical.ts';
+import { contentHash } from '../../primitives/attribution/findings.ts';
+import { adapterId, type ReceiptBatchId, receiptBatchId } from '../../primitives/attribution/ids.ts';
 import { batchChallenge, batchFault, decideBatch } from '../../primitives/attribution/inference-challenge.ts';
 import { batchItem, itemRoot } from '../../primitives/attribution/ledger.ts';
 import { MAX_BATCH_RECEIPTS } from '../../primitives/attribution/limits.ts';
@@ -46,7 +30,6 @@ import {
   type ReceiptBatch,
   receiptBatch,
   type SignedInferenceReceipt,
-  serviceTerms,
   signedReceiptBatch,
   signedTrainingReceipt,
   type TrainingReceipt,
@@ -54,315 +37,51 @@ import {
   trainingReceipt,
   voucher,
 } from '../../primitives/attribution/receipts.ts';
-import {
-  DEFAULT_RULES,
-  distribute,
-  type Rules,
-  receiptRules,
-  rules,
-  rulesFault,
-} from '../../primitives/attribution/split.ts';
+import { type Rules, receiptRules, rules, rulesFault } from '../../primitives/attribution/split.ts';
+import { batchStake } from '../../primitives/attribution/stakes.ts';
 import { artifactSizes } from '../../primitives/attribution/training.ts';
 import { decideTraining, trainingChallenge } from '../../primitives/attribution/training-challenge.ts';
-import { equalBytes } from '../../primitives/bytes.ts';
-import { palletAccount, TREASURY } from '../../primitives/pallet-id.ts';
-import { type Infer, option, struct, text, u32, u64, variants, vec } from '../../primitives/scale/codec.ts';
-import {
-  type AccountId,
-  accountId,
-  type Balance,
-  balance,
-  PERBILL,
-  perbill,
-  sameAccount,
-} from '../../primitives/types.ts';
+import { equalBytes, toHex } from '../../primitives/bytes.ts';
+import { TREASURY } from '../../primitives/pallet-id.ts';
+import { type Codec, fixedBytes, option, struct, u32, u64 } from '../../primitives/scale/codec.ts';
+import { type AccountId, accountId, sameAccount } from '../../primitives/types.ts';
 import * as balances from '../standard/balances.ts';
 import { POT as STAKERS } from '../standard/staking.ts';
 import * as system from '../standard/system.ts';
+import { decide, strikeBatch, strikeTraining, withdrawBatch } from './attribution/faults.ts';
+import {
+  type AttributionParameters,
+  errors,
+  events,
+  items,
+  POT,
+  parameters,
+  parametersOf,
+  rulesInForce,
+  store,
+} from './attribution/store.ts';
+import { openWindow, orderAudit, reviews, select, windows } from './attribution/windows.ts';
 import * as audits from './audits.ts';
 import * as blobs from './blobs.ts';
+import * as commitments from './commitments.ts';
 import * as compute from './compute.ts';
+import { MAX_SNAPSHOT_BATCHES } from './datanets/types.ts';
 import * as datanets from './datanets.ts';
 import * as inference from './inference.ts';
 import * as models from './models.ts';
 
-/** Holds the fees of unsettled batches, and rewards until they are claimed. */
-export const POT = palletAccount('ol/attri');
-/** Windows that close in one block; later ones close in the next. */
-const MAX_CLOSING = 64;
-const CLOSE_AHEAD = 256;
-
-// ---- types ---------------------------------------------------------------------------------------------------
-
-export const pendingBatch = part(
-  'PendingBatch',
-  struct({
-    batch: receiptBatch,
-    /** Whom the fees go back to if the batch is struck. */
-    payer: accountId,
-    /** The session's key, and what its vouchers may say: the session may be gone when somebody looks. */
-    key: accountId,
-    terms: serviceTerms,
-    rules,
-    until: u32,
-    /** Keeps the receipts with the nodes until the window closes. */
-    claim: claimId,
-    /** The part of the worker's bond that stands for it. */
-    stake: balance,
-  }),
-);
-export type PendingBatch = Infer<typeof pendingBatch>;
-
-export const reward = part(
-  'Reward',
-  struct({
-    claimable: balance,
-    /** All that the account ever earned by attribution. */
-    earned: balance,
-  }),
-);
-export type Reward = Infer<typeof reward>;
-
-const previousRules = part('PreviousRules', struct({ rules, until: u32 }));
-
-const parameters = part(
-  'AttributionParameters',
-  struct({
-    /** Blocks in which receipts can be challenged; audits may make it longer. */
-    windowBlocks: u32,
-    /** Taken from a worker whose receipt was shown to be wrong, and the finder's part of it. */
-    slash: balance,
-    finderReward: perbill,
-    /** Taken from a challenger who shows nothing; the accused gets it. */
-    challengeFee: balance,
-    /** Overlap from which on a worker must have found an earlier record, in units of 2^−16. */
-    noveltyFloor: u32,
-    /** Receipts under the rules before a change are settled for so many blocks. */
-    graceBlocks: u32,
-  }),
-);
-export type AttributionParameters = Infer<typeof parameters>;
-const DEFAULT_PARAMETERS: AttributionParameters = {
-  windowBlocks: 100,
-  slash: 500n * 10n ** 18n,
-  finderReward: 500_000_000,
-  challengeFee: 10n ** 18n,
-  noveltyFloor: 52_429,
-  graceBlocks: 1_200,
-};
-
-// ---- storage, events, errors ---------------------------------------------------------------------------------
-
-export const store = storage('Attribution', {
-  NextBatch: value(receiptBatchId, 0n as ReceiptBatchId, 'Id of the next receipt batch.'),
-  Batches: map(twox64Concat(receiptBatchId), pendingBatch, 'Batches in their window.'),
-  Closing: mapWithDefault(twox64Concat(u32), vec(audits.subject, MAX_CLOSING), [], 'Windows that close, by block.'),
-  Ranges: map(twox64Concat(adapterId), u32, 'How many ranges lie under the snapshot’s root, while it can be disputed.'),
-  Rewards: mapWithDefault(blake2_128Concat(accountId), reward, { claimable: 0n, earned: 0n }, 'What accounts earned.'),
-  Rules: value(rules, DEFAULT_RULES, 'How fees are split.'),
-  PreviousRules: optionalValue(previousRules, 'Rules that receipts under way were made by.'),
-  Parameters: value(parameters, DEFAULT_PARAMETERS, 'What governance can change.'),
-});
-
-const fault = part('Fault', variants({ Challenge: text(32), Audit: null }));
-
-export const events = {
-  Settled: event(
-    0,
-    { batch: receiptBatchId, worker: accountId, adapter: adapterId, receipts: u32, fees: balance },
-    'A batch of receipts waits out its window.',
-  ),
-  Paid: event(
-    1,
-    { batch: receiptBatchId, contributors: balance, burnt: balance, treasury: balance },
-    'A batch was paid out.',
-  ),
-  Earned: event(2, { account: accountId, batch: receiptBatchId, amount: balance }, 'Part of a batch’s fees.'),
-  BatchStruck: event(3, { batch: receiptBatchId, fault }, 'A batch was wrong: its fees went back, its worker pays.'),
-  TrainingStruck: event(4, { adapter: adapterId, fault }, 'A training receipt was wrong: its worker pays.'),
-  ChallengeDismissed: event(5, { by: accountId, reason: text(32) }, 'A challenge showed nothing; the challenger pays.'),
-  Claimed: event(6, { account: accountId, amount: balance }, 'Rewards were claimed.'),
-  RulesChanged: event(7, { rules }, 'Governance changed how fees are split.'),
-  ParametersChanged: event(8, { parameters }, 'Governance changed the parameters.'),
-  FaultRevealed: event(
-    9,
-    { batch: receiptBatchId, worker: accountId },
-    'A batch’s fault was planted; its fees went back.',
-  ),
-};
-
-export const errors = {
-  OtherChain: error(0, 'The receipt was made for another chain.'),
-  NotWorker: error(1, 'The receipt is another worker’s.'),
-  BadSignature: error(2, 'The worker’s signature does not hold.'),
-  OtherLease: error(3, 'The receipt names another lease or nonce than the worker’s.'),
-  OtherOrder: error(4, 'Snapshot, base model, configuration or seeds are not those of the order.'),
-  WrongCount: error(5, 'There must be one row for each record, k entries wide.'),
-  UnknownBatch: error(6, 'There is no such batch, or its window is over.'),
-  WindowClosed: error(7, 'The receipt can no longer be challenged.'),
-  UnknownSession: error(8, 'There is no such session.'),
-  BadVoucher: error(9, 'The voucher is not for this worker, session, adapter and nonce, or its key did not sign it.'),
-  StaleNonce: error(10, 'Receipts up to a higher nonce are settled already.'),
-  NotServing: error(11, 'The worker has no lease to serve the adapter.'),
-  EmptyBatch: error(12, 'A batch has between 1 and 4096 receipts, with ascending nonces.'),
-  WrongSums: error(13, 'Totals, remainder, pool and fees of the batch do not add up.'),
-  WrongPool: error(14, 'The contributors’ pool is not what the rules make of the fees.'),
-  OverVoucher: error(15, 'The fees are more than the voucher promises.'),
-  OverAllocation: error(16, 'The fees are more than what the session has left for the worker.'),
-  NothingToClaim: error(17, 'There is nothing to claim.'),
-  BadRules: error(18, 'The parts exceed the whole, or less than 10 % leave those who take part.'),
-  NotPlanted: error(20, 'The batch is not one answer that bears the planted fault.'),
-  OtherPrice: error(21, 'The newest voucher was signed at another price or markup than the adapter’s.'),
-  TooBusy: error(19, 'Too many windows are open: try again in a few blocks.'),
-};
-
-/** The rules for receipts that are made now, and those before them while receipts by them are still settled. */
-export function rulesInForce(host: Host): readonly Rules[] {
-  const previous = store.PreviousRules.get(host);
-  const now = store.Rules.get(host);
-  return previous === undefined || system.blockNumber(host) > previous.until ? [now] : [now, previous.rules];
-}
-
-// ---- rewards -------------------------------------------------------------------------------------------------
-
-/** Adds to what an account can claim; the OPEN is in the pot already. */
-function credit(env: Env, account: AccountId, batch: ReceiptBatchId, amount: Balance): void {
-  if (amount === 0n) return;
-  store.Rewards.mutate(env.host, account, ({ claimable, earned }) => ({
-    claimable: claimable + amount,
-    earned: earned + amount,
-  }));
-  env.emit(events.Earned, { account, batch, amount });
-}
-
-/** From the pot to a pallet's account, or out of existence where it is too little to bring that account to life. */
-function passOn(env: Env, to: AccountId, amount: Balance): void {
-  balances.take(env, POT, amount);
-  if (!balances.give(env, to, amount)) balances.rescind(env, amount);
-}
-
-function payOut(env: Env, id: ReceiptBatchId, { batch, terms, rules: by, stake }: PendingBatch): void {
-  const { host } = env;
-  const { owner, worker, stakers, burnt, treasury } = distribute(batch.fees, batch.pool, terms.markup, by);
-  for (const { contributor, amount } of batch.totals) credit(env, contributor, id, amount);
-  credit(env, models.adapterOf(host, batch.adapter).owner, id, owner);
-  credit(env, batch.worker, id, worker);
-  passOn(env, STAKERS, stakers);
-  passOn(env, TREASURY, treasury + batch.remainder);
-  balances.take(env, POT, burnt);
-  balances.rescind(env, burnt);
-  compute.unpledge(host, batch.worker, stake);
-  const contributors = batch.pool - batch.remainder;
-  env.emit(events.Paid, { batch: id, contributors, burnt, treasury: treasury + batch.remainder });
-}
-
-// ---- windows -------------------------------------------------------------------------------------------------
-
-/** Enters the end of a window, at least as late as audits of it end. Returns the block. */
-function openWindow(host: Host, of: audits.Subject): number {
-  const now = system.blockNumber(host);
-  const least = now + Math.max(store.Parameters.get(host).windowBlocks, audits.span(host) + 1);
-  for (let block = least; block < least + CLOSE_AHEAD; block++) {
-    const closing = store.Closing.get(host, block);
-    if (closing.length >= MAX_CLOSING) continue;
-    store.Closing.insert(host, block, [...closing, of]);
-    return block;
-  }
-  return fail(errors.TooBusy);
-}
-
-function close(env: Env, of: audits.Subject): void {
-  const { host } = env;
-  if (of.type === 'Batch') {
-    const pending = store.Batches.take(host, of.value);
-    if (pending === undefined) return;
-    payOut(env, of.value, pending);
-    letGo(env, pending);
-    return;
-  }
-  if (!models.isPending(host, of.value)) return;
-  store.Ranges.remove(host, of.value);
-  models.acceptAdapter(env, of.value);
-}
-
-/** A block must go on whatever a hook meets: what fails leaves no trace but a line in the log. */
-function guarded(env: Env, what: string, body: () => void): void {
-  try {
-    env.transactional(body);
-  } catch (problem) {
-    if (!(problem instanceof DispatchFailure)) throw problem;
-    env.host.log('error', 'attribution', `${what} failed: ${problem.message}`);
-  }
-}
-
-function closeAll(env: Env, now: number): number {
-  const closing = store.Closing.get(env.host, now);
-  if (closing.length === 0) return 0;
-  store.Closing.remove(env.host, now);
-  for (const of of closing) guarded(env, 'closing a window', () => close(env, of));
-  return closing.length;
-}
-
-// ---- faults --------------------------------------------------------------------------------------------------
-
-type Fault = Infer<typeof fault>;
-
-function punish(env: Env, worker: AccountId, finder: AccountId | undefined): void {
-  const { slash, finderReward } = store.Parameters.get(env.host);
-  compute.slash(env, worker, slash, finder, (slash * BigInt(finderReward)) / BigInt(PERBILL));
-}
-
-/** The batch is over, however: nodes need not keep its receipts, nor the state its adapter for its sake. */
-function letGo(env: Env, { batch, claim }: PendingBatch): void {
-  blobs.release(env, claim);
-  models.useAdapter(env.host, batch.adapter, -1);
-}
-
-function strikeBatch(env: Env, id: ReceiptBatchId, finder: AccountId | undefined, why: Fault): void {
-  const pending = store.Batches.take(env.host, id);
-  if (pending === undefined) return;
-  const { batch, payer, stake } = pending;
-  // A payer whose account is gone cannot be given less than an account lives on.
-  if (!inference.refund(env, batch.session, payer, POT, batch.fees)) passOn(env, TREASURY, batch.fees);
-  letGo(env, pending);
-  punish(env, batch.worker, finder);
-  compute.unpledge(env.host, batch.worker, stake);
-  env.emit(events.BatchStruck, { batch: id, fault: why });
-}
-
-/** Undoes a batch whose fault was planted by its worker at its own cost. */
-function withdrawBatch(env: Env, id: ReceiptBatchId, pending: PendingBatch): void {
-  const { batch, payer, stake } = pending;
-  store.Batches.remove(env.host, id);
-  if (!inference.refund(env, batch.session, payer, POT, batch.fees)) passOn(env, TREASURY, batch.fees);
-  letGo(env, pending);
-  compute.unpledge(env.host, batch.worker, stake);
-}
-
-function strikeTraining(env: Env, id: AdapterId, finder: AccountId | undefined, why: Fault): void {
-  if (!models.isPending(env.host, id)) return;
-  const { payload } = models.receiptOf(env.host, id);
-  store.Ranges.remove(env.host, id);
-  punish(env, payload.worker, finder);
-  models.strikeAdapter(env, id);
-  env.emit(events.TrainingStruck, { adapter: id, fault: why });
-}
-
-/** Acts on what a challenge came to. A dismissed one is no failed call: the challenger pays for it. */
-function decide(
-  env: Env,
-  challenger: AccountId,
-  accused: AccountId,
-  verdict: Verdict,
-  strike: (why: Fault) => void,
-): void {
-  if (verdict.type === 'Upheld') {
-    strike({ type: 'Challenge', value: verdict.fault });
-    return;
-  }
-  balances.transfer(env, challenger, accused, store.Parameters.get(env.host).challengeFee, 'AllowDeath');
-  env.emit(events.ChallengeDismissed, { by: challenger, reason: verdict.reason });
-}
+export {
+  errors,
+  events,
+  type PendingBatch,
+  POT,
+  parametersOf,
+  pendingBatch,
+  type Reward,
+  reward,
+  rulesInForce,
+  store,
+} from './attribution/store.ts';
 
 // ---- training ------------------------------------------------------------------------------------------------
 
@@ -412,7 +131,41 @@ function rulesBehind(host: Host, { fees, pool, receipts }: ReceiptBatch, markup:
   });
 }
 
-const perTotal = cost(60_000_000n, 1, 1);
+/** A total is checked now and paid later; the snapshot, whose contributors it is held against, lists so many ranges at most. */
+const perTotal = cost(120_000_000n, 1, 1);
+const perRange = cost(700_000n);
+const SETTLE = cost(600_000_000n, 34, 26);
+const settleWeight = (totals: number, ranges: number) =>
+  addWeight(SETTLE, addWeight(scaleWeight(perTotal, BigInt(totals)), scaleWeight(perRange, BigInt(ranges))));
+
+/** Whether only contributors of the adapter's snapshot would be paid. Returns the number of ranges that were looked at. */
+function ensureContributors(host: Host, { totals, adapter }: ReceiptBatch): number {
+  const { datanet, version } = models.receiptOf(host, adapter).payload.snapshot;
+  const ranges = datanets.store.Ranges.get(host, [datanet, version]) ?? [];
+  const known = new Set(ranges.map(({ contributor }) => toHex(contributor)));
+  ensure(
+    totals.every(({ contributor }) => known.has(toHex(contributor))),
+    errors.NotContributor,
+  );
+  return ranges.length;
+}
+
+/** What challengers commit to before they say it (`commitments.ts`). */
+export const trainingFinding = struct({ adapter: adapterId, challenge: trainingChallenge });
+export const batchFinding = struct({ batch: receiptBatchId, challenge: batchChallenge });
+
+/** The challenger, if it committed to its evidence, with that salt, before others could read it: a copy is worth nothing. */
+function finderOf<T>(
+  env: Env,
+  finder: AccountId,
+  salt: Uint8Array | undefined,
+  codec: Codec<T>,
+  evidence: T,
+): AccountId | undefined {
+  if (salt === undefined) return undefined;
+  const content = contentHash(env.host, codec, evidence);
+  return commitments.redeem(env, { finder, salt, content }) ? finder : undefined;
+}
 
 // ---- calls ---------------------------------------------------------------------------------------------------
 
@@ -420,7 +173,7 @@ export const calls = {
   submitTraining: call({
     index: 0,
     args: { receipt: signedTrainingReceipt, sizes: artifactSizes },
-    weight: cost(300_000_000n, 45, 42),
+    weight: cost(500_000_000n, 56, 58),
     docs: 'Hand in a training’s signed receipt under its lease, with the sizes of its files. It can be challenged for a while.',
     run({ origin, ...env }, { receipt, sizes: declared }) {
       const { host } = env;
@@ -438,51 +191,53 @@ export const calls = {
       const digest = hashOf(host, trainingReceipt, payload);
       ensure(verifySignature(host, signature, digest, worker), errors.BadSignature);
       ensure(declared.segments.length === payload.segments.length, errors.WrongCount);
+      // Every training is looked at by others, and who hands it in pays for that.
+      balances.transfer(env, worker, TREASURY, audits.requestPrice(host), 'KeepAlive');
       const id = models.addAdapter(env, receipt, digest, declared);
       // The bond goes on standing for it until the window closes.
       compute.submitTask(host, payload.order);
       const { datanet, version } = payload.snapshot;
-      store.Ranges.insert(host, id, datanets.snapshotOf(host, datanet, version)?.ranges ?? 0);
+      const ranges = datanets.snapshotOf(host, datanet, version)?.ranges ?? 0;
+      const { baseModel, features } = payload;
       const of = { type: 'Training', value: id } as const;
-      openWindow(host, of);
-      audits.enter(host, of, worker, payload.baseModel, payload.features.rows);
+      const until = openWindow(host, { subject: of, accused: worker, baseModel, items: features.rows }, undefined);
+      store.Trainings.insert(host, id, { ranges, until });
     },
   }),
   challengeTraining: call({
     index: 1,
-    args: { adapter: adapterId, challenge: trainingChallenge },
+    args: { adapter: adapterId, challenge: trainingChallenge, salt: option(fixedBytes(32)) },
     weight: cost(3_000_000_000n, 20, 20),
-    docs: 'Show that a training receipt’s commitments are wrong. Decided at once; whoever is wrong pays.',
-    run({ origin, ...env }, { adapter: id, challenge }) {
+    docs: 'Show that a training receipt’s commitments are wrong. Decided at once; whoever is wrong pays. Who has committed to it before gets a part.',
+    run({ origin, ...env }, { adapter: id, challenge, salt }) {
       const { host } = env;
       const challenger = ensureSigned(origin);
-      ensure(models.isPending(host, id), errors.WindowClosed);
+      const { ranges } = store.Trainings.get(host, id) ?? fail(errors.WindowClosed);
       const { payload: receipt } = models.receiptOf(host, id);
       const context = {
         receipt,
-        ranges: store.Ranges.get(host, id) ?? 0,
-        noveltyFloor: store.Parameters.get(host).noveltyFloor,
+        ranges,
+        noveltyFloor: parametersOf(host).noveltyFloor,
       };
       decide(env, challenger, receipt.worker, decideTraining(host, context, challenge), (why) =>
-        strikeTraining(env, id, challenger, why),
+        strikeTraining(env, id, finderOf(env, challenger, salt, trainingFinding, { adapter: id, challenge }), why),
       );
     },
   }),
   settle: call({
     index: 2,
     args: { batch: signedReceiptBatch, bytes: u64 },
-    weight: ({ batch }) =>
-      addWeight(cost(320_000_000n, 34, 20), scaleWeight(perTotal, BigInt(batch.payload.totals.length))),
+    weight: ({ batch }) => settleWeight(batch.payload.totals.length, MAX_SNAPSHOT_BATCHES),
     docs: 'Settle a batch of inference receipts: its fees leave the deposit now, and are paid out when its window closes.',
     run({ origin, ...env }, { batch: { payload: batch, signature }, bytes }) {
       const { host } = env;
       const worker = ensureSigned(origin);
       ensure(equalBytes(batch.chain, genesisHash(host)), errors.OtherChain);
       ensure(sameAccount(batch.worker, worker), errors.NotWorker);
-      compute.ensureActive(host, worker);
       ensure(inference.servingOf(host, batch.adapter, worker) !== undefined, errors.NotServing);
       const ordered = batch.receipts === 1 ? batch.firstNonce === batch.lastNonce : batch.firstNonce < batch.lastNonce;
       ensure(batch.receipts >= 1 && batch.receipts <= MAX_BATCH_RECEIPTS && ordered, errors.EmptyBatch);
+      ensure(batch.fees > 0n, errors.EmptyBatch);
       const session = inference.sessionOf(host, batch.session) ?? fail(errors.UnknownSession);
       const reserved = inference.allocationOf(host, batch.session, worker) ?? fail(errors.OverAllocation);
       const last = inference.nonceIn(reserved, batch.adapter);
@@ -501,6 +256,7 @@ export const calls = {
       ensure(spent <= promised, errors.OverVoucher);
       ensure(spent <= reserved.allocated, errors.OverAllocation);
       ensure(verifySignature(host, signature, hashOf(host, receiptBatch, batch), worker), errors.BadSignature);
+      const ranges = ensureContributors(host, batch);
 
       inference.pay(env, { ...batch, cumulative }, POT);
       const id = store.NextBatch.get(host);
@@ -510,26 +266,26 @@ export const calls = {
         purpose: { type: 'Receipts', value: id },
         files: [{ hash: batch.blob, bytes }],
       });
-      const of = { type: 'Batch', value: id } as const;
-      const until = openWindow(host, of);
-      // At stake is all that the batch could take from its payer and contributors.
-      const stake = batch.fees;
+      const stake = batchStake(batch.fees);
       compute.pledge(host, worker, stake);
+      const of = { type: 'Batch', value: id } as const;
+      const work = { subject: of, accused: worker, baseModel, items: batch.receipts };
+      const until = openWindow(host, work, batch.fees);
       store.Batches.insert(host, id, {
-        ...{ batch, payer: session.owner, key: session.key, terms, rules: by, until, claim, stake },
+        ...{ batch, payer: session.owner, key: session.key, terms, rules: by, until, stake, claim },
       });
       models.useAdapter(host, batch.adapter, 1);
-      audits.enter(host, of, worker, baseModel, batch.receipts);
       const { adapter, receipts, fees } = batch;
       env.emit(events.Settled, { batch: id, worker, adapter, receipts, fees });
+      return { actualWeight: settleWeight(batch.totals.length, ranges) };
     },
   }),
   challengeBatch: call({
     index: 3,
-    args: { batch: receiptBatchId, challenge: batchChallenge },
+    args: { batch: receiptBatchId, challenge: batchChallenge, salt: option(fixedBytes(32)) },
     weight: cost(3_000_000_000n, 20, 20),
-    docs: 'Show that a batch or a receipt in it is wrong. Decided at once; whoever is wrong pays.',
-    run({ origin, ...env }, { batch: id, challenge }) {
+    docs: 'Show that a batch or a receipt in it is wrong. Decided at once; whoever is wrong pays. Who has committed to it before gets a part.',
+    run({ origin, ...env }, { batch: id, challenge, salt }) {
       const { host } = env;
       const challenger = ensureSigned(origin);
       const { batch, key, terms, rules: by } = store.Batches.get(host, id) ?? fail(errors.UnknownBatch);
@@ -545,7 +301,7 @@ export const calls = {
           voucherHolds(host, batch, payload.voucher, key),
       };
       decide(env, challenger, batch.worker, decideBatch(host, context, challenge), (why) =>
-        strikeBatch(env, id, challenger, why),
+        strikeBatch(env, id, finderOf(env, challenger, salt, batchFinding, { batch: id, challenge }), why),
       );
     },
   }),
@@ -571,24 +327,13 @@ export const calls = {
     run({ origin, host, emit }, { rules: next }) {
       ensureRoot(origin);
       ensure(!rulesFault(next), errors.BadRules);
-      const until = system.blockNumber(host) + store.Parameters.get(host).graceBlocks;
+      const until = system.blockNumber(host) + parametersOf(host).graceBlocks;
       store.PreviousRules.put(host, { rules: store.Rules.get(host), until });
       store.Rules.put(host, next);
       emit(events.RulesChanged, { rules: next });
     },
   }),
-  setParameters: call({
-    index: 6,
-    args: { parameters },
-    weight: cost(10_000_000n, 0, 1),
-    docs: 'Change the parameters. Root only.',
-    run({ origin, host, emit }, { parameters: next }) {
-      ensureRoot(origin);
-      ensure(next.windowBlocks >= 1 && next.finderReward <= PERBILL, errors.BadRules);
-      store.Parameters.put(host, next);
-      emit(events.ParametersChanged, { parameters: next });
-    },
-  }),
+  setParameters: parameters.setter(6, events.ParametersChanged, errors.BadParameters),
   revealFault: call({
     index: 7,
     args: { batch: receiptBatchId, receipt: batchItem, planted: plantedFault, audit: option(u32) },
@@ -609,45 +354,57 @@ export const calls = {
       env.emit(events.FaultRevealed, { batch: id, worker });
     },
   }),
+  requestAudit: call({
+    index: 8,
+    args: { subject: audits.subject },
+    weight: cost(120_000_000n, 12, 8),
+    docs: 'Have work in its window looked at: the signer pays the first auditors, and gets the finder’s part if the work is wrong.',
+    run({ origin, ...env }, { subject: of }) {
+      const { host } = env;
+      const by = ensureSigned(origin);
+      ensure(!audits.isSuspended(host, of), errors.InAudit);
+      const work = workOf(host, of);
+      ensure(system.blockNumber(host) < work.until, errors.WindowClosed);
+      balances.transfer(env, by, TREASURY, audits.requestPrice(host), 'KeepAlive');
+      orderAudit(host, work.request, by);
+      env.emit(audits.events.Requested, { subject: of, by });
+    },
+  }),
 };
 
-/** Part of the genesis configuration, for chains that cannot wait so long. */
-export interface AttributionGenesis {
-  readonly windowBlocks?: number;
+/** Work in its window, as auditors are drawn for it. */
+function workOf(host: Host, subject: audits.Subject) {
+  if (subject.type === 'Batch') {
+    const { batch, until } = store.Batches.get(host, subject.value) ?? fail(errors.UnknownBatch);
+    const { baseModel } = models.adapterOf(host, batch.adapter);
+    return { until, request: { subject, accused: batch.worker, baseModel, items: batch.receipts } };
+  }
+  const { until } = store.Trainings.get(host, subject.value) ?? fail(errors.WindowClosed);
+  const { worker, baseModel, features } = models.receiptOf(host, subject.value).payload;
+  return { until, request: { subject, accused: worker, baseModel, items: features.rows } };
 }
+
+/** Part of the genesis configuration, for chains that cannot wait so long. */
+export type AttributionGenesis = ParametersConfig<AttributionParameters>;
 
 export const attribution = pallet({
   name: 'Attribution',
   index: 24,
   docs: 'Receipts, disputes, rewards: who shaped an answer, and what that earned.',
-  storage: store,
+  storage: storage('Attribution', { ...items, ...windows.storage, ...reviews.storage }),
   calls,
   events,
   errors,
   constants: {
+    ...parameters.constants,
     Pot: constant(accountId, POT, 'Holds fees in their window, and rewards until they are claimed.'),
     Stakers: constant(accountId, STAKERS, 'Holds the stakers’ part.'),
   },
-  hooks: {
-    onInitialize(env, now) {
-      const drawn = audits.draw(env, now);
-      const concluded = audits.conclude(env, now);
-      for (const { subject, faulty, finders } of concluded) {
-        if (!faulty) continue;
-        const why = { type: 'Audit' } as const;
-        guarded(env, 'striking', () => {
-          if (subject.type === 'Batch') strikeBatch(env, subject.value, finders[0], why);
-          else strikeTraining(env, subject.value, finders[0], why);
-        });
-      }
-      const closed = closeAll(env, now);
-      const busy = drawn + 4 * concluded.length + 10 * closed;
-      return cost(10_000_000n + 100_000_000n * BigInt(busy), 3 + 4 * busy + 64 * drawn, 4 * busy);
-    },
-  },
-  genesis(env, config: AttributionGenesis | undefined) {
+  work: [windows, reviews],
+  hooks: { onInitialize: select },
+  genesis(env, config: AttributionGenesis) {
     // The pot outlives its contents, so that no fee is too small to be paid into it.
     balances.deposit(env, POT, balances.EXISTENTIAL_DEPOSIT);
-    if (config !== undefined) store.Parameters.put(env.host, { ...DEFAULT_PARAMETERS, ...config });
+    parameters.begin(env.host, config);
   },
 });

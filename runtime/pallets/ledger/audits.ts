@@ -1,93 +1,61 @@
 /**
- * Audits: what integers cannot show (whether features are the true gradients) other workers recompute. The block after a
- * commitment draws whether and by whom it is audited; auditors commit to their verdicts before anybody sees one; the
- * majority of those drawn decides. Chance comes from the hash of the block before, which its author can influence by
- * giving up a block: the stake must outweigh that.
+ * Audits: what integers cannot show (whether features are the true gradients) other workers recompute. Chance decides
+ * which work is looked at and by whom (`audits/selection.ts`); auditors commit to their verdicts before anybody sees one.
+ * If the first few are of one mind that all is well, it is; otherwise more are drawn, and the majority of those decides.
+ * Whoever turns out right is paid, whoever turns out wrong, says nothing or keeps its verdict back pays.
  */
-import { cost, ensure, ensureRoot, ensureSigned, error, fail } from '../../framework/dispatch.ts';
-import { call, constant, type Env, event, pallet, type Reason } from '../../framework/pallet.ts';
-import { blake2_128Concat, map, mapWithDefault, storage, twox64Concat, value } from '../../framework/storage.ts';
+import { cost, ensure, ensureSigned, fail } from '../../framework/dispatch.ts';
+import { call, constant, type Env, pallet, type Reason } from '../../framework/pallet.ts';
+import type { ParametersConfig } from '../../framework/parameters.ts';
 import type { Host } from '../../host.ts';
-import { canonical, hashOf, part } from '../../primitives/attribution/canonical.ts';
-import {
-  adapterId,
-  type BaseModelId,
-  baseModelId,
-  blobHash,
-  claimId,
-  type ReceiptBatchId,
-  receiptBatchId,
-} from '../../primitives/attribution/ids.ts';
+import { canonical, hashOf } from '../../primitives/attribution/canonical.ts';
+import { blobHash, type ReceiptBatchId } from '../../primitives/attribution/ids.ts';
 import { equalBytes } from '../../primitives/bytes.ts';
 import { TREASURY } from '../../primitives/pallet-id.ts';
-import {
-  bool,
-  fixedBytes,
-  type Infer,
-  option,
-  struct,
-  u8,
-  u32,
-  u64,
-  variants,
-  vec,
-} from '../../primitives/scale/codec.ts';
-import {
-  type AccountId,
-  accountId,
-  type Balance,
-  balance,
-  type Hash,
-  hash,
-  PERBILL,
-  perbill,
-  sameAccount,
-} from '../../primitives/types.ts';
+import { bool, fixedBytes, struct, u32, u64 } from '../../primitives/scale/codec.ts';
+import { type AccountId, accountId, type Balance, type Hash, hash, sameAccount } from '../../primitives/types.ts';
 import * as balances from '../standard/balances.ts';
 import * as system from '../standard/system.ts';
+import { drawSecond, suspend } from './audits/selection.ts';
+import {
+  type Audit,
+  type Auditor,
+  type AuditParameters,
+  errors,
+  events,
+  type Later,
+  MAX_PLANTS,
+  parameters,
+  parametersOf,
+  type Subject,
+  store,
+} from './audits/store.ts';
+import { type Outcome, outcomeOf, reckon, type Vote } from './audits/verdicts.ts';
 import * as blobs from './blobs.ts';
 import * as compute from './compute.ts';
 
+export { drawFirst, enter, isSuspended, order, release, select, span } from './audits/selection.ts';
+export {
+  type Audit,
+  audit,
+  errors,
+  events,
+  type Later,
+  parametersOf,
+  plant,
+  type Request,
+  type Step,
+  type Subject,
+  step,
+  store,
+  subject,
+} from './audits/store.ts';
+
 /** Bytes of what a worker discloses of an answer: a prompt and an answer at their bounds, with room for what is beside them. */
 const MAX_DISCLOSURE = 1n << 20n;
-/** Picks from the list of auditors before a draw makes do with those it has. */
-const MAX_PICKS = 64;
-/** Commitments that one block can have drawn, and audits that end in one block. */
-const MAX_REQUESTS = 256;
-const MAX_DUE = 256;
-const MAX_AUDITORS = 7;
-/** Commitments to planted faults that are kept an account: the newest ones. */
-const MAX_PLANTS = 8;
-/** Held for each of them. */
+/** Held for each commitment to a planted fault. */
 const PLANT_DEPOSIT = 10n ** 17n;
 const PLANT: Reason = { pallet: 26, reason: 0 };
-
-// ---- types ---------------------------------------------------------------------------------------------------
-
-export const subject = part('AuditSubject', variants({ Training: adapterId, Batch: receiptBatchId }));
-export type Subject = Infer<typeof subject>;
-
-const request = part('AuditRequest', struct({ subject, accused: accountId, baseModel: baseModelId, items: u32 }));
-type Request = Infer<typeof request>;
-const auditor = part('Auditor', struct({ account: accountId, commitment: option(hash), verdict: option(bool) }));
-export const audit = part(
-  'Audit',
-  struct({
-    subject,
-    accused: accountId,
-    /** Which receipt of the batch, or where the sample of rows begins. */
-    item: u32,
-    auditors: vec(auditor, MAX_AUDITORS),
-    /** What was asked and said for the receipt, as a blob, once the accused has disclosed it. Training is public as it is. */
-    disclosed: option(struct({ blob: blobHash, claim: claimId })),
-    discloseUntil: u32,
-    commitUntil: u32,
-    revealUntil: u32,
-    /** The fault was put there by the accused, who has said so: whoever did not find it did not look. */
-    planted: bool,
-  }),
-);
-export type Audit = Infer<typeof audit>;
 
 /** What an auditor commits to: `blake2b-256(domain ++ SCALE)`. `faulty`: the work is not what it claims to be. */
 export const auditVerdict = canonical(
@@ -96,217 +64,102 @@ export const auditVerdict = canonical(
   struct({ audit: u32, auditor: accountId, faulty: bool, salt: fixedBytes(32) }),
 );
 
-const drawInput = canonical('audit-draw/1', 'AuditDraw', struct({ parent: hash, subject, purpose: u8 }));
+// ---- the end of an audit -------------------------------------------------------------------------------------
 
-/** `at`: the block it stands in, whose hash bends the feature. */
-export const plant = part('Plant', struct({ commitment: hash, at: u32 }));
-
-const parameters = part(
-  'AuditParameters',
-  struct({
-    /** Part of commitments that are audited. */
-    rate: perbill,
-    /** Auditors drawn for each; a majority of them decides. */
-    auditors: u8,
-    commitBlocks: u32,
-    revealBlocks: u32,
-    /** From the treasury to each auditor whose verdict was the majority's. */
-    fee: balance,
-    /** Taken from auditors that say nothing. */
-    silenceSlash: balance,
-    /** Taken from auditors that did not find a planted fault; half of it goes to whoever planted it. */
-    lazySlash: balance,
-  }),
-);
-export type AuditParameters = Infer<typeof parameters>;
-const DEFAULT_PARAMETERS: AuditParameters = {
-  rate: 20_000_000,
-  auditors: 3,
-  commitBlocks: 40,
-  revealBlocks: 20,
-  fee: 10n ** 17n,
-  silenceSlash: 10n ** 19n,
-  lazySlash: 10n ** 20n,
+const voteOf = ({ commitment, verdict, unavailable }: Auditor): Vote => {
+  if (verdict !== undefined) return verdict ? 'Faulty' : 'Sound';
+  if (unavailable) return 'Unavailable';
+  return commitment === undefined ? 'Silent' : 'Withheld';
 };
-
-// ---- storage, events, errors ---------------------------------------------------------------------------------
-
-export const store = storage('Audits', {
-  NextId: value(u32, 0, 'Id of the next audit.'),
-  Audits: map(twox64Concat(u32), audit, 'Audits under way.'),
-  Requested: value(vec(request, MAX_REQUESTS), [], 'Commitments of the last block, to be drawn from.'),
-  Due: mapWithDefault(twox64Concat(u32), vec(u32, MAX_DUE), [], 'Audits that end, by block.'),
-  Parameters: value(parameters, DEFAULT_PARAMETERS, 'What governance can change.'),
-  Plants: mapWithDefault(
-    blake2_128Concat(accountId),
-    vec(plant, MAX_PLANTS),
-    [],
-    'Faults that will be planted, by who asks for the answer.',
-  ),
-});
-
-export const events = {
-  Drawn: event(0, { audit: u32, subject, item: u32, auditors: vec(accountId, MAX_AUDITORS) }, 'Auditors were drawn.'),
-  NoAuditors: event(1, { subject }, 'An audit was drawn, but nobody beside the worker is free to do it.'),
-  Committed: event(2, { audit: u32, auditor: accountId }, 'An auditor has made up its mind.'),
-  Revealed: event(3, { audit: u32, auditor: accountId, faulty: bool }, 'An auditor’s verdict.'),
-  Concluded: event(4, { audit: u32, subject, faulty: bool, votes: u8, against: u8 }, 'The audit is over.'),
-  ParametersChanged: event(5, { parameters }, 'Governance changed the parameters.'),
-  Disclosed: event(6, { audit: u32, blob: blobHash }, 'The accused has disclosed what was asked and said.'),
-  Planted: event(7, { by: accountId, commitment: hash }, 'A fault will be planted, nobody knows where.'),
-  Lazy: event(8, { audit: u32, auditor: accountId }, 'An auditor did not find what was planted, and pays.'),
-};
-
-export const errors = {
-  UnknownAudit: error(0, 'There is no such audit, or it is over.'),
-  NotAuditor: error(1, 'The account was not drawn for this audit.'),
-  TooLate: error(2, 'The time for this step is over.'),
-  TooEarly: error(3, 'Verdicts are revealed when the time for commitments is over.'),
-  AlreadyCommitted: error(4, 'The auditor has committed to a verdict already.'),
-  AlreadyRevealed: error(5, 'The auditor has revealed its verdict already.'),
-  OtherCommitment: error(6, 'The verdict is not the one that was committed to.'),
-  BadParameters: error(7, 'Between 1 and 7 auditors, at least two blocks for each step, a rate of at most 1.'),
-  NotAccused: error(8, 'Only the worker whose answer is audited can disclose it.'),
-  NothingToDisclose: error(9, 'What a training was made of is public already.'),
-  AlreadyDisclosed: error(10, 'The answer has been disclosed already.'),
-  TooLarge: error(11, 'A disclosure has at most 2^20 bytes.'),
-  UnknownPlant: error(12, 'No such fault was committed to, or so many later ones were that it is forgotten.'),
-  StillOpen: error(13, 'Auditors can still commit to a verdict: what was planted is told when they no longer can.'),
-  OtherSubject: error(14, 'The audit is not of this batch.'),
-};
-
-// ---- what the attribution pallet builds on ---------------------------------------------------------------------
-
-/** Blocks from a commitment to the end of an audit of it. */
-export function span(host: Host): number {
-  const { commitBlocks, revealBlocks } = store.Parameters.get(host);
-  return 1 + commitBlocks + revealBlocks;
-}
-
-/** Enters a commitment for the next block's draw; `items`: how many things in it can be looked at. */
-export function enter(host: Host, of: Subject, accused: AccountId, baseModel: BaseModelId, items: number): void {
-  const listed = store.Requested.get(host);
-  // Commitments beyond the bound escape the draw: so many in one block are paid for by their fees.
-  if (listed.length < MAX_REQUESTS) store.Requested.put(host, [...listed, { subject: of, accused, baseModel, items }]);
-}
-
-const chance = (host: Host, of: Subject, purpose: number): DataView => {
-  const drawn = hashOf(host, drawInput, { parent: system.parentHash(host), subject: of, purpose });
-  return new DataView(drawn.buffer, drawn.byteOffset, 32);
-};
-
-/** Whether an account can audit the work of `accused`: it has the base model, stands for what it says, and is another one. */
-function isAble(host: Host, who: AccountId, accused: AccountId, baseModel: BaseModelId): boolean {
-  const found = compute.workerOf(host, who);
-  return (
-    found !== undefined &&
-    !sameAccount(who, accused) &&
-    compute.isActive(host, who) &&
-    found.capabilities.baseModels.includes(baseModel)
-  );
-}
-
-/** An odd number of auditors, since an even one could end in a draw; none where nobody is able. */
-function drawAuditors(host: Host, { subject: of, accused, baseModel }: Request, wanted: number): AccountId[] {
-  const listed = compute.auditorCount(host);
-  // Of a shuffled list, the places that are not in order.
-  const moved = new Map<number, number>();
-  const able: AccountId[] = [];
-  for (let i = 0; i < Math.min(listed, MAX_PICKS) && able.length < wanted; i++) {
-    const pick = i + Number(chance(host, of, 2 + i).getBigUint64(0, true) % BigInt(listed - i));
-    const who = compute.auditorAt(host, moved.get(pick) ?? pick);
-    moved.set(pick, moved.get(i) ?? i);
-    if (who !== undefined && isAble(host, who, accused, baseModel)) able.push(who);
-  }
-  return able.length % 2 === 1 ? able : able.slice(1);
-}
-
-/** Draws among the last block's commitments. Returns how many there were. */
-export function draw(env: Env, now: number): number {
-  const { host } = env;
-  const requested = store.Requested.get(host);
-  if (requested.length === 0) return 0;
-  store.Requested.kill(host);
-  const { rate, auditors: wanted, commitBlocks, revealBlocks } = store.Parameters.get(host);
-  for (const each of requested) {
-    const { subject: of, accused, items } = each;
-    if (chance(host, of, 0).getUint32(0, true) % PERBILL >= rate) continue;
-    const [commitUntil, revealUntil] = [now + commitBlocks, now + commitBlocks + revealBlocks];
-    const due = store.Due.get(host, revealUntil);
-    const drawn = due.length < MAX_DUE ? drawAuditors(host, each, wanted) : [];
-    if (drawn.length === 0) {
-      env.emit(events.NoAuditors, { subject: of });
-      continue;
-    }
-    const id = store.NextId.get(host);
-    const item = chance(host, of, 1).getUint32(0, true) % Math.max(1, items);
-    store.NextId.put(host, id + 1);
-    store.Audits.insert(host, id, {
-      subject: of,
-      accused,
-      item,
-      auditors: drawn.map((account) => ({ account, commitment: undefined, verdict: undefined })),
-      disclosed: undefined,
-      // Half of the time is the accused's, the other half the auditors' own.
-      discloseUntil: now + Math.floor(commitBlocks / 2),
-      commitUntil,
-      revealUntil,
-      planted: false,
-    });
-    store.Due.insert(host, revealUntil, [...due, id]);
-    for (const who of drawn) compute.oblige(host, who, 1);
-    env.emit(events.Drawn, { audit: id, subject: of, item, auditors: drawn });
-  }
-  return requested.length;
-}
 
 export interface Conclusion {
   readonly subject: Subject;
-  readonly faulty: boolean;
-  /** Auditors that found the fault. */
-  readonly finders: readonly AccountId[];
+  readonly outcome: Exclude<Outcome, 'Contested'>;
+  /** Whoever asked for the audit, or else the first of the auditors that found the fault. */
+  readonly finder: AccountId | undefined;
 }
 
-/** Ends the audits whose time is up; silent auditors pay, the majority is paid. */
-export function conclude(env: Env, now: number): Conclusion[] {
+/** Whether the files of the work were attested to be there. */
+export type IsAvailable = (of: Subject) => boolean;
+
+/** Ends a round of an audit. Nothing is returned while the audit goes on, or if it is none. */
+export function conclude(env: Env, id: number, later: Later, isAvailable: IsAvailable): Conclusion | undefined {
   const { host } = env;
-  const due = store.Due.get(host, now);
-  if (due.length === 0) return [];
-  store.Due.remove(host, now);
-  const { fee, silenceSlash, lazySlash } = store.Parameters.get(host);
-  return due.flatMap((id) => {
-    const ended = store.Audits.take(host, id);
-    if (ended === undefined) return [];
-    if (ended.disclosed !== undefined) blobs.release(env, ended.disclosed.claim);
-    const votes = ended.auditors.filter(({ verdict }) => verdict !== undefined);
-    const against = votes.filter(({ verdict }) => verdict === true);
-    const faulty = 2 * against.length > ended.auditors.length;
-    for (const each of ended.auditors) {
-      const { account, verdict } = each;
-      compute.oblige(host, account, -1);
-      if (ended.planted && isLazy(each)) {
-        compute.slash(env, account, lazySlash, ended.accused, lazySlash / 2n);
-        env.emit(events.Lazy, { audit: id, auditor: account });
-      } else if (verdict === undefined) compute.slash(env, account, silenceSlash);
-      else if (verdict === (faulty || ended.planted)) payFee(env, account, fee);
+  const found = store.Audits.get(host, id);
+  if (found === undefined) return undefined;
+  const { subject: of, planted, disclosed, requester } = found;
+  // An answer must be disclosed; of a training, everything has been attested or is not paid for.
+  const undisclosed = of.type === 'Batch' && disclosed === undefined && !planted;
+  const isThere = isAvailable(of) && (disclosed === undefined || blobs.isAvailable(host, disclosed.claim));
+  const withheld = undisclosed || (of.type === 'Batch' && !planted && !isThere);
+  const mayContest = found.first.length === 0;
+  let outcome: Outcome = undisclosed ? 'Faulty' : 'Sound';
+  if (planted) outcome = 'Faulty';
+  else if (!undisclosed) outcome = outcomeOf({ votes: found.auditors.map(voteOf), mayContest, withheld });
+  if (outcome === 'Contested') {
+    if (drawSecond(env, later, id, found)) {
+      env.emit(events.Contested, { audit: id });
+      return undefined;
     }
-    env.emit(events.Concluded, {
-      audit: id,
-      subject: ended.subject,
-      faulty: faulty || ended.planted,
-      votes: votes.length,
-      against: against.length,
-    });
-    // What was planted has been taken back by whoever planted it: nothing is left to strike.
-    return [
-      { subject: ended.subject, faulty: faulty && !ended.planted, finders: against.map(({ account }) => account) },
-    ];
+    outcome = outcomeOf({ votes: found.auditors.map(voteOf), mayContest: false, withheld }) as Exclude<
+      Outcome,
+      'Contested'
+    >;
+  }
+  store.Audits.remove(host, id);
+  suspend(host, of, -1);
+  if (disclosed !== undefined) blobs.release(env, disclosed.claim);
+  const all = [...found.first, ...found.auditors];
+  for (const each of all) reckonWith(env, id, found, each, outcome, withheld);
+  const against = all.filter(({ verdict }) => verdict === true);
+  const votes = all.filter(({ verdict }) => verdict !== undefined).length;
+  env.emit(events.Concluded, {
+    ...{ audit: id, subject: of, votes, against: against.length },
+    faulty: outcome === 'Faulty',
   });
+  // What was planted has been taken back by whoever planted it: nothing is left to strike.
+  return { subject: of, outcome: planted ? 'Sound' : outcome, finder: requester ?? against[0]?.account };
 }
 
-/** Has said that nothing was wrong, or has committed to something that it would rather not reveal. */
-const isLazy = ({ commitment, verdict }: Infer<typeof auditor>): boolean =>
-  verdict === false || (verdict === undefined && commitment !== undefined);
+function reckonWith(
+  env: Env,
+  id: number,
+  { planted, accused }: Audit,
+  each: Auditor,
+  outcome: Conclusion['outcome'],
+  withheld: boolean,
+): void {
+  const { fee, silenceSlash, lazySlash } = parametersOf(env.host);
+  const { account } = each;
+  compute.oblige(env.host, account, -1);
+  switch (reckon(voteOf(each), outcome, withheld)) {
+    case 'Paid':
+      payFee(env, account, fee);
+      break;
+    case 'Silent':
+      compute.slash(env, account, silenceSlash);
+      break;
+    case 'Wrong':
+      if (planted) {
+        compute.slash(env, account, lazySlash, accused, lazySlash / 2n);
+        env.emit(events.Lazy, { audit: id, auditor: account });
+      } else {
+        compute.slash(env, account, lazySlash);
+        env.emit(events.Wrong, { audit: id, auditor: account });
+      }
+      break;
+    case 'Nothing':
+  }
+}
+
+/** A treasury with nothing in it pays nobody. */
+function payFee(env: Env, account: AccountId, fee: Balance): void {
+  if (balances.reducible(env.host, TREASURY, true) >= fee && balances.freeBalance(env.host, account) > 0n) {
+    balances.transfer(env, TREASURY, account, fee, 'KeepAlive');
+  }
+}
+
+// ---- planted faults ------------------------------------------------------------------------------------------
 
 /**
  * Takes up the commitment to a planted fault by the one who paid for the answer: to be answered wrongly was its own wish.
@@ -332,13 +185,6 @@ export function tellPlanted(host: Host, id: number, batch: ReceiptBatchId): void
   store.Audits.insert(host, id, { ...found, planted: true });
 }
 
-/** A treasury with nothing in it pays nobody. */
-function payFee(env: Env, account: AccountId, fee: Balance): void {
-  if (balances.reducible(env.host, TREASURY, true) >= fee && balances.freeBalance(env.host, account) > 0n) {
-    balances.transfer(env, TREASURY, account, fee, 'KeepAlive');
-  }
-}
-
 // ---- calls ---------------------------------------------------------------------------------------------------
 
 function asAuditor(host: Host, id: number, who: AccountId): { found: Audit; at: number } {
@@ -348,9 +194,18 @@ function asAuditor(host: Host, id: number, who: AccountId): { found: Audit; at: 
   return { found, at };
 }
 
-function put(host: Host, id: number, found: Audit, at: number, change: Partial<Infer<typeof auditor>>): void {
+function put(host: Host, id: number, found: Audit, at: number, change: Partial<Auditor>): void {
   const auditors = found.auditors.map((each, index) => (index === at ? { ...each, ...change } : each));
   store.Audits.insert(host, id, { ...found, auditors });
+}
+
+/** The auditor's place in the audit, as long as it has not made up its mind. */
+function undecided(host: Host, id: number, who: AccountId): { found: Audit; at: number } {
+  const { found, at } = asAuditor(host, id, who);
+  ensure(system.blockNumber(host) <= found.commitUntil, errors.TooLate);
+  const { commitment, unavailable } = found.auditors[at]!;
+  ensure(commitment === undefined && !unavailable, errors.AlreadyCommitted);
+  return { found, at };
 }
 
 export const calls = {
@@ -361,9 +216,7 @@ export const calls = {
     docs: 'Commit to a verdict. Drawn auditors only.',
     run({ origin, host, emit }, { audit: id, commitment }) {
       const who = ensureSigned(origin);
-      const { found, at } = asAuditor(host, id, who);
-      ensure(system.blockNumber(host) <= found.commitUntil, errors.TooLate);
-      ensure(found.auditors[at]!.commitment === undefined, errors.AlreadyCommitted);
+      const { found, at } = undecided(host, id, who);
       put(host, id, found, at, { commitment });
       emit(events.Committed, { audit: id, auditor: who });
     },
@@ -387,21 +240,7 @@ export const calls = {
       emit(events.Revealed, { audit: id, auditor: who, faulty });
     },
   }),
-  setParameters: call({
-    index: 2,
-    args: { parameters },
-    weight: cost(10_000_000n, 0, 1),
-    docs: 'Change the parameters. Root only.',
-    run({ origin, host, emit }, { parameters: next }) {
-      ensureRoot(origin);
-      const { rate, auditors, commitBlocks, revealBlocks } = next;
-      const sound =
-        rate <= PERBILL && auditors >= 1 && auditors <= MAX_AUDITORS && commitBlocks >= 2 && revealBlocks >= 2;
-      ensure(sound, errors.BadParameters);
-      store.Parameters.put(host, next);
-      emit(events.ParametersChanged, { parameters: next });
-    },
-  }),
+  setParameters: parameters.setter(2, events.ParametersChanged, errors.BadParameters),
   disclose: call({
     index: 3,
     args: { audit: u32, blob: blobHash, bytes: u64 },
@@ -441,14 +280,28 @@ export const calls = {
       env.emit(events.Planted, { by, commitment });
     },
   }),
+  abstain: call({
+    index: 5,
+    args: { audit: u32 },
+    weight: cost(30_000_000n, 1, 1),
+    docs: 'Say that what the audit needs cannot be had. Drawn auditors only, in place of a commitment.',
+    run({ origin, host, emit }, { audit: id }) {
+      const who = ensureSigned(origin);
+      const { found, at } = undecided(host, id, who);
+      put(host, id, found, at, { unavailable: true });
+      emit(events.Abstained, { audit: id, auditor: who });
+    },
+  }),
 };
 
-/** Part of the genesis configuration, for chains that cannot wait so long. */
-export interface AuditGenesis {
-  readonly rate?: number;
-  readonly commitBlocks?: number;
-  readonly revealBlocks?: number;
+/** What somebody who asks for an audit pays in advance: the fees of the first auditors. */
+export function requestPrice(host: Host): Balance {
+  const { auditors, fee } = parametersOf(host);
+  return BigInt(auditors) * fee;
 }
+
+/** Part of the genesis configuration, for chains that cannot wait so long. */
+export type AuditGenesis = ParametersConfig<AuditParameters>;
 
 export const audits = pallet({
   name: 'Audits',
@@ -459,8 +312,9 @@ export const audits = pallet({
   events,
   errors,
   holdReasons: { Plant: PLANT },
-  constants: { MaxDisclosure: constant(u64, MAX_DISCLOSURE, 'Bytes of a disclosed answer, at most.') },
-  genesis({ host }, config: AuditGenesis | undefined) {
-    if (config !== undefined) store.Parameters.put(host, { ...DEFAULT_PARAMETERS, ...config });
+  constants: {
+    ...parameters.constants,
+    MaxDisclosure: constant(u64, MAX_DISCLOSURE, 'Bytes of a disclosed answer, at most.'),
   },
+  genesis: ({ host }, config: AuditGenesis) => parameters.begin(host, config),
 });

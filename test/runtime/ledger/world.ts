@@ -11,6 +11,7 @@ import * as datanets from '../../../runtime/pallets/ledger/datanets.ts';
 import * as inference from '../../../runtime/pallets/ledger/inference.ts';
 import * as models from '../../../runtime/pallets/ledger/models.ts';
 import * as system from '../../../runtime/pallets/standard/system.ts';
+import { MAX_ATTESTED_CLAIMS } from '../../../runtime/primitives/attribution/availability.ts';
 import { hashOf } from '../../../runtime/primitives/attribution/canonical.ts';
 import type { AdapterId, ClaimId, DatanetId, OrderId, SessionId } from '../../../runtime/primitives/attribution/ids.ts';
 import {
@@ -83,7 +84,7 @@ export const SIZES = {
 export const CAPABILITIES = {
   training: true,
   serving: true,
-  auditing: true,
+  auditing: false,
   engine: 'test',
   memoryMiB: 1,
   baseModels: [0],
@@ -94,6 +95,8 @@ export const VALIDATORS = ['Alice', 'Bob', 'Charlie'].map((name) => ({
   voter: derive(`//${name}`, 'ed25519'),
   aura: key(name).publicKey,
 }));
+/** Blocks until the window of work that nobody audits is over. */
+export const WINDOW = 9;
 export const WINDOWS = { attribution: { windowBlocks: 6 }, audits: { commitBlocks: 2, revealBlocks: 2 } };
 
 /** A ledger with a Datanet of the facts' records, a base model and three workers. `people`: more accounts with OPEN. */
@@ -126,7 +129,8 @@ export async function ledger({
 
   /** Has validators attest claims (default: all that are not available yet), and the next block take up what came of it. */
   const attest = (claims?: readonly ClaimId[], many = validators.length) => {
-    const held = claims ?? [...blobs.claims(world.host)].filter(([, { available }]) => !available).map(([id]) => id);
+    const missing = [...blobs.claims(world.host)].filter(([, { available }]) => !available).map(([id]) => id);
+    const held = (claims ?? missing).slice(0, MAX_ATTESTED_CLAIMS);
     if (held.length === 0) return;
     for (const attester of blobs.attestersAmong(world.host, () => true).slice(0, many)) {
       if (attester.from > world.number()) world.next(attester.from);
@@ -249,17 +253,19 @@ export async function ledger({
     return receipt;
   };
   const wait = (blocks: number) => world.next(world.number() + blocks);
-  /** A session of 20 OPEN, all of them for the worker. */
-  const openSession = () => {
-    const deposit = 20n * OPEN + inference.ENTRY_DEPOSIT;
-    does(payer, 'Inference', 'open_session', { key: account('Session'), deposit });
-    does(payer, 'Inference', 'allocate', { session: 0n, worker, amount: 20n * OPEN });
+  /** A deposit, all of it for the worker. */
+  const openSession = (deposit = 20n * OPEN) => {
+    const all = deposit + inference.ENTRY_DEPOSIT;
+    does(payer, 'Inference', 'open_session', { key: account('Session'), deposit: all });
+    does(payer, 'Inference', 'allocate', { session: 0n, worker, amount: deposit });
   };
-  const serve = () => {
+  /** Trains, waits the window out, serves, and opens a session that pays the worker. */
+  const serve = (deposit?: bigint) => {
     const receipt = train();
-    wait(8);
+    attest();
+    wait(WINDOW);
     does(worker, 'Inference', 'serve', { adapter: 0 });
-    openSession();
+    openSession(deposit);
     return receipt;
   };
   /** Receipts with nonces from `first` on, as an honest worker makes them. */
