@@ -3,7 +3,15 @@
  * of one kind at one time weigh on each other, since together they endanger the chain.
  */
 
-import { cost, DispatchFailure, type ErrorDef, ensure, ensureNone, ensureSigned } from '../../framework/dispatch.ts';
+import {
+  addWeight,
+  cost,
+  DispatchFailure,
+  type ErrorDef,
+  ensure,
+  ensureNone,
+  ensureSigned,
+} from '../../framework/dispatch.ts';
 import { call, type Env, event, pallet } from '../../framework/pallet.ts';
 import { map, nMapWithDefault, storage, twox64Concat } from '../../framework/storage.ts';
 import type { Host } from '../../host.ts';
@@ -27,8 +35,9 @@ import { invalid, type ValidTransaction } from '../../primitives/validity.ts';
 import * as authorship from './authorship.ts';
 import * as historical from './historical.ts';
 import { currentIndex, sessionLength } from './session.ts';
-import { onOffence } from './staking/slashing.ts';
+import { onOffence, TAKING } from './staking/slashing.ts';
 import { eras } from './staking/store.ts';
+import { MAX_NOMINATORS } from './staking/types.ts';
 
 const kind = fixedBytes(16);
 /** Offences of one kind at one time: no more than there are validators. */
@@ -196,7 +205,8 @@ export function equivocationReports<Proof>(of: {
 }) {
   const { evidenceOf, errors } = of;
   const args = { equivocationProof: of.proof, keyOwnerProof: membershipProof };
-  const weight = cost(of.refTime, 30, 30);
+  // What the offender had behind it is written down, and the first stakers pay at once.
+  const weight = addWeight(addWeight(cost(of.refTime, 30, 30), cost(0n, MAX_NOMINATORS, MAX_NOMINATORS)), TAKING);
   return {
     calls: {
       reportEquivocation: call({

@@ -8,6 +8,7 @@
  */
 import { accountOf, addWeight, cost, ensure, ensureSigned, fail, scaleWeight } from '../../framework/dispatch.ts';
 import { apiMethod, call, constant, type Env, pallet, runtimeApi } from '../../framework/pallet.ts';
+import { storage } from '../../framework/storage.ts';
 import type { Host } from '../../host.ts';
 import { bool, compact, u32, vec } from '../../primitives/scale/codec.ts';
 import {
@@ -26,6 +27,7 @@ import { INDEX, STAKING_HOLD } from './staking/hold.ts';
 import * as ledgers from './staking/ledger.ts';
 import { hasUnclaimed, noteAuthor, pagesOf, payPage } from './staking/rewards.ts';
 import { rootCalls, setMinimumBond, setValidatorCount } from './staking/root-calls.ts';
+import { slashes } from './staking/slashing.ts';
 import { DEFAULT_ERAS, errors, events, HISTORY_DEPTH, POT, store } from './staking/store.ts';
 import {
   DEFAULT_CHILL_THRESHOLD,
@@ -40,6 +42,7 @@ import {
 
 export { manager } from './staking/eras.ts';
 export { onOffence } from './staking/slashing.ts';
+
 export { POT } from './staking/store.ts';
 
 const STAKE_WEIGHT = cost(60_000_000n, 8, 8);
@@ -284,7 +287,8 @@ export const staking = pallet({
   name: 'Staking',
   index: INDEX,
   docs: 'Stakes, validators, nominators, eras, rewards and slashes.',
-  storage: store,
+  storage: storage('Staking', { ...store, ...slashes.storage }),
+  work: [slashes],
   calls,
   events,
   errors,

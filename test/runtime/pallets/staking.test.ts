@@ -8,6 +8,7 @@ import * as aura from '../../../runtime/pallets/standard/aura/authorities.ts';
 import * as balances from '../../../runtime/pallets/standard/balances.ts';
 import * as session from '../../../runtime/pallets/standard/session.ts';
 import { STAKING_HOLD } from '../../../runtime/pallets/standard/staking/hold.ts';
+import { slashes } from '../../../runtime/pallets/standard/staking/slashing.ts';
 import { store } from '../../../runtime/pallets/standard/staking/store.ts';
 import { MAX_EXPOSURE_PAGE_SIZE } from '../../../runtime/pallets/standard/staking/types.ts';
 import { onOffence, POT, type StakingGenesis } from '../../../runtime/pallets/standard/staking.ts';
@@ -393,6 +394,46 @@ t.test('places: whoever stakes more finds one, dust none', async (test) => {
   test.equal(fault(of), undefined);
 });
 
+t.test('a slash of thousands is taken in pieces, which together are the slash', async (test) => {
+  const crowd = Array.from({ length: 200 }, (_, i) =>
+    asAccountId(encode(struct({ a: u32, rest: accountId }), { a: i, rest: person(77) }).slice(0, 32)),
+  );
+  for (const slashDeferDuration of [0, 2]) {
+    const of = await world(
+      {
+        stakers: [...RULES.stakers, ...crowd.map((who, i) => nominator(who, OPEN + BigInt(i), V1))],
+        eras: { sessionsPerEra: 3, bondingDuration: 4, slashDeferDuration },
+      },
+      crowd,
+    );
+    test.teardown(of.close);
+    const { host } = of;
+    const [reporter] = [person(33)];
+    const [treasury, rewarded] = [of.free(TREASURY), of.free(reporter)];
+    const stakes = (): bigint => [...store.Ledger.entries(host)].reduce((sum, [, { total }]) => sum + total, 0n);
+    const before = stakes();
+    const env = of.env();
+    env.transactional(() => onOffence(env, [{ who: V1, reporters: [reporter], fraction: PERBILL / 4 }], 0));
+    env.flush();
+    if (slashDeferDuration > 0) toEra(test, of, 3);
+    const unpaid = () => crowd.filter((who, i) => store.Ledger.get(host, who)?.total === OPEN + BigInt(i)).length;
+    test.ok(unpaid() > 100, 'not all in one block');
+    for (let i = 0; i < 3; i++) of.next();
+    test.equal(unpaid(), 0);
+    const taken = before - stakes();
+    const wanted = [...store.NominatorSlashInEra.entries(host, [0])].reduce(
+      (sum, [, amount]) => sum + amount,
+      25n * OPEN,
+    );
+    test.equal(taken, wanted);
+    const reward = of.free(reporter) - rewarded;
+    test.ok(reward <= taken / 10n && taken / 10n - reward <= 8n, 'a tenth, but for the units that pieces leave');
+    test.equal(of.free(TREASURY) - treasury, taken - reward);
+    test.equal([...store.UnappliedSlashes.entries(host)].length, 0);
+    test.equal(fault(of), undefined);
+  }
+});
+
 t.test('stakes are free when nothing of their era can be reported any more, and not before', async (test) => {
   const of = await world({ eras: { sessionsPerEra: 3, bondingDuration: 4, slashDeferDuration: 0 } });
   test.teardown(of.close);
@@ -691,7 +732,7 @@ t.test('calls, events, errors and storage are those that wallets know from Polka
   const own = {
     calls: ['set_inflation'],
     events: ['InflationSet', 'SlashCancelled'],
-    storage: ['Eras', 'Inflation', 'ErasUnpaid', 'Promised', 'Ranking'],
+    storage: ['Eras', 'Inflation', 'ErasUnpaid', 'Promised', 'Ranking', ...Object.keys(slashes.storage)],
   };
   for (const kind of ['calls', 'events', 'errors'] as const) {
     const known = new Map(theirs.Staking![kind].map((each) => [each.name, each]));

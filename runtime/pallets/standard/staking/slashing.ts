@@ -3,17 +3,21 @@
  * slash waits some eras, in which root can cancel it; stakes stay bonded longer than that. Of what is taken, reporters get
  * their reward and the treasury the rest.
  */
+import { cost, scaleWeight } from '../../../framework/dispatch.ts';
 import type { Env } from '../../../framework/pallet.ts';
+import { workQueue } from '../../../framework/work-queue.ts';
 import type { Host } from '../../../host.ts';
 import { TREASURY } from '../../../primitives/pallet-id.ts';
+import { type Infer, struct, u32 } from '../../../primitives/scale/codec.ts';
 import { type AccountId, type Balance, PERBILL, sameAccount } from '../../../primitives/types.ts';
 import * as balances from '../balances.ts';
 import * as session from '../session.ts';
+import * as system from '../system.ts';
 import { exposureOf } from './exposures.ts';
 import { STAKING_HOLD } from './hold.ts';
 import { chill, ledgerOf, writeLedger } from './ledger.ts';
 import { activeEra, eras, events, store } from './store.ts';
-import { type Ledger, MAX_REPORTERS, MAX_UNAPPLIED_SLASHES, type UnappliedSlash } from './types.ts';
+import { type Ledger, MAX_REPORTERS, MAX_UNAPPLIED_SLASHES, type UnappliedSlash, unappliedSlash } from './types.ts';
 
 export interface Offender {
   readonly who: AccountId;
@@ -58,8 +62,9 @@ export function onOffence(env: Env, offenders: readonly Offender[], index: numbe
     const { slashDeferDuration } = eras(host);
     const due = era + slashDeferDuration + 1;
     const queue = store.UnappliedSlashes.get(host, due);
-    if (slashDeferDuration === 0 || due <= now || queue.length >= MAX_UNAPPLIED_SLASHES) applySlash(env, slash, era);
-    else store.UnappliedSlashes.insert(host, due, [...queue, slash]);
+    if (slashDeferDuration === 0 || due <= now || queue.length >= MAX_UNAPPLIED_SLASHES) {
+      takeSome(env, { era, slash }, STAKERS_AT_A_TIME);
+    } else store.UnappliedSlashes.insert(host, due, [...queue, slash]);
   }
 }
 
@@ -83,15 +88,68 @@ function computeSlash(host: Host, era: number, { who, fraction, reporters }: Off
   return { validator: who, own, others, reporters: reporters.slice(0, MAX_REPORTERS), payout };
 }
 
+// ---- taking what was decided -----------------------------------------------------------------------------------
+
+/** Stakers that are taken from in one go. A validator may have thousands behind it. */
+const STAKERS_AT_A_TIME = 64;
+const PER_STAKER = cost(60_000_000n, 5, 4);
+export const TAKING = scaleWeight(PER_STAKER, BigInt(STAKERS_AT_A_TIME + 1));
+
+const taking = struct({ era: u32, slash: unappliedSlash });
+type Taking = Infer<typeof taking>;
+
+/** Slashes that are being taken, some stakers in a block. */
+export const slashes = workQueue({
+  name: 'Slashes',
+  docs: 'What is left to take of slashes that are due: some stakers at a time.',
+  item: taking,
+  budget: 3n * TAKING.refTime,
+  weight: () => TAKING,
+  run(env, due) {
+    const [part, rest] = split(due, STAKERS_AT_A_TIME);
+    applySlash(env, part.slash, part.era);
+    return rest === undefined ? undefined : { rest };
+  },
+});
+
+/** The first `count` nominators, with the validator, and what is left of a slash; each with its part of the reward. */
+function split({ era, slash }: Taking, count: number): [Taking, Taking | undefined] {
+  if (slash.others.length <= count) return [{ era, slash }, undefined];
+  const sum = (others: UnappliedSlash['others']): Balance => others.reduce((total, [, amount]) => total + amount, 0n);
+  const [first, later] = [slash.others.slice(0, count), slash.others.slice(count)];
+  const [now, left] = [slash.own + sum(first), sum(later)];
+  const payout = now + left === 0n ? 0n : (slash.payout * now) / (now + left);
+  return [
+    { era, slash: { ...slash, others: first, payout } },
+    { era, slash: { ...slash, own: 0n, others: later, payout: slash.payout - payout } },
+  ];
+}
+
+/** Takes from the first stakers now, and from the others in the blocks that follow. */
+function takeSome(env: Env, due: Taking, count: number): void {
+  const [part, rest] = split(due, count);
+  applySlash(env, part.slash, part.era);
+  if (rest !== undefined) takeLater(env.host, rest);
+}
+
+function takeLater(host: Host, due: Taking): void {
+  const now = system.blockNumber(host);
+  slashes.schedule(host, { now, due: now + 1 }, due);
+}
+
 /** Takes the slashes that waited for this era. */
 export function applySlashes(env: Env, index: number): void {
   const { slashDeferDuration } = eras(env.host);
+  const era = Math.max(0, index - slashDeferDuration - 1);
+  let room = STAKERS_AT_A_TIME;
   for (const slash of store.UnappliedSlashes.take(env.host, index)) {
-    applySlash(env, slash, Math.max(0, index - slashDeferDuration - 1));
+    if (room > 0) takeSome(env, { era, slash }, room);
+    else takeLater(env.host, { era, slash });
+    room -= slash.others.length + 1;
   }
 }
 
-export function applySlash(env: Env, { validator, own, others, reporters, payout }: UnappliedSlash, era: number): void {
+function applySlash(env: Env, { validator, own, others, reporters, payout }: UnappliedSlash, era: number): void {
   let taken = 0n;
   for (const [staker, amount] of [[validator, own] as const, ...others]) taken += slashStake(env, staker, amount, era);
   // A stash may have less left than the slash; the reward falls with it.

@@ -34,8 +34,8 @@ export const LEAST_VALIDATOR_BOND: Balance = 10n * 10n ** 18n;
 export const DEFAULT_CHILL_THRESHOLD = 75;
 /** Validators of one set. */
 export const MAX_VALIDATOR_SET = 100;
-/** Slashes that wait for one era, and reporters of one. */
-export const MAX_UNAPPLIED_SLASHES = 1_000;
+/** Slashes that wait for one era; what is more is taken at once. And reporters of one slash. */
+export const MAX_UNAPPLIED_SLASHES = MAX_VALIDATOR_SET;
 export const MAX_REPORTERS = 16;
 
 /** Parts per hundred. */
