@@ -151,7 +151,8 @@ async function fund({ ledger, funder, run }: LoopOptions, domains: readonly Doma
   const owner = ownerOf(funder, run);
   await transferToMany(ledger, funder, [
     ...people.map(({ pair }) => ({ to: pair.account, amount: 10n * OPEN })),
-    { to: owner.account, amount: 200n * OPEN },
+    // Budgets, and what is on hold for the adapters' files.
+    { to: owner.account, amount: 400n * OPEN },
   ]);
   return { people, owner };
 }
