@@ -14,9 +14,15 @@ export function rangeOf(address: Multiaddr): string {
   const right = tail === undefined || tail === '' ? [] : tail.split(':');
   const zeros = tail === undefined ? 0 : 8 - left.length - right.length;
   const groups = [...left, ...new Array<string>(Math.max(0, zeros)).fill('0'), ...right];
-  return groups
+  const numbers = groups.map((each) => Number.parseInt(each, 16));
+  // What a socket of both kinds calls an IPv4 address.
+  if (numbers.slice(0, 5).every((each) => each === 0) && numbers[5] === 0xffff) {
+    const [high = 0, low = 0] = numbers.slice(6);
+    return [high >> 8, high & 0xff, low >> 8].join('.');
+  }
+  return numbers
     .slice(0, 3)
-    .map((each) => Number.parseInt(each, 16).toString(16))
+    .map((each) => each.toString(16))
     .join(':');
 }
 

@@ -20,6 +20,7 @@ interface Entry {
   readonly peer: PeerId;
   readonly drop: (why: string) => void;
   bytes: number;
+  over: boolean;
 }
 
 export class HeldBytes {
@@ -44,34 +45,29 @@ export class HeldBytes {
 
   /** `drop`: makes whoever holds the bytes let go of them. It is called at most once, and not after `release`. */
   open(peer: PeerId, drop: (why: string) => void): Hold {
-    const entry: Entry = { peer, drop, bytes: 0 };
-    let over = false;
+    const entry: Entry = { peer, drop, bytes: 0, over: false };
     return {
       set: (bytes) => {
-        if (over) return false;
+        if (entry.over) return false;
         this.#resize(entry, bytes);
         const { peer: most, all } = this.#limits;
-        if (this.heldOf(peer) > most) {
-          over = true;
-          this.#drop(entry, 'its peer makes this node hold too much');
-          return false;
-        }
+        if (this.heldOf(peer) > most) this.#drop(entry, 'its peer makes this node hold too much');
         while (this.#all > all) {
           const [oldest] = this.#entries;
           if (oldest === undefined) break;
           this.#drop(oldest, 'peers make this node hold too much');
         }
-        over = entry.bytes !== bytes;
-        return !over;
+        return !entry.over;
       },
       release: () => {
-        over = true;
+        entry.over = true;
         this.#resize(entry, 0);
       },
     };
   }
 
   #drop(entry: Entry, why: string): void {
+    entry.over = true;
     this.#resize(entry, 0);
     entry.drop(why);
   }
