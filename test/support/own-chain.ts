@@ -23,6 +23,7 @@ import {
   type Justifications,
 } from '../../runtime/primitives/header.ts';
 import type { Hash } from '../../runtime/primitives/types.ts';
+import type { Runtime } from '../../runtime/runtime.ts';
 
 export interface OwnChain {
   readonly chain: Chain;
@@ -49,7 +50,12 @@ function given(list: readonly Uint8Array[]): BestFirst {
 const quiet = (): void => {};
 
 /** Opens or begins the chain where a node with this base path has it. */
-export async function openChain(spec: ChainSpec, basePath: string, clock: Clock = systemClock): Promise<OwnChain> {
+export async function openChain(
+  spec: ChainSpec,
+  basePath: string,
+  clock: Clock = systemClock,
+  runtime: Runtime = newRuntime(),
+): Promise<OwnChain> {
   const directory = join(basePath, 'chains', spec.id);
   await mkdir(directory, { recursive: true });
   const hashing = createHashing();
@@ -57,7 +63,7 @@ export async function openChain(spec: ChainSpec, basePath: string, clock: Clock 
   const database = await Database.open(join(directory, 'db'));
   const verifier = new Verifier({ signatures, hashing });
   const chain = await Chain.open(
-    { database, runtime: newRuntime(), hashing, signatures, verifier, clock, log: quiet },
+    { database, runtime, hashing, signatures, verifier, clock, log: quiet },
     { pruning: 256, genesis: spec.genesis, code: await runtimeCode() },
   );
   const keystore = new MemoryKeystore(hashing);

@@ -146,7 +146,7 @@ const DISPATCH_AS = wrapped(OWN_DISPATCH_AS);
 // ---- the pallet ----------------------------------------------------------------------------------------------
 
 export const utility = ({ codec }: OuterCalls) => {
-  const calls = vec(codec, BATCHED_CALLS_LIMIT);
+  const calls = vec(codec);
   return pallet({
     name: 'Utility',
     index: 40,

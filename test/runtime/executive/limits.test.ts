@@ -63,7 +63,7 @@ t.test('more calls, levels or list items than an extrinsic may hold', async (tes
     );
     test.match(executive.applyExtrinsic(of.host, tx), { ok: false, error: { value: { type: 'Call' } } }, what);
   };
-  refused('a batch too many', batch([batch(nothings(4_096))]));
+  refused('a call too many', batch(nothings(4_097)));
   refused('batches in batches', batch(Array.from({ length: 12 }, () => batch(nothings(400)))));
   let deep = nothing;
   for (let i = 0; i < 33; i++) deep = batch([deep]);
