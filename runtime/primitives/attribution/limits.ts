@@ -4,8 +4,8 @@
 export const MAX_K = 1024;
 /** Records of a snapshot that one adapter may be trained on. */
 export const MAX_ROWS = 1 << 20;
-/** Contributors behind one adapter, hence shares in one receipt: as many as a snapshot has batches, so that none is too many. */
-export const MAX_CONTRIBUTORS = 4096;
+/** Contributors behind one adapter, hence shares in one receipt. */
+export const MAX_CONTRIBUTORS = 1024;
 /** Rows behind one entry of the running sums: what the chain adds up in one dispute. */
 export const SUM_CHUNK = 32;
 
