@@ -49,6 +49,7 @@ t.test('workers go on', { timeout: 115_000 }, async (test) => {
 
   const other = pair('//Ferdie');
   const second = await attachWorker(test, { node: url, key: other });
+  await until('its registration', () => ledger.read(compute.store.Workers, other.account));
   await topUp(ledger, payer, session, 11n * OPEN);
   await allocate(ledger, payer, session, other.account, 10n * OPEN);
   const workers = await until('answers of both', async () => {

@@ -88,9 +88,10 @@ export function gatewayCommands(program: Command): void {
         .default(10n ** 20n, '100'),
     )
     .addOption(
-      new Option('--session <id>', 'use this session, whose key is --key, and pay nothing into it').argParser(
-        sessionId,
-      ),
+      new Option(
+        '--session <id>',
+        'use this session, whose key is --key, and pay nothing into it; --key pays the fees of dividing it among workers',
+      ).argParser(sessionId),
     )
     .addOption(new Option('--max-price-in <open>', 'OPEN per prompt token, at most').argParser(parseOpen))
     .addOption(new Option('--max-price-out <open>', 'OPEN per answer token, at most').argParser(parseOpen))
