@@ -187,7 +187,7 @@ export type ComputeParameters = ParametersOf<typeof bounds>;
 export const DEFAULT_PARAMETERS: ComputeParameters = bounds.initial;
 
 /** Looking at a lease, and ending it. */
-const EXPIRY = cost(120_000_000n, 8, 8);
+const EXPIRY = cost(150_000_000n, 12, 9);
 /** Leases are looked at when they end, whoever else's end in the same block. */
 const expiries = workQueue({
   name: 'Expiries',
@@ -604,7 +604,7 @@ export const calls = {
   giveUpLease: call({
     index: 7,
     args: { order: orderId },
-    weight: cost(100_000_000n, 8, 7),
+    weight: cost(130_000_000n, 13, 10),
     docs: 'Hand a task back, so that another worker can take it at once. Costs less the sooner it is done; the signer cannot take it again.',
     run({ origin, ...env }, { order }) {
       const running = leaseOf(env.host, order, ensureSigned(origin));
