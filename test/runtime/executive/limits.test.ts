@@ -215,7 +215,7 @@ t.test('what an extrinsic throws is its own failure; faults of the machine are n
 });
 
 t.test('what only the author may put in nobody else can make, whatever the origin', async (test) => {
-  const of = await world(test, { others: { governance: { votingPeriod: 2, enactmentDelay: 1, quorum: 0 } } });
+  const of = await world(test, { others: { governance: { votingPeriod: 2, enactmentDelay: 1, quorum: 10_000_000 } } });
   const none = { type: 'system', value: { type: 'None' } };
   for (const now of [1n, 2_999_999n + 3_000n * BigInt(1_000 + of.number())]) {
     const inner = make('Utility', 'dispatch_as', { asOrigin: none, call: make('Timestamp', 'set', { now }) });
