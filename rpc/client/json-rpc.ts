@@ -94,6 +94,22 @@ function open(url: string): Promise<WebSocket> {
   });
 }
 
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null;
+
+/** Undefined for what no JSON-RPC server sends. */
+function messageIn(data: string): Message | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(data);
+  } catch {
+    return undefined;
+  }
+  if (!isObject(value) || Array.isArray(value)) return undefined;
+  const { params, error } = value as { readonly params?: unknown; readonly error?: unknown };
+  const sound = (params === undefined || isObject(params)) && (error === undefined || isObject(error));
+  return sound ? (value as Message) : undefined;
+}
+
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
 export class JsonRpcClient {
@@ -138,13 +154,10 @@ export class JsonRpcClient {
     socket.addEventListener('message', ({ data }) => {
       if (this.#socket !== socket) return;
       this.#heard = true;
-      try {
-        if (typeof data === 'string') this.#receive(JSON.parse(data) as Message);
-      } catch (problem) {
-        // Whatever sends what is not JSON is no node.
-        if (!(problem instanceof SyntaxError)) throw problem;
-        this.#lose(socket);
-      }
+      const message = typeof data === 'string' ? messageIn(data) : undefined;
+      // Whatever sends something else is no node.
+      if (message === undefined) this.#lose(socket);
+      else this.#receive(message);
     });
     socket.addEventListener('close', () => this.#lose(socket));
     socket.addEventListener('error', () => this.#lose(socket));

@@ -394,8 +394,9 @@ export class PaidQuestions {
             }
             return;
           case 'answer': {
-            const receipt = decode(signedInferenceReceipt, fromHex(told.receipt));
-            over(() => resolve({ text: told.text, receipt }));
+            const receipt = receiptIn(told.receipt);
+            if (receipt !== undefined) over(() => resolve({ text: told.text, receipt }));
+            else over(() => reject(new PaidFailure('BAD_RECEIPT', 'the node sent no receipt', 'MALFORMED')));
             return;
           }
           default:
@@ -414,6 +415,15 @@ export class PaidQuestions {
           over(() => reject(failure));
         });
     });
+  }
+}
+
+/** Undefined for what is none: a node may send anything. */
+function receiptIn(hex: string): SignedInferenceReceipt | undefined {
+  try {
+    return decode(signedInferenceReceipt, fromHex(hex));
+  } catch {
+    return undefined;
   }
 }
 
