@@ -77,7 +77,7 @@ const MAX_DECIDED = 256;
 /** Versions that are looked at for the oldest one when others were dropped. */
 const OLDEST_STEPS = 16;
 /** Batches that became available which one block takes up. */
-const ARRIVALS_A_BLOCK = 16;
+const ARRIVALS_A_BLOCK = 64;
 
 /** For a batch's entries in four maps. */
 const BATCH_ENTRIES = stateDeposit(4, 400);

@@ -23,6 +23,7 @@ import type { ArtifactSizes } from '../../../primitives/attribution/training.ts'
 import type { Hash } from '../../../primitives/types.ts';
 import * as balances from '../../standard/balances.ts';
 import * as system from '../../standard/system.ts';
+import * as beacon from '../beacon.ts';
 import * as blobs from '../blobs.ts';
 import * as compute from '../compute.ts';
 import { departLater } from './departures.ts';
@@ -73,16 +74,14 @@ export function useAdapter(host: Host, id: AdapterId, change: 1 | -1): void {
 
 // ---- orders --------------------------------------------------------------------------------------------------
 
-/** Draws an order's seeds: of a block that nobody knew when the order was paid for. Workers can take it from then on. */
+/** Draws an order's seeds from secrets that were promised before it was paid for. Workers can take it from then on. */
 export function drawSeeds(env: Env, id: OrderId): void {
   const { host } = env;
   const found = store.Orders.get(host, id);
   if (found?.status.type !== 'Drawing') return;
-  const draw = (purpose: string): bigint => {
-    const digest = hashOf(host, seedDraw, { chance: system.parentHash(host), order: id, purpose });
-    return new DataView(digest.buffer, digest.byteOffset, 8).getBigUint64(0, true);
-  };
-  const seeds = { sketchSeed: draw('sketch'), rotationSeed: draw('rotation') };
+  const subject = hashOf(host, seedDraw, { order: id, owner: found.owner, at: found.at });
+  const draw = (purpose: number): bigint => beacon.draw(host, subject, purpose).getBigUint64(0, true);
+  const seeds = { sketchSeed: draw(0), rotationSeed: draw(1) };
   store.Orders.insert(host, id, { ...found, ...seeds, status: { type: 'Active' } });
   compute.openTask(env, id, found.baseModel, found.budget);
   env.emit(events.SeedsDrawn, { order: id, ...seeds });

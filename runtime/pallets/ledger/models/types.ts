@@ -131,4 +131,5 @@ export type NameEntry = Infer<typeof nameEntry>;
 /** What leaves the state when its time is over. */
 export const departure = part('Departure', variants({ Order: orderId, Adapter: adapterId }));
 
-export const seedDraw = canonical('seed/2', 'SeedDraw', struct({ chance: hash, order: orderId, purpose: text(16) }));
+/** What an order's seeds are drawn about (`Beacon`). */
+export const seedDraw = canonical('seed/2', 'SeedDraw', struct({ order: orderId, owner: accountId, at: u32 }));
