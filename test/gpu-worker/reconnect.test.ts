@@ -74,6 +74,7 @@ t.test('workers go on', { timeout: 115_000 }, async (test) => {
   await ledger.submit(dead, compute.calls.register, { bond: 2_000n * OPEN, capabilities });
   const next = await order({ ...chain, ...again }, 'more', { seed: 2n });
   await until('the draw of its seeds', () => ledger.read(compute.store.Tasks, next));
+  await until('its seeds', () => ledger.read(compute.store.Tasks, next));
   await ledger.submit(dead, compute.calls.takeLease, { order: next });
   // The next one has time, however busy the machine is.
   await setLeases({ ...chain, ...again }, 2_000);
