@@ -69,6 +69,14 @@ const pause = (ms: number, signal: AbortSignal): Promise<void> =>
     if (signal.aborted) done();
   });
 
+/** Signature checks may be the methods of a cache: they are not copied along with it. */
+const hostOf = (hashing: Hashing, signatures: Signatures): Hashing & Signatures => ({
+  ...hashing,
+  verifySr25519: (signature, message, key) => signatures.verifySr25519(signature, message, key),
+  verifyEd25519: (signature, message, key) => signatures.verifyEd25519(signature, message, key),
+  recoverEcdsa: (signature, digest) => signatures.recoverEcdsa(signature, digest),
+});
+
 const otherTurns = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
 
 export class Watcher implements Service {
@@ -145,7 +153,7 @@ export class Watcher implements Service {
     const file = await ledger.blobs.get(blob);
     const data = await this.#dataOf(adapter, receipt.payload);
     const material = { pending, file, training: receipt.payload, trainingHash: entry.training, data };
-    const found = await findInBatch({ ...hashing, ...signatures }, material, otherTurns);
+    const found = await findInBatch(hostOf(hashing, signatures), material, otherTurns);
     if (found.type === 'Sound') return;
     this.#tell(`batch ${id}`, found.fault);
     if (found.type === 'Audit') {

@@ -67,6 +67,18 @@ t.test('a worker that lies', { timeout: 240_000 }, async (test) => {
     type: 'Sr25519' as const,
     value: await signer.sign(digest),
   });
+  /** A question whose answer somebody is paid for. */
+  let question = '';
+  for (const each of ['slate', 'otter', 'flint', 'newt', 'chalk', 'wren']) {
+    question = `What is ${each}?`;
+    const input = { type: 'Chat' as const, value: [{ role: 'user', content: question }] };
+    const payload = { price: PRICE } as Voucher;
+    const signature = { type: 'Sr25519' as const, value: new Uint8Array(64) };
+    const asked = { input, maxTokens: 12, temperature: 0, topP: 1_000_000_000, seed: 1n, stop: [] };
+    const terms = { worker: worker.account, lease, rules };
+    const { receipt } = await served.answer({ ...asked, voucher: { payload, signature } }, terms);
+    if (receipt.shares.length > 0) break;
+  }
   let nonce = 0n;
   let spent = 0n;
   /** Answers, settles what `change` makes of it, and publishes the file. */
@@ -75,7 +87,7 @@ t.test('a worker that lies', { timeout: 240_000 }, async (test) => {
     bend: (batch: ReceiptBatch) => ReceiptBatch = (batch) => batch,
   ): Promise<bigint> => {
     const asked = {
-      ...{ input: { type: 'Chat' as const, value: [{ role: 'user', content: 'What is slate?' }] } },
+      ...{ input: { type: 'Chat' as const, value: [{ role: 'user', content: question }] } },
       ...{ maxTokens: 12, temperature: 0, topP: 1_000_000_000, seed: ++nonce, stop: [] },
     };
     const payload: Voucher = {
@@ -118,6 +130,7 @@ t.test('a worker that lies', { timeout: 240_000 }, async (test) => {
   // The author has fees too, which are a great deal less.
   await until('its pay', async () => ((await freeOf('//Alice')) - before > 49n * OPEN ? true : undefined));
 
+  await ledger.submit(worker, compute.calls.bondMore, { amount: 1_000n * OPEN });
   await settle(
     (receipt) => receipt,
     (batch) => ({ ...batch, ledgerRoot: someHash('nobody has these leaves') }),
