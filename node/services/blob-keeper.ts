@@ -33,8 +33,10 @@ export class BlobKeeper implements Service {
     const { events, isMajorSyncing, log } = this.#ports;
     const unsubscribe = events.subscribe((event) => {
       if (event.type !== 'imported' || !event.isNewBest) return;
-      if (isMajorSyncing()) this.#blocks = 0;
-      else if (++this.#blocks % LOOK_BLOCKS === 0) {
+      if (isMajorSyncing()) {
+        this.#blocks = 0;
+        this.#unclaimed.clear();
+      } else if (++this.#blocks % LOOK_BLOCKS === 0) {
         this.#work = this.#look().catch((problem: unknown) =>
           log('warn', 'blobs could not be dropped', { problem: String(problem) }),
         );

@@ -1,10 +1,8 @@
 /** Datanets: what contributors, curators and finders may do, and what strangers cannot. */
 import t from 'tap';
-import { signed } from '../../../runtime/framework/dispatch.ts';
 import * as blobs from '../../../runtime/pallets/ledger/blobs.ts';
 import { MIN_AGE } from '../../../runtime/pallets/ledger/commitments.ts';
 import * as datanets from '../../../runtime/pallets/ledger/datanets.ts';
-import * as balances from '../../../runtime/pallets/standard/balances.ts';
 import { contentHash, findingHash } from '../../../runtime/primitives/attribution/findings.ts';
 import type { DatanetId } from '../../../runtime/primitives/attribution/ids.ts';
 import { MAX_CONTRIBUTORS, MAX_ROWS } from '../../../runtime/primitives/attribution/limits.ts';
@@ -13,7 +11,7 @@ import { batchRoot } from '../../../runtime/primitives/attribution/records.ts';
 import { toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
 import { BYTE_DEPOSIT, stateDeposit } from '../../../runtime/primitives/deposit.ts';
 import { TREASURY } from '../../../runtime/primitives/pallet-id.ts';
-import { type AccountId, asAccountId, ZERO_HASH } from '../../../runtime/primitives/types.ts';
+import { type AccountId, ZERO_HASH } from '../../../runtime/primitives/types.ts';
 import { random as seeded, someHash } from '../attribution/world.ts';
 import { make, OPEN } from '../pallets/world.ts';
 import { account, challenger, facts, hashing, ledger, owner, payer, second, third, worker } from './world.ts';
@@ -293,32 +291,25 @@ t.test('strangers cannot fill a Datanet, nor end it', async (test) => {
 t.test('no snapshot has more contributors than an adapter can', async (test) => {
   const of = await world({ admission: { type: 'Open' }, stake: 0n });
   test.teardown(of.close);
-  let env = of.env();
-  const people = Array.from({ length: MAX_CONTRIBUTORS + 1 }, (_, i) => {
-    const bytes = new Uint8Array(32).fill(200);
-    new DataView(bytes.buffer).setUint32(0, i);
-    return asAccountId(bytes);
-  });
-  for (const [i, who] of people.entries()) {
-    balances.transfer(env, owner, who, OPEN, 'KeepAlive');
-    const call = make('Datanets', 'contribute', of.batch(who, `of ${i}`, [line(`of ${i}`)]));
-    if (!env.dispatch(call, signed(who)).ok) throw new Error(`contribution ${i} failed`);
-    // A block has so many events and no more.
-    if (i % 100 !== 99) continue;
-    env.flush();
-    of.next();
-    env = of.env();
-  }
-  env.flush();
-  const claims = [...blobs.claims(of.host)].filter(([, { available }]) => !available).map(([id]) => id);
-  for (let at = 0; at < claims.length; at += 256) of.attest(claims.slice(at, at + 256), 2);
-  of.wait(Math.ceil(claims.length / 64));
+  // All but one of the places are taken.
+  datanets.store.Datanets.insert(of.host, NET, { ...of.net(), contributors: MAX_CONTRIBUTORS - 1 });
+  for (const who of [mallory, victim]) of.does(who, 'Datanets', 'contribute', of.batch(who, 'a batch', [line('a')]));
+  of.does(mallory, 'Datanets', 'contribute', of.batch(mallory, 'another', [line('b')]));
+  const [first, second, third_] = [0, 1, 2].map((index) => of.batchAt(index)!.claim);
+  for (const claim of [first!, second!, third_!]) of.attest([claim]);
   test.equal(of.net().contributors, MAX_CONTRIBUTORS);
-  const pending = people.filter((_, at) => of.batchAt(at)?.status.type === 'Pending');
-  test.equal(pending.length, 1, 'one waits until there is room');
+  test.same(
+    [0, 1, 2].map((index) => of.batchAt(index)?.status.type),
+    ['Admitted', 'Pending', 'Admitted'],
+    'a new contributor waits until there is room; one that is there does not',
+  );
   const held = of.reserved(owner);
-  of.does(owner, 'Datanets', 'snapshot', { id: NET, maxBatches: 4_096 });
-  test.equal(of.reserved(owner) - held, stateDeposit(2, 200 + 76 * MAX_CONTRIBUTORS), 'what it stores has a deposit');
+  of.does(owner, 'Datanets', 'snapshot', { id: NET, maxBatches: 2 });
+  test.equal(of.reserved(owner) - held, stateDeposit(2, 200 + 76 * 2), 'what it stores has a deposit');
+  of.does(owner, 'Datanets', 'curate', { id: NET, batches: [0, 2], admit: false });
+  test.equal(of.net().contributors, MAX_CONTRIBUTORS - 1);
+  of.does(owner, 'Datanets', 'curate', { id: NET, batches: [1], admit: true });
+  test.equal(of.batchAt(1)?.status.type, 'Admitted');
   test.ok(of.balanced());
 });
 
