@@ -66,7 +66,7 @@ export async function reclaim(ledger: Ledger, funder: LocalSigner, run: string):
   const after = await holdingsOf(ledger, funder.account);
   return {
     returned: after.free - before.free,
-    held: (await own()).reduce((all, { session }) => all + session.deposit, sum),
+    held: (await own()).reduce((all, { session }) => all + session.deposit + session.storageDeposit, sum),
     freeFrom: [...freeFrom].sort((a, b) => a - b),
   };
 }
