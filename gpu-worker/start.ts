@@ -1,6 +1,6 @@
 /** A worker from its settings: the engine, the base model, then the process itself. */
 
-import { mkdir } from 'node:fs/promises';
+import { chmod, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { EngineChoice } from './engines/choice.ts';
@@ -35,7 +35,9 @@ export async function startWorker(options: WorkerStart, signal: AbortSignal): Pr
   });
   log('info', `engine: ${why}`);
   try {
-    await mkdir(options.directory, { recursive: true });
+    // Prompts and answers lie in it, and verdicts that are not revealed.
+    await mkdir(options.directory, { recursive: true, mode: 0o700 });
+    await chmod(options.directory, 0o700);
     const model = await engine.load(options.modelDirectory, { signal }).catch((problem: unknown) => {
       if (signal.aborted) return undefined;
       throw problem;

@@ -26,6 +26,8 @@ export interface NodeOptions {
     readonly port: number;
     readonly methods: MethodPolicy;
     readonly cors?: Cors;
+    /** Names that the node's JSON-RPC may be called by, besides addresses and `localhost`. */
+    readonly hosts?: readonly string[];
     readonly maxConnections?: number;
   };
   /** Looks at what is to be paid and shows what is wrong with it (default: if it is a validator). */

@@ -17,17 +17,28 @@ export class KeyError extends Error {
 }
 
 /**
- * `key`: a secret URI (`//Alice`, a mnemonic, a 0x-seed), or the path of a file with one, or of a wallet's JSON. The
- * password of the latter comes from a file, from `OPENLEDGER_PASSWORD`, or is asked for. Throws {@link KeyError}.
+ * `given`: a secret URI (`//Alice`, a mnemonic, a 0x-seed), the path of a file with one or of a wallet’s JSON, or `-` for
+ * standard input. The password of a wallet comes from a file, from `OPENLEDGER_PASSWORD`, or is asked for. Throws
+ * {@link KeyError}.
  */
-export async function openKey(key: string, passwordFile?: string): Promise<KeySigner> {
-  if (!existsSync(key)) return fromUri(key);
+export async function openKey(given: string, passwordFile?: string): Promise<KeySigner> {
+  const key = given === '-' ? readFileSync(process.stdin.fd, 'utf8').trim() : given;
+  if (!existsSync(key)) {
+    // Development accounts are no secret.
+    if (!key.startsWith('//') && process.argv.some((each) => each.includes(key))) {
+      process.stderr.write(
+        'warning: every user of this machine can read a secret phrase on the command line; use a file that only you can ' +
+          'read, OPENLEDGER_KEY, or "--key -" and standard input\n',
+      );
+    }
+    return fromUri(key);
+  }
   const text = readFileSync(key, 'utf8').trim();
   const wallet = walletIn(text);
   if (wallet === undefined) return fromUri(text);
-  const given = await password(passwordFile);
+  const secret = await password(passwordFile);
   try {
-    return new KeySigner(openWallet(wallet, given), createHashing());
+    return new KeySigner(openWallet(wallet, secret), createHashing());
   } catch (problem) {
     if (!(problem instanceof KeystoreError)) throw problem;
     if (problem.code !== 'WRONG_PASSWORD') throw new KeyError('BAD_KEY', problem.message);

@@ -21,6 +21,7 @@ export interface CommonFlags {
   readonly rpcExternal?: boolean;
   readonly rpcMethods: MethodPolicy;
   readonly rpcCors?: string;
+  readonly rpcHosts?: string;
   readonly rpcMaxConnections: number;
   readonly statePruning: number | 'archive';
   /** In bytes. */
@@ -92,6 +93,10 @@ export const withCommonFlags = (command: Command): Command =>
       .option(
         '--rpc-cors <origins>',
         'pages that may use JSON-RPC, separated by commas, or "all" (default: local ones)',
+      )
+      .option(
+        '--rpc-hosts <names>',
+        'host names that JSON-RPC may be called by, separated by commas (addresses and localhost always)',
       )
       .addOption(
         new Option('--rpc-max-connections <n>', 'connections to JSON-RPC at the same time')
@@ -166,7 +171,7 @@ export const defaultBasePath = (): string =>
 export function commonOptions(
   flags: CommonFlags,
 ): Pick<NodeOptions, 'version' | 'statePruning' | 'blocksPruning' | 'blobBytes' | 'rpc' | 'log'> {
-  const { rpcCors } = flags;
+  const { rpcCors, rpcHosts } = flags;
   return {
     version,
     statePruning: flags.statePruning,
@@ -180,6 +185,7 @@ export function commonOptions(
       ...(rpcCors !== undefined && {
         cors: rpcCors === 'all' ? rpcCors : rpcCors.split(',').map((each) => each.trim()),
       }),
+      ...(rpcHosts !== undefined && { hosts: rpcHosts.split(',').map((each) => each.trim()) }),
     },
     log: createLog(flags.log),
   };

@@ -47,7 +47,9 @@ export const withKeyFlags = (command: Command): Command =>
     .addOption(
       new Option(
         '--key <key>',
-        'who you are: a secret URI (//Alice, a mnemonic …) or a key file',
-      ).makeOptionMandatory(),
+        'who you are: a key file, "-" for a secret phrase on standard input, or a development account (//Alice)',
+      )
+        .env('OPENLEDGER_KEY')
+        .makeOptionMandatory(),
     )
     .addOption(new Option('--password-file <file>', 'password of the key file (or OPENLEDGER_PASSWORD)'));

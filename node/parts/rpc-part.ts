@@ -2,6 +2,7 @@
 import type { GrandpaVoter } from '../../consensus/grandpa/driver.ts';
 import { ledgerGroup } from '../../rpc/groups/ledger.ts';
 import { health } from '../../rpc/groups/system.ts';
+import { WALLET_ORIGINS } from '../../rpc/server/access.ts';
 import { type RpcAddress, type RpcServer, rpcServer } from '../../rpc/server/server.ts';
 import { standardGroups } from '../../rpc/standard-groups.ts';
 import { blobHandler } from '../blobs/http.ts';
@@ -42,6 +43,8 @@ export async function openRpc(
   const { maxConnections, ...listening } = options.rpc;
   const server = rpcServer({
     ...listening,
+    // Whoever tries things out has a wallet in the browser; on a live chain its origin must be named.
+    guests: spec.chainType === 'Development' ? WALLET_ORIGINS : [],
     ...(maxConnections !== undefined && { limits: { connections: maxConnections } }),
     groups: [
       ...standard,

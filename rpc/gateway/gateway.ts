@@ -18,6 +18,8 @@ import { type PaidAnswer, PaidQuestions } from '../client/paid-questions.ts';
 import type { Funding } from '../client/purse.ts';
 import type { Signer } from '../client/signer.ts';
 import type { SpendingLimits } from '../client/spending-limits.ts';
+import { isWithin } from '../server/json-bounds.ts';
+import { Door, demandJson } from './door.ts';
 import { apiError } from './failures.ts';
 import { ApiError, notServed, parseCompletion } from './openai.ts';
 import { stateFile } from './state-file.ts';
@@ -32,8 +34,15 @@ export interface GatewayOptions {
   readonly key: Signer;
   /** Opens the session, tops it up and replaces it when needed; undefined: requests end with the deposit. */
   readonly funding: Funding | undefined;
-  /** Applications must send it as a bearer token; undefined: nobody is asked. */
+  /**
+   * Applications must send it as a bearer token. Undefined: programs on this machine, but no browser, need none; on other addresses
+   * than this machine's own it is a {@link DoorError}.
+   */
   readonly apiKey: string | undefined;
+  /** Origins of web pages that may ask with the key (default: none). */
+  readonly origins?: readonly string[];
+  /** Host names that the gateway may be called by (default: `localhost`, and addresses). */
+  readonly hosts?: readonly string[];
   readonly stateFile: string | undefined;
   /** What may be spent; undefined: as much as the deposit has. */
   readonly limits?: SpendingLimits | undefined;
@@ -49,6 +58,11 @@ export interface Gateway {
 }
 
 const MAX_BODY = 1 << 20;
+const JSON_BOUNDS = { depth: 32, values: 65_536 };
+/** Questions that are being answered at the same time, and connections. */
+const MAX_ASKING = 256;
+const MAX_CONNECTIONS = 1_024;
+const TIMES = { headersTimeout: 10_000, requestTimeout: 60_000, connectionsCheckingInterval: 5_000 };
 /** The attribution object of an answer: amounts in OPEN's smallest unit, as decimal text. */
 export function attributionObject(hashing: Hashing, { receipt, terms }: Omit<PaidAnswer, 'text'>) {
   const { payload } = receipt;
@@ -90,11 +104,13 @@ async function body(request: IncomingMessage): Promise<unknown> {
     if (size > MAX_BODY) throw new ApiError(413, 'invalid_request_error', 'too_large', `at most ${MAX_BODY} bytes`);
     parts.push(part as Buffer);
   }
+  const bytes = Buffer.concat(parts);
   try {
-    return JSON.parse(Buffer.concat(parts).toString('utf8'));
+    if (isWithin(bytes, JSON_BOUNDS)) return JSON.parse(bytes.toString('utf8'));
   } catch {
-    throw new ApiError(400, 'invalid_request_error', 'invalid_json', 'the body is no JSON');
+    // Told below.
   }
+  throw new ApiError(400, 'invalid_request_error', 'invalid_json', 'the body is no JSON, or too many values of it');
 }
 
 function json(response: ServerResponse, status: number, value: unknown): void {
@@ -172,32 +188,51 @@ function unescaped(text: string): string {
   }
 }
 
+/** Questions under way. */
+interface Asking {
+  count: number;
+}
+
+const ENDPOINTS: Readonly<Record<string, 'chat' | 'text'>> = {
+  '/v1/chat/completions': 'chat',
+  '/v1/completions': 'text',
+};
+
 async function route(
   questions: PaidQuestions,
-  options: GatewayOptions,
+  { hashing }: GatewayOptions,
+  { door, asking }: { readonly door: Door; readonly asking: Asking },
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const path = (request.url ?? '').split('?', 1)[0];
-  const { apiKey, hashing } = options;
-  if (apiKey !== undefined && request.headers.authorization !== `Bearer ${apiKey}`) {
-    throw new ApiError(401, 'invalid_request_error', 'invalid_api_key', 'the API key is missing or wrong');
+  const path = (request.url ?? '').split('?', 1)[0] as string;
+  if (door.greet(request, response)) return;
+  if (path === '/health' && (request.method === 'GET' || request.method === 'HEAD')) {
+    json(response, 200, { status: 'ok' });
+    return;
   }
-  if (request.method === 'GET' && path === '/v1/models')
+  const kind = request.method === 'POST' ? ENDPOINTS[path] : undefined;
+  door.admit(request, kind !== undefined);
+  if (kind !== undefined) {
+    demandJson(request);
+    if (asking.count >= MAX_ASKING) throw new ApiError(429, 'rate_limit_error', 'overloaded', 'too many questions');
+    asking.count++;
+    try {
+      await completion(questions, hashing, kind, request, response);
+    } finally {
+      asking.count--;
+    }
+  } else if (request.method === 'GET' && path === '/v1/models')
     json(response, 200, { object: 'list', data: (await questions.models()).map(modelObject) });
-  else if (request.method === 'GET' && path?.startsWith(MODEL_PATH)) {
+  else if (request.method === 'GET' && path.startsWith(MODEL_PATH)) {
     const id = unescaped(path.slice(MODEL_PATH.length));
     const found = (await questions.models()).find(({ name }) => name === id);
     if (found === undefined) throw notServed(id);
     json(response, 200, modelObject(found));
-  } else if (request.method === 'POST' && path === '/v1/chat/completions')
-    await completion(questions, hashing, 'chat', request, response);
-  else if (request.method === 'POST' && path === '/v1/completions')
-    await completion(questions, hashing, 'text', request, response);
-  else throw new ApiError(404, 'invalid_request_error', 'not_found', `there is no ${request.method} ${path}`);
+  } else throw new ApiError(404, 'invalid_request_error', 'not_found', `there is no ${request.method} ${path}`);
 }
 
-function refuse(response: ServerResponse, problem: unknown, log: Log): void {
+function refuse(request: IncomingMessage, response: ServerResponse, problem: unknown, log: Log): void {
   const known =
     problem instanceof ApiError
       ? problem
@@ -208,14 +243,17 @@ function refuse(response: ServerResponse, problem: unknown, log: Log): void {
           : new ApiError(500, 'server_error', 'internal', 'the request failed');
   if (known.code === 'internal') log('error', `gateway: ${(problem as Error).stack}`);
   if (!response.headersSent) {
+    // What is left of a refused request is not read, and must not be taken for the next one.
+    if (!request.complete) response.setHeader('connection', 'close');
     json(response, known.status, known.body);
     return;
   }
   response.end(`data: ${JSON.stringify(known.body)}\n\n`);
 }
 
-/** Rejects when there is no node, no session, or the port is taken. */
+/** Rejects when there is no node, no session, or the port is taken, and with a {@link DoorError} for an open door. */
 export async function startGateway(options: GatewayOptions): Promise<Gateway> {
+  const door = new Door(options);
   const { node, session, key, funding, hashing, stateFile: path, patienceMs, limits, log } = options;
   const ledger = await Ledger.connect(node, { hashing, reconnect: true });
   let running: PaidQuestions;
@@ -226,9 +264,13 @@ export async function startGateway(options: GatewayOptions): Promise<Gateway> {
     ledger.close();
     throw problem instanceof PaidFailure ? apiError(problem) : problem;
   }
-  const server: Server = createServer((request, response) => {
-    route(running, options, request, response).catch((problem: unknown) => refuse(response, problem, log));
+  const asking: Asking = { count: 0 };
+  const server: Server = createServer(TIMES, (request, response) => {
+    route(running, options, { door, asking }, request, response).catch((problem: unknown) =>
+      refuse(request, response, problem, log),
+    );
   });
+  server.maxConnections = MAX_CONNECTIONS;
   try {
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject);

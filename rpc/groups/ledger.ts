@@ -14,11 +14,12 @@ import { signedInferenceReceipt } from '../../runtime/primitives/attribution/rec
 import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { type Codec, decode, encode } from '../../runtime/primitives/scale/codec.ts';
 import { ScaleError } from '../../runtime/primitives/scale/io.ts';
-import { type AccountId, asAccountId, type Hash, multiSignature } from '../../runtime/primitives/types.ts';
+import { type AccountId, asAccountId, type Hash, multiSignature, sameAccount } from '../../runtime/primitives/types.ts';
 import { invalidParams, RpcError } from '../server/errors.ts';
 import { hexOf } from '../server/hex.ts';
 import { definitions, type Group, group } from '../server/method.ts';
 import { count, hash, hex, list, optional, text, u32 } from '../server/params.ts';
+import { RawJson } from '../server/result.ts';
 import type { Session } from '../server/session.ts';
 
 export interface LedgerContext {
@@ -40,11 +41,14 @@ interface Line {
 interface Context extends LedgerContext {
   readonly challenges: WeakMap<Session, Uint8Array>;
   readonly lines: WeakMap<Session, Line>;
+  readonly models: () => RawJson;
 }
 
 const { method, subscription } = definitions<Context>();
 const MAX_SERVED = 4_096;
 const MAX_TEXT = 1 << 20;
+/** How old the list of served adapters may be. */
+const MODELS_MS = 200;
 /** How far a worker's clock may be apart from this node's. */
 const MAX_SKEW_MS = 5 * 60_000;
 
@@ -140,6 +144,10 @@ const methods = [
       challenges.delete(session);
       if (challenge === undefined) throw new RpcError(1112, 'ask for a challenge first', 'NO_CHALLENGE');
       const account = asAccountId(worker);
+      const before = lines.get(session);
+      if (before !== undefined && !sameAccount(before.account, account)) {
+        throw new RpcError(1116, 'another worker is attached by this connection', 'OTHER_WORKER');
+      }
       const attachment = proven(context, challenge, account, at, signature);
       const line: Line = { account, challenge, adapters, attachment };
       const leave = told(() =>
@@ -161,7 +169,7 @@ const methods = [
       );
       lines.set(session, line);
       return () => {
-        lines.delete(session);
+        if (lines.get(session) === line) lines.delete(session);
         leave();
       };
     },
@@ -240,7 +248,7 @@ const methods = [
         stream.notify(plain({ adapter: of, worker, session, nonce, receipt: encoded }));
       }),
   ),
-  method('inference_models', [], ({ hub }) => plain(hub.models())),
+  method('inference_models', [], ({ models }) => models()),
   subscription(
     'inference_generate',
     { unsubscribe: 'inference_cancel', notification: 'inference_event' },
@@ -277,6 +285,20 @@ const methods = [
   }),
 ];
 
+/** The list of served adapters as text: however many ask, it is made anew a few times a second at most. */
+function servedModels(hub: InferenceHub): () => RawJson {
+  let made: RawJson | undefined;
+  let at = Number.NEGATIVE_INFINITY;
+  return () => {
+    const now = performance.now();
+    if (made !== undefined && now - at < MODELS_MS) return made;
+    made = new RawJson(JSON.stringify(plain(hub.models())));
+    at = now;
+    return made;
+  };
+}
+
 export function ledgerGroup(context: LedgerContext): Group {
-  return group({ ...context, challenges: new WeakMap(), lines: new WeakMap() }, methods);
+  const models = servedModels(context.hub);
+  return group({ ...context, challenges: new WeakMap(), lines: new WeakMap(), models }, methods);
 }

@@ -26,7 +26,11 @@ function attributed({ attribution }: Completion): string {
 }
 
 async function ask(model: string, question: string | undefined, flags: ChatFlags): Promise<void> {
-  const { complete } = await import('../../../rpc/client/completions.ts');
+  const [{ complete }, { keyFor }] = await Promise.all([
+    import('../../../rpc/client/completions.ts'),
+    import('../gateway-key.ts'),
+  ]);
+  const apiKey = await keyFor(flags.gateway, flags.apiKey);
   const answer = async (content: string): Promise<void> => {
     const { json } = flags;
     const completion = await complete(flags.gateway, {
@@ -34,7 +38,7 @@ async function ask(model: string, question: string | undefined, flags: ChatFlags
       question: content,
       maxTokens: flags.maxTokens,
       temperature: flags.temperature,
-      apiKey: flags.apiKey ?? process.env.OPENLEDGER_API_KEY,
+      apiKey,
       delta: (text) => {
         if (!json) process.stdout.write(text);
       },
@@ -67,7 +71,12 @@ export function chatCommands(program: Command): void {
     .argument('<model>', 'name of the adapter')
     .argument('[question]', 'what you want to know')
     .addOption(new Option('--gateway <url>', 'where to ask').default('http://127.0.0.1:8080/v1'))
-    .addOption(new Option('--api-key <key>', 'the gateway’s key, if it wants one (or OPENLEDGER_API_KEY)'))
+    .addOption(
+      new Option(
+        '--api-key <key>',
+        'the gateway’s key (default: OPENLEDGER_API_KEY, else that of your own gateway on this machine)',
+      ),
+    )
     .addOption(new Option('--max-tokens <n>', 'of the answer at most').argParser(count).default(96))
     .addOption(new Option('--temperature <t>', '0 is the likeliest answer').argParser(temperature).default(0))
     .addOption(new Option('--json', 'the result for programs'))

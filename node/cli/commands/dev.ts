@@ -4,6 +4,7 @@ import { type Command, Option } from 'commander';
 import { presetSpec } from '../../chain-spec/built-in.ts';
 import { type Node, startNode } from '../../service.ts';
 import { announce, keepRunning, type Listening } from '../child.ts';
+import { keyFor } from '../gateway-key.ts';
 import { type CommonFlags, commonOptions, withCommonFlags } from '../node-flags.ts';
 import { count, port, stopSignal } from '../options.ts';
 
@@ -36,9 +37,15 @@ async function runDev(flags: DevFlags): Promise<void> {
   const failed = new AbortController();
   node.stopped.catch(() => failed.abort());
   const until = AbortSignal.any([signal, failed.signal]);
+  const gatewayPath = join(node.directory, 'gateway');
   const up = (gateway: string | undefined): void => {
-    if (process.send === undefined) say(welcome(node, flags, gateway));
     announce({ node: node.rpc.ws, gateway });
+    if (process.send !== undefined) return;
+    const told = async (): Promise<void> => {
+      const key = gateway === undefined ? undefined : await keyFor(gateway);
+      say(welcome(node, flags, gateway === undefined ? undefined : { url: gateway, key }));
+    };
+    told().catch((problem: unknown) => log('error', String(problem)));
   };
   const shared = ['--node', node.rpc.ws, '--log', flags.log];
   const parts: Promise<void>[] = [];
@@ -48,7 +55,7 @@ async function runDev(flags: DevFlags): Promise<void> {
     parts.push(keepRunning({ name: 'worker', args: [...args, '--settle-every', '10'], log }, until));
   }
   if (flags.gateway) {
-    const args = ['gateway', ...shared, '--key', PAYER, '--base-path', join(node.directory, 'gateway')];
+    const args = ['gateway', ...shared, '--key', PAYER, '--base-path', gatewayPath];
     let told = false;
     const tell = (gateway: string | undefined): void => {
       if (!told) up(gateway);
@@ -74,7 +81,12 @@ async function runDev(flags: DevFlags): Promise<void> {
 /** Beside the log, not in it, where the log is read by a machine. */
 const say = (text: string): boolean => (process.stdout.isTTY ? process.stdout : process.stderr).write(text);
 
-function welcome({ rpc, directory }: Node, flags: DevFlags, gateway: string | undefined): string {
+interface Door {
+  readonly url: string;
+  readonly key: string | undefined;
+}
+
+function welcome({ rpc, directory }: Node, flags: DevFlags, gateway: Door | undefined): string {
   const at = rpc.ws === 'ws://127.0.0.1:9944' ? '' : ` --node ${rpc.ws}`;
   const run = 'npm run -s openledger --';
   const kept = flags.basePath === undefined ? ', removed at the end' : '';
@@ -84,14 +96,15 @@ function welcome({ rpc, directory }: Node, flags: DevFlags, gateway: string | un
     '',
     `JSON-RPC  ${rpc.ws} and ${rpc.http} (wallets, libraries, explorers)`,
     `Blobs     ${rpc.http}/blobs/0x…`,
-    ...(gateway === undefined ? [] : [`Gateway   ${gateway} (OpenAI’s API; ${PAYER} pays)`]),
+    ...(gateway === undefined ? [] : [`Gateway   ${gateway.url} (OpenAI’s API; ${PAYER} pays)`]),
+    ...(gateway?.key === undefined ? [] : [`API key   ${gateway.key} (programs other than openledger's own need it)`]),
     ...(flags.worker ? [`Worker    ${WORKER} trains and serves on this machine’s CPU`] : []),
     `Data      ${directory}${kept}`,
     '',
     'First steps, in another terminal:',
     `  npm run demo${at === '' ? '' : ` --${at}`}`,
     `  ${run} model list${at}`,
-    ...(gateway === undefined ? [] : [`  curl ${gateway}/models`]),
+    ...(gateway === undefined ? [] : [`  curl ${gateway.url}/models`]),
     '',
     'Ctrl-C stops everything.',
     '',

@@ -3,6 +3,8 @@ import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { DoorError } from '../../../rpc/gateway/door.ts';
+import { isLoopback } from '../../../rpc/server/access.ts';
 import type { SessionId } from '../../../runtime/primitives/attribution/ids.ts';
 import type { LogLevel } from '../../logging.ts';
 import { parseOpen } from '../amounts.ts';
@@ -18,11 +20,13 @@ interface GatewayFlags {
   readonly deposit: bigint;
   readonly session?: bigint;
   readonly apiKey?: string;
+  readonly cors?: readonly string[];
+  readonly allowHost?: readonly string[];
   readonly basePath?: string;
   readonly maxPriceIn?: bigint;
   readonly maxPriceOut?: bigint;
-  readonly maxRequest?: bigint;
-  readonly maxDay?: bigint;
+  readonly maxRequest: bigint;
+  readonly maxDay: bigint;
   readonly log: LogLevel;
 }
 
@@ -31,10 +35,11 @@ const SESSION_PATH = '//openledger//session';
 
 async function runGateway(flags: GatewayFlags): Promise<void> {
   const signal = stopSignal();
-  const [{ createLog }, { createHashing }, { openKey }, { startGateway }] = await Promise.all([
+  const [{ createLog }, { createHashing }, { openKey }, { ownKey, publishKey }, { startGateway }] = await Promise.all([
     import('../../logging.ts'),
     import('../../crypto/hashing.ts'),
     import('../account-key.ts'),
+    import('../gateway-key.ts'),
     import('../../../rpc/gateway/gateway.ts'),
   ]);
   const log = createLog(flags.log);
@@ -42,6 +47,14 @@ async function runGateway(flags: GatewayFlags): Promise<void> {
   const directory = flags.basePath ?? join(homedir(), '.openledger', 'gateway');
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const own = flags.session === undefined;
+  const told = flags.apiKey ?? process.env.OPENLEDGER_API_KEY;
+  if (told === undefined && !isLoopback(flags.host)) {
+    throw new DoorError(
+      `everybody who reaches ${flags.host} could spend ${pair.address}'s OPEN: choose an API key (OPENLEDGER_API_KEY, or --api-key)`,
+    );
+  }
+  const kept = told === undefined ? await ownKey(directory) : undefined;
+  const apiKey = told ?? kept?.key;
   const gateway = await startGateway({
     node: flags.node,
     host: flags.host,
@@ -49,7 +62,9 @@ async function runGateway(flags: GatewayFlags): Promise<void> {
     session: flags.session as SessionId | undefined,
     key: own ? pair.derive(SESSION_PATH) : pair,
     funding: own ? { payer: pair, deposit: flags.deposit } : undefined,
-    apiKey: flags.apiKey ?? process.env.OPENLEDGER_API_KEY,
+    apiKey,
+    origins: flags.cors ?? [],
+    hosts: flags.allowHost ?? [],
     stateFile: join(directory, `${pair.address}.json`),
     limits: {
       inputPrice: flags.maxPriceIn,
@@ -60,12 +75,14 @@ async function runGateway(flags: GatewayFlags): Promise<void> {
     hashing: createHashing(),
     log,
   });
-  log('info', `gateway at ${gateway.url}`);
+  const forget = apiKey === undefined ? undefined : await publishKey(gateway.url, apiKey);
+  log('info', `gateway at ${gateway.url}${kept === undefined ? '' : `, its API key in ${kept.path}`}`);
   announce({ gateway: gateway.url });
   await new Promise<void>((resolve) => {
     if (signal.aborted) resolve();
     else signal.addEventListener('abort', () => resolve(), { once: true });
   });
+  await forget?.();
   await gateway.close();
   log('info', 'stopped');
 }
@@ -74,6 +91,8 @@ function sessionId(text: string): bigint {
   if (!/^\d{1,19}$/.test(text)) throw new InvalidArgumentError('the number of a session');
   return BigInt(text);
 }
+
+const names = (text: string): readonly string[] => text.split(',').map((each) => each.trim());
 
 export function gatewayCommands(program: Command): void {
   const gateway = program
@@ -95,9 +114,31 @@ export function gatewayCommands(program: Command): void {
     )
     .addOption(new Option('--max-price-in <open>', 'OPEN per prompt token, at most').argParser(parseOpen))
     .addOption(new Option('--max-price-out <open>', 'OPEN per answer token, at most').argParser(parseOpen))
-    .addOption(new Option('--max-request <open>', 'OPEN that one request may cost, at most').argParser(parseOpen))
-    .addOption(new Option('--max-day <open>', 'OPEN that all requests of a day (UTC) may cost').argParser(parseOpen))
-    .addOption(new Option('--api-key <key>', 'what applications must send as bearer token (or OPENLEDGER_API_KEY)'))
+    .addOption(
+      new Option('--max-request <open>', 'OPEN that one request may cost, at most')
+        .argParser(parseOpen)
+        .default(10n ** 19n, '10'),
+    )
+    .addOption(
+      new Option('--max-day <open>', 'OPEN that all requests of a day (UTC) may cost')
+        .argParser(parseOpen)
+        .default(10n ** 20n, '100'),
+    )
+    .addOption(
+      new Option(
+        '--api-key <key>',
+        'what applications send as bearer token (default: OPENLEDGER_API_KEY, else one that is made and kept in the base path)',
+      ),
+    )
+    .addOption(
+      new Option('--cors <origins>', 'web pages that may ask with the key, separated by commas').argParser(names),
+    )
+    .addOption(
+      new Option(
+        '--allow-host <names>',
+        'host names that the gateway may be called by, separated by commas (addresses and localhost always)',
+      ).argParser(names),
+    )
     .addOption(new Option('--base-path <dir>', 'where spending is remembered (default: ~/.openledger/gateway)'))
     .action(runGateway);
 }

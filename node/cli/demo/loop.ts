@@ -20,6 +20,7 @@ import { type InferenceReceipt, signedInferenceReceipt } from '../../../runtime/
 import { equalBytes, fromHex, toHex } from '../../../runtime/primitives/bytes.ts';
 import { decode } from '../../../runtime/primitives/scale/codec.ts';
 import { formatOpen, OPEN } from '../amounts.ts';
+import { keyFor } from '../gateway-key.ts';
 import { progress } from '../progress.ts';
 import { ownerOf, personOf } from './accounts.ts';
 import { type DemoContributor, type Domain, jsonl, type QuestionAnswer } from './records.ts';
@@ -268,6 +269,7 @@ async function heldOutLosses({ ledger, tell }: LoopOptions, trained: readonly Tr
 async function ask({ ledger, size, gateway, tell }: LoopOptions, trained: readonly Trained[]): Promise<Answered[]> {
   const shown = progress('answers');
   const url = await gateway(trained[0]!.model);
+  const apiKey = await keyFor(url);
   tell(`asking through ${url}`);
   const wanted = trained.flatMap(({ domain, model }) => [
     ...known(domain, size.asked).map((question) => ({ model, question, held: false })),
@@ -281,6 +283,7 @@ async function ask({ ledger, size, gateway, tell }: LoopOptions, trained: readon
       question: question.prompt,
       maxTokens: 40,
       temperature: 0,
+      apiKey,
     });
     const { receipt: encoded } = attribution;
     const { fault } = await ledger.rpc.call<{ fault: string | null }>('attribution_verify', encoded);
