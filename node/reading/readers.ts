@@ -66,7 +66,7 @@ interface Asker {
 
 interface Thread {
   readonly worker: Worker;
-  /** Whether it has come up: time counts from then on. */
+  /** Whether it has come up: it gets nothing to do before. */
   ready: boolean;
   job: Job | undefined;
   timer: NodeJS.Timeout | undefined;
@@ -174,16 +174,23 @@ export class Readers implements StateReads {
     if (this.#waiting >= this.#settings.maxWaiting) {
       return Promise.reject(new ReadError('OVERLOADED', 'too many reads wait already'));
     }
-    this.#waiting++;
-    const answered = new Promise<Reply>((settle, fail) => {
+    return new Promise<Reply>((resolve, reject) => {
       const asker = this.#askers.get(by) ?? { jobs: [], running: 0, spent: 0, at: 0 };
       this.#askers.set(by, asker);
-      asker.jobs.push({ question, by, maxMs, settle, fail });
-    }).finally(() => {
-      this.#waiting--;
+      this.#waiting++;
+      asker.jobs.push({
+        ...{ question, by, maxMs },
+        settle: (reply) => {
+          this.#waiting--;
+          resolve(reply);
+        },
+        fail: (problem) => {
+          this.#waiting--;
+          reject(problem);
+        },
+      });
+      this.#work();
     });
-    this.#work();
-    return answered;
   }
 
   #spentBy(asker: Asker, now: number): number {
@@ -216,7 +223,7 @@ export class Readers implements StateReads {
     for (;;) {
       const asker = this.#next();
       if (asker === undefined) break;
-      const free = [...this.#threads].find(({ job }) => job === undefined);
+      const free = [...this.#threads].find(({ ready, job }) => ready && job === undefined);
       if (free === undefined) {
         this.#grow();
         break;
@@ -233,16 +240,13 @@ export class Readers implements StateReads {
 
   /** Another thread, at once where there is none, else when those there are go on being busy. */
   #grow(): void {
-    if (this.#threads.size === 0) {
-      this.#start();
-      this.#work();
-    } else if (this.#threads.size < this.#settings.threads && this.#growing === undefined) {
+    if (this.#threads.size === 0) this.#start();
+    else if (this.#threads.size < this.#settings.threads && this.#growing === undefined) {
       this.#growing = setTimeout(() => {
         this.#growing = undefined;
         if (this.#closed || this.#next() === undefined) return;
         if ([...this.#threads].some(({ job }) => job === undefined)) return;
         this.#start();
-        this.#work();
       }, this.#settings.startMs);
       this.#growing.unref();
     }
@@ -253,15 +257,11 @@ export class Readers implements StateReads {
     asker.running++;
     thread.job = job;
     thread.worker.ref();
-    if (thread.ready) this.#limit(thread, job);
-    thread.worker.postMessage(job.question);
-  }
-
-  #limit(thread: Thread, job: Job): void {
     thread.timer = setTimeout(() => {
       const message = `it takes longer than ${job.maxMs / 1_000} s`;
       this.#end(thread, { result: { type: 'refused', code: 'TOO_LONG', message }, ms: job.maxMs });
     }, job.maxMs);
+    thread.worker.postMessage(job.question);
   }
 
   #start(): void {
@@ -272,13 +272,14 @@ export class Readers implements StateReads {
     const thread: Thread = { worker, ready: false, job: undefined, timer: undefined };
     this.#threads.add(thread);
     worker.on('message', (reply: Reply | Ready) => {
-      const { job } = thread;
-      if ('ready' in reply) thread.ready = true;
-      if (job === undefined) return;
       if ('ready' in reply) {
-        this.#limit(thread, job);
+        thread.ready = true;
+        worker.unref();
+        this.#work();
         return;
       }
+      const { job } = thread;
+      if (job === undefined) return;
       this.#release(thread, job, reply.ms);
       job.settle(reply);
       this.#work();
@@ -289,7 +290,6 @@ export class Readers implements StateReads {
       const message = 'the thread that read the state has ended';
       this.#end(thread, { result: { type: 'failed', code: 'FAILED', message }, ms: 1_000 });
     });
-    worker.unref();
   }
 
   #release(thread: Thread, job: Job, ms: number): void {
@@ -313,7 +313,14 @@ export class Readers implements StateReads {
       job.settle(reply);
     }
     void thread.worker.terminate();
+    // One that does not even come up would not do better the next time.
+    if (!thread.ready && this.#threads.size === 0)
+      this.#refuseAll(new ReadError('OVERLOADED', 'no thread can be started'));
     this.#work();
+  }
+
+  #refuseAll(problem: ReadError): void {
+    for (const { jobs } of this.#askers.values()) for (const job of jobs.splice(0)) job.fail(problem);
   }
 
   /** Ends the threads; what still waits is rejected. Resolves when they are gone. */
@@ -323,7 +330,7 @@ export class Readers implements StateReads {
     clearTimeout(this.#growing);
     clearTimeout(this.#idle);
     const closed = new ReadError('CLOSED', 'the node is stopping');
-    for (const { jobs } of this.#askers.values()) for (const job of jobs.splice(0)) job.fail(closed);
+    this.#refuseAll(closed);
     const threads = [...this.#threads];
     this.#threads.clear();
     for (const { job, timer } of threads) {

@@ -95,6 +95,8 @@ export class Connection implements Reader {
     if (this.#webSocket.readyState !== WebSocket.OPEN) return;
     this.#socket.write(frames(messages));
     this.#bound();
+    // Where the system took all of it at once there will be no 'drain'.
+    this.#goOn();
   };
 
   /** `socket`: what is under the WebSocket; its output is not shared with compression, which must be off. */

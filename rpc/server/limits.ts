@@ -47,7 +47,7 @@ export const SMALL_REQUEST = 65_536;
 export const SHARES = {
   subscriptions: { sure: 32, shared: 4_096 },
   /** Bytes of followed storage keys. */
-  watched: { sure: 16_384, most: MIB, shared: 16 * MIB },
+  watched: { sure: 65_536, most: 8 * MIB, shared: 48 * MIB },
   /** Blocks pinned by followers; finality that lags makes them many. */
   pinned: { sure: 2_048, most: 65_536, shared: 262_144 },
 } as const;

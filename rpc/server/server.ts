@@ -59,6 +59,9 @@ export interface RpcServerOptions {
 export interface RpcStats {
   readonly connections: number;
   readonly subscriptions: number;
+  /** Bytes of answers that wait to be read, and of large requests that are on their way in. */
+  readonly unread: number;
+  readonly arriving: number;
   /** Since the start: requests, those answered with an error, and those of them that were this node's fault. */
   readonly requests: number;
   readonly failures: number;
@@ -274,6 +277,8 @@ export function rpcServer(options: RpcServerOptions): RpcServer {
     stats: () => ({
       connections: connections.size,
       subscriptions: [...connections].reduce((sum, { session }) => sum + session.subscriptions, 0),
+      unread: unread.total,
+      arriving: arriving.used,
       ...dispatcher.counters,
     }),
     async run(signal) {

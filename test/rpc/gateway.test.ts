@@ -143,7 +143,7 @@ t.test('the openai package', { timeout: 115_000 }, async (test) => {
   );
   const raw = await fetch(`${gateway.url}/chat/completions`, {
     method: 'POST',
-    headers: { authorization: 'Bearer secret' },
+    headers: { authorization: 'Bearer secret', 'content-type': 'application/json' },
     body: '{"model": "things",',
   });
   const { error } = (await raw.json()) as { error: { code: string } };
