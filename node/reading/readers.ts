@@ -73,6 +73,8 @@ interface Thread {
 }
 
 const HALF_LIFE_MS = 5_000;
+/** Callers whose use is remembered. */
+const MAX_ASKERS = 1_024;
 /** Keys of one question; more are asked for in several, between which others have their turns. */
 const KEYS_AT_ONCE = 512;
 /** Megabytes that a thread's objects may take. */
@@ -205,8 +207,9 @@ export class Readers implements StateReads {
     let least = Number.POSITIVE_INFINITY;
     for (const [by, asker] of this.#askers) {
       if (asker.jobs.length === 0) {
-        // Who has used little is forgotten.
-        if (asker.running === 0 && this.#spentBy(asker, now) < 1) this.#askers.delete(by);
+        // Who has used little is forgotten, and where there are many, whoever does not ask now.
+        const little = this.#askers.size > MAX_ASKERS || this.#spentBy(asker, now) < 1;
+        if (asker.running === 0 && little) this.#askers.delete(by);
         continue;
       }
       if (asker.running >= most) continue;

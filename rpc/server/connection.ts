@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import { WebSocket } from 'ws';
 import type { Arrival, Arriving } from './arriving.ts';
 import type { Dispatcher } from './dispatcher.ts';
-import { MAX_WAITING } from './limits.ts';
+import { MAX_CONTROL_FRAMES, MAX_WAITING, MESSAGE_COST } from './limits.ts';
 import { type Portions, Session } from './session.ts';
 import type { Caller, Turns } from './turns.ts';
 import type { Reader, Unread } from './unread.ts';
@@ -85,6 +85,8 @@ export class Connection implements Reader {
   /** Pings since the last sign of life. */
   #missed = 0;
   #pausedPings = 0;
+  /** Pings and pongs since the node's last ping. */
+  #controls = 0;
   /** When it last said something. */
   #heard = performance.now();
   readonly #flush = (): void => {
@@ -134,9 +136,9 @@ export class Connection implements Reader {
     // Before the WebSocket sees them, which counts down what it recognises.
     socket.prependListener('data', (chunk: Buffer) => this.#arrival.grow(chunk.length));
     webSocket.on('message', (data: Buffer) => this.#hear(data));
-    webSocket.on('ping', (data: Buffer) => this.#arrival.ignore(data.length + CONTROL_FRAME));
+    webSocket.on('ping', (data: Buffer) => this.#control(data));
     webSocket.on('pong', (data: Buffer) => {
-      this.#arrival.ignore(data.length + CONTROL_FRAME);
+      this.#control(data);
       this.#missed = 0;
     });
     webSocket.on('close', () => {
@@ -179,14 +181,22 @@ export class Connection implements Reader {
     return this.session.closed || (unread <= this.#limits.pauseAt && this.#shared.unread.mayBegin(unread));
   }
 
+  /** A ping, which has been answered already, or a pong. */
+  #control(data: Buffer): void {
+    this.#arrival.ignore(data.length + CONTROL_FRAME);
+    if (++this.#controls > MAX_CONTROL_FRAMES) this.terminate();
+    else this.#bound();
+  }
+
   #hear(data: Buffer): void {
+    const cost = data.length + MESSAGE_COST;
     this.#heard = performance.now();
     this.#pending++;
-    this.#waiting += data.length;
+    this.#waiting += cost;
     this.#arrival.whole();
     this.#shared.dispatcher.handle(this.session, data, (text) => {
       this.#pending--;
-      this.#waiting -= data.length;
+      this.#waiting -= cost;
       const wire = data.length + headerLength(data.length) + MASK;
       // Heads of fragments are counted on the way in but not known here: they go when nothing else is left.
       this.#arrival.release(this.#pending === 0 ? this.#arrival.complete : wire);
@@ -245,6 +255,7 @@ export class Connection implements Reader {
 
   /** Asks whether anybody is there, and gives up when nobody was for some time. */
   ping(): void {
+    this.#controls = 0;
     // While nothing is read no pong is seen either, so that has a longer patience of its own.
     this.#pausedPings = this.#paused ? this.#pausedPings + 1 : 0;
     if (this.#pausedPings > MAX_PAUSED_PINGS || (this.#missed >= MAX_MISSED && !this.#paused)) {

@@ -4,6 +4,7 @@ import type { Socket } from 'node:net';
 import { addressOf } from './access.ts';
 import type { Arrival, Arriving } from './arriving.ts';
 import type { Connection } from './connection.ts';
+import { MAX_PIPELINED } from './limits.ts';
 import type { Caller } from './turns.ts';
 import type { Reader, Unread } from './unread.ts';
 import type { Doing, Visitor } from './visitors.ts';
@@ -103,8 +104,9 @@ export class Guest implements Visitor, Reader {
         this.#queue.shift()?.();
       });
     };
-    if (this.#answering) this.#queue.push(begin);
-    else begin();
+    if (!this.#answering) begin();
+    else if (this.#queue.length < MAX_PIPELINED) this.#queue.push(begin);
+    else this.socket.destroy();
   }
 
   /** So many bytes were handed to the connection. */

@@ -38,8 +38,13 @@ export const RPC_LIMITS: RpcLimits = {
 
 /** From so many unread bytes on no further request of the connection is read, and no further call begun. */
 export const PAUSE_AT = MIB;
-/** Bytes of messages that wait for their turn before no more are read. */
-export const MAX_WAITING = MIB;
+/** Bytes of messages that wait for their turn before no more are read, and what each counts beside its own length. */
+export const MAX_WAITING = 256 * 1024;
+export const MESSAGE_COST = 1_024;
+/** Requests behind each other on one HTTP connection that wait for the answers before theirs; nobody needs more than a few. */
+export const MAX_PIPELINED = 32;
+/** Pings and pongs of one WebSocket between two pings of the node. */
+export const MAX_CONTROL_FRAMES = 1_000;
 /** Requests up to this size always have room. */
 export const SMALL_REQUEST = 65_536;
 
