@@ -68,6 +68,8 @@ class Worker {
       await this.#settler.recover();
     }
     this.#recovered = true;
+    // A bond that was slashed is made up for first: without it the node does not take the worker in.
+    await this.#bond.look();
     const line = await Attachment.open(this.#link, this.#options, this.#server.adapters, (job) =>
       this.#server.hear(ledger.rpc, job as { type: string; job: string; request?: string }),
     );

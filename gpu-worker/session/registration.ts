@@ -105,14 +105,13 @@ export class Attachment {
     this.#node = node;
   }
 
-  /** `hear` gets the node's jobs. A bond that was slashed is made up for first: without it the node does not take the worker in. */
+  /** `hear` gets the node's jobs. */
   static async open(
     link: NodeLink,
     options: WorkerOptions,
     adapters: readonly number[],
     hear: (job: unknown) => void,
   ): Promise<Attachment> {
-    await keepBond(link, options);
     const { rpc } = link.ledger;
     const { challenge, node } = await rpc.call<{ challenge: string; node: string }>('worker_challenge');
     const line = new Attachment(link, options, fromHex(challenge), fromHex(node));
