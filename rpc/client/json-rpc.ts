@@ -156,8 +156,16 @@ export class JsonRpcClient {
       this.#heard = true;
       const message = typeof data === 'string' ? messageIn(data) : undefined;
       // Whatever sends something else is no node.
-      if (message === undefined) this.#lose(socket);
-      else this.#receive(message);
+      if (message === undefined) {
+        this.#lose(socket);
+        return;
+      }
+      try {
+        this.#receive(message);
+      } catch {
+        // A listener can make nothing of it. Nothing that a node sends may end this process.
+        this.#lose(socket);
+      }
     });
     socket.addEventListener('close', () => this.#lose(socket));
     socket.addEventListener('error', () => this.#lose(socket));
