@@ -60,8 +60,8 @@ function relinked(text: string, file: string, own: Package): string {
 }
 
 async function compile(out: string): Promise<void> {
-  const compiler = join(ROOT, 'node_modules', '.bin', 'tsc');
-  await promisify(execFile)(compiler, ['-p', 'tsconfig.build.json', '--outDir', out], { cwd: ROOT });
+  const compiler = join(ROOT, 'node_modules', 'typescript', 'lib', 'tsc.js');
+  await promisify(execFile)(process.execPath, [compiler, '-p', 'tsconfig.build.json', '--outDir', out], { cwd: ROOT });
 }
 
 async function put(file: string, text: string | Uint8Array): Promise<void> {

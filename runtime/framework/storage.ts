@@ -64,7 +64,8 @@ export interface ItemInfo {
   readonly docs: string;
 }
 
-interface Bindable {
+/** An item that has a place in a pallet's storage. */
+export interface Bindable {
   readonly info: ItemInfo;
   bind(pallet: string, name: string): void;
 }
@@ -349,16 +350,25 @@ export const nMapWithDefault = <const P extends KeyParts, V>(
 ): MapItem<Keys<P>, V, V> => new MapItem<Keys<P>, V, V>(parts, false, codec, fallback, docs);
 
 /** Gives items their keys: `twox128(prefix) ++ twox128(name)`. */
-export function storage<I extends Readonly<Record<string, Bindable>>>(prefix: string, items: I): I & StorageSet {
+export function storage<I extends StorageSet>(prefix: string, items: I): I {
   for (const [name, item] of Object.entries(items)) item.bind(prefix, name);
-  return Object.defineProperty({ ...items }, STORAGE_PREFIX, { value: prefix, enumerable: false }) as I & StorageSet;
+  const set = { ...items };
+  prefixes.set(set, prefix);
+  return set;
 }
 
-export const STORAGE_PREFIX = Symbol('storage prefix');
-export interface StorageSet {
-  readonly [STORAGE_PREFIX]: string;
+/** Items by name. */
+export type StorageSet = Readonly<Record<string, Bindable>>;
+
+const prefixes = new WeakMap<StorageSet, string>();
+
+/** The name under which the items of a `storage()` set lie. */
+export function prefixOf(set: StorageSet): string {
+  const prefix = prefixes.get(set);
+  if (prefix === undefined) throw new Error('these items were not given to storage()');
+  return prefix;
 }
 
 /** The items of a `storage()` set, for the metadata. */
 export const itemsOf = (set: StorageSet): readonly (readonly [name: string, info: ItemInfo])[] =>
-  Object.entries(set as unknown as Record<string, Bindable>).map(([name, item]) => [name, item.info] as const);
+  Object.entries(set).map(([name, item]) => [name, item.info] as const);

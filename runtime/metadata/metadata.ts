@@ -5,7 +5,7 @@
 import type { Assembly } from '../framework/assembly.ts';
 import type { AnyExtension } from '../framework/extension.ts';
 import type { RuntimeApi } from '../framework/pallet.ts';
-import { type Hasher, type ItemInfo, itemsOf, STORAGE_PREFIX } from '../framework/storage.ts';
+import { type Hasher, type ItemInfo, itemsOf, prefixOf } from '../framework/storage.ts';
 import type { Host } from '../host.ts';
 import { encode } from '../primitives/scale/codec.ts';
 import { Sink } from '../primitives/scale/io.ts';
@@ -96,7 +96,7 @@ export function describe(source: MetadataSource, version: MetadataVersion, host:
     return {
       spec,
       storage: spec.storage && {
-        prefix: spec.storage[STORAGE_PREFIX],
+        prefix: prefixOf(spec.storage),
         items: itemsOf(spec.storage).map(([name, info]) => ({ name, info, kind: storageKind(info) })),
       },
       calls: added(types.call),
