@@ -6,11 +6,11 @@ import { queuesOf } from './executive/hooks.ts';
 import { extensions } from './extensions.ts';
 import { type AnyPallet, type Assembly, assemble, outerCall } from './framework/assembly.ts';
 import { DispatchFailure } from './framework/dispatch.ts';
-import type { ConstantDef, RuntimeApi } from './framework/pallet.ts';
+import type { RuntimeApi } from './framework/pallet.ts';
 import type { GenesisConfig } from './genesis.ts';
 import type { Host } from './host.ts';
 import { metadataDigest } from './metadata/digest.ts';
-import { describe, type MetadataVersion, metadata } from './metadata/metadata.ts';
+import { describe, filledIn, type MetadataTemplate, type MetadataVersion, metadata } from './metadata/metadata.ts';
 import { attribution } from './pallets/ledger/attribution.ts';
 import { audits } from './pallets/ledger/audits.ts';
 import { beacon } from './pallets/ledger/beacon.ts';
@@ -111,7 +111,7 @@ export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
   const assembly: Assembly = assemble('openledger_runtime', pallets);
   const chosen = extensions({ ...nameless, metadataHash: (host) => cachedDigest(host) });
   const executive = new Executive(assembly, chosen, nameless);
-  const metadataCache = new Map<string, Uint8Array>();
+  const templates = new Map<MetadataVersion, MetadataTemplate>();
   const apis: RuntimeApi[] = [
     ...standardApis({
       executive,
@@ -131,17 +131,14 @@ export function createRuntime({ blake2_64, blake3 }: RuntimeOptions): Runtime {
     ),
   );
 
-  /** The definitions never change while the runtime lives; only constants of the state do, so they are the key. */
+  /** The definitions never change while the runtime lives: only constants of the state are filled in anew. */
   function cachedMetadata(host: Host, wanted: MetadataVersion): Uint8Array {
-    const constants = pallets.flatMap((each) =>
-      Object.values((each.constants ?? {}) as Readonly<Record<string, ConstantDef>>).map(({ codec, value }) =>
-        encode(codec, value(host)).join(),
-      ),
-    );
-    const key = `${wanted}:${constants.join(';')}`;
-    const made = metadataCache.get(key) ?? metadata({ assembly, extensions: chosen, apis }, wanted, host);
-    metadataCache.set(key, made);
-    return made;
+    const known = templates.get(wanted);
+    const filled = known && filledIn(known, host);
+    if (filled !== undefined) return filled;
+    const made = metadata({ assembly, extensions: chosen, apis }, wanted, host);
+    templates.set(wanted, made);
+    return made.bytes;
   }
 
   let digest: Uint8Array | undefined;

@@ -15,6 +15,8 @@ interface Failure {
 }
 
 const LEDGER = 'runtime/ledger/ledger.test.ts';
+const DATANETS = 'runtime/ledger/datanets.test.ts';
+const AUDITS = 'runtime/ledger/audits.test.ts';
 const ROGUE = 'node/attribution-rogue.test.ts';
 const AGAIN = 'gpu-worker/again.test.ts';
 const BLOBS = 'node/blobs/blobs.test.ts';
@@ -32,14 +34,19 @@ const FAILURES: readonly Failure[] = [
     test: 'rpc/datanets.test.ts',
   },
   { what: 'a record twice in a batch', codes: ['RECORD_REPEATED'], costs: 'nothing yet', test: 'rpc/datanets.test.ts' },
-  { what: 'a batch twice', codes: ['Datanets.AlreadyCommitted'], costs: 'the transaction’s fee', test: LEDGER },
+  { what: 'a batch twice', codes: ['Datanets.AlreadyCommitted'], costs: 'the transaction’s fee', test: DATANETS },
   {
     what: 'a malformed or doubled record on the ledger',
     codes: ['Malformed', 'Duplicate', 'Datanets.AlreadyDecided'],
     costs: 'the batch’s stake, half of it to the finder',
-    test: LEDGER,
+    test: DATANETS,
   },
-  { what: 'a dispute that shows nothing', codes: ['Datanets.NotProven'], costs: 'the transaction’s fee', test: LEDGER },
+  {
+    what: 'a dispute that shows nothing',
+    codes: ['Datanets.NotProven'],
+    costs: 'the transaction’s fee',
+    test: DATANETS,
+  },
   // Training.
   {
     what: 'a worker that dies with a lease',
@@ -112,8 +119,8 @@ const FAILURES: readonly Failure[] = [
     costs: 'the same',
     test: 'gpu-worker/judgement.test.ts',
   },
-  { what: 'a silent auditor', codes: ['so is the silent auditor'], costs: '10 OPEN of its bond', test: LEDGER },
-  { what: 'a verdict other than the committed one', codes: ['Audits.OtherCommitment'], costs: 'the fee', test: LEDGER },
+  { what: 'a silent auditor', codes: ['silence, kept-back verdicts'], costs: '10 OPEN of its bond', test: AUDITS },
+  { what: 'a verdict other than the committed one', codes: ['Audits.OtherCommitment'], costs: 'the fee', test: AUDITS },
   // Payers.
   { what: 'a voucher over the deposit', codes: ['DEPOSIT_SPENT'], costs: 'the request', test: ROGUE },
   {
@@ -124,7 +131,7 @@ const FAILURES: readonly Failure[] = [
   },
   {
     what: 'the same in settlement',
-    codes: ['Attribution.OverVoucher', 'Attribution.OverDeposit'],
+    codes: ['Attribution.OverVoucher', 'Attribution.OverAllocation'],
     costs: 'the worker’s fee',
     test: LEDGER,
   },

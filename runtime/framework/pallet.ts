@@ -76,12 +76,14 @@ export interface ConstantDef {
   readonly codec: Codec<unknown>;
   /** Constants that the chain spec sets are read from the state. */
   readonly value: (host: Host) => unknown;
+  readonly fromState: boolean;
   readonly docs: string;
 }
 
 export const constant = <T>(codec: Codec<T>, value: T | ((host: Host) => T), docs: string): ConstantDef => ({
   codec: codec as Codec<unknown>,
   value: typeof value === 'function' ? (value as (host: Host) => T) : () => value,
+  fromState: typeof value === 'function',
   docs,
 });
 

@@ -4,7 +4,7 @@
  */
 import type { Assembly } from '../framework/assembly.ts';
 import type { AnyExtension } from '../framework/extension.ts';
-import type { RuntimeApi } from '../framework/pallet.ts';
+import type { ConstantDef, RuntimeApi } from '../framework/pallet.ts';
 import { type Hasher, type ItemInfo, itemsOf, prefixOf } from '../framework/storage.ts';
 import type { Host } from '../host.ts';
 import { encode } from '../primitives/scale/codec.ts';
@@ -102,11 +102,11 @@ export function describe(source: MetadataSource, version: MetadataVersion, host:
       calls: added(types.call),
       events: added(types.event),
       errors: added(types.error),
-      constants: Object.entries(spec.constants ?? {}).map(([name, { codec, value, docs }]) => ({
+      constants: Object.entries(spec.constants ?? {}).map(([name, constant]) => ({
         name,
-        type: registry.add(codec.type),
-        value: encode(codec, value(host)),
-        docs,
+        type: registry.add(constant.codec.type),
+        value: encode(constant.codec, constant.value(host)),
+        constant,
       })),
     };
   });
@@ -140,10 +140,28 @@ export function describe(source: MetadataSource, version: MetadataVersion, host:
   return { pallets, extrinsic, runtime, enums, described, ...registry.close() };
 }
 
+/** Encoded metadata, and where in it the constants stand that the state says: they differ between chains, and nothing else does. */
+export interface MetadataTemplate {
+  readonly bytes: Uint8Array;
+  readonly constants: readonly { readonly at: number; readonly length: number; readonly constant: ConstantDef }[];
+}
+
+/** The metadata of a template with the constants of the host's state; undefined where one of them has another length. */
+export function filledIn({ bytes, constants }: MetadataTemplate, host: Host): Uint8Array | undefined {
+  const filled = bytes.slice();
+  for (const { at, length, constant } of constants) {
+    const value = encode(constant.codec, constant.value(host));
+    if (value.length !== length) return undefined;
+    filled.set(value, at);
+  }
+  return filled;
+}
+
 /** The encoded metadata, prefixed by its magic number and version. Constants are read from the host's state. */
-export function metadata(source: MetadataSource, version: MetadataVersion, host: Host): Uint8Array {
+export function metadata(source: MetadataSource, version: MetadataVersion, host: Host): MetadataTemplate {
   const { pallets, extrinsic, runtime, enums, described, types, idOf } = describe(source, version, host);
   const sink = new Sink(256 * 1024);
+  const places: { at: number; length: number; constant: ConstantDef }[] = [];
   const id = (provisional: number): void => sink.compact(idOf(provisional));
   const bytes = (value: Uint8Array): void => {
     sink.compact(value.length);
@@ -195,7 +213,9 @@ export function metadata(source: MetadataSource, version: MetadataVersion, host:
       text(each.name);
       id(each.type);
       bytes(each.value);
-      docs(each.docs);
+      const { length } = each.value;
+      if (each.constant.fromState) places.push({ at: sink.length - length, length, constant: each.constant });
+      docs(each.constant.docs);
       notDeprecated();
     });
     optional(errors, enumType);
@@ -220,7 +240,7 @@ export function metadata(source: MetadataSource, version: MetadataVersion, host:
       sink.u8(EXTRINSIC_VERSIONS[0] as number);
       extensionList();
       id(runtime);
-      return sink.finish();
+      return { bytes: sink.finish(), constants: places };
     case 15:
       sink.u8(EXTRINSIC_VERSIONS[0] as number);
       for (const type of [extrinsic.address, extrinsic.call, extrinsic.signature, extrinsic.extra]) id(type);
@@ -255,7 +275,7 @@ export function metadata(source: MetadataSource, version: MetadataVersion, host:
   });
   for (const each of enums) id(each);
   list([], () => {}); // custom entries
-  return sink.finish();
+  return { bytes: sink.finish(), constants: places };
 }
 
 const tupleOf = (of: readonly TypeDef[]): TypeDef => ({ shape: { kind: 'tuple', of } });

@@ -3,8 +3,12 @@ import { Keyring } from '@polkadot/api';
 import t from 'tap';
 import { authorOf, slotDigest, slotOf, withSeal } from '../../consensus/aura/slots.ts';
 import { blockId, encodeGossip, signingPayload, voterId } from '../../consensus/grandpa/messages.ts';
+import { stateReader } from '../../node/attribution/state-reader.ts';
+import { beaconInherent } from '../../node/chain/beacon-secrets.ts';
 import { createHashing } from '../../node/crypto/hashing.ts';
+import { createSignatures } from '../../node/crypto/signatures.ts';
 import { signWith } from '../../node/keystore/keys.ts';
+import { MemoryKeystore } from '../../node/keystore/memory.ts';
 import { derive } from '../../node/keystore/secret-uri.ts';
 import type { PoolTransaction } from '../../node/pool/entry.ts';
 import type { Network } from '../../p2p/network.ts';
@@ -63,6 +67,9 @@ t.test('whoever makes two blocks or votes twice is slashed and out of duty', { t
 
   // Dave makes a second block for the slot of his last one, with a transaction more.
   const dave = derive('//Dave', 'sr25519');
+  const keystore = new MemoryKeystore(hashing);
+  for (const type of ['aura', 'gran']) keystore.hold(type, '//Dave');
+  const signatures = await createSignatures();
   const chain = chainOf(witness);
   const eve = new Keyring({ type: 'sr25519' }).addFromUri('//Eve');
   const signed = await api.tx.system!.remark!('0x1234').signAsync(eve, { nonce: 0, era: 0 });
@@ -74,19 +81,23 @@ t.test('whoever makes two blocks or votes twice is slashed and out of duty', { t
       if (!equalBytes(authorOf(slot, chain.auraAuthorities(parent)!)!, dave.publicKey)) continue;
       const rest = [{ hash: hashing.blake2_256(signed.toU8a(true)), extrinsic: signed.toU8a(true) } as PoolTransaction];
       const only = { next: () => rest.pop(), markInvalid: () => {} };
+      const { genesisHash } = blocksOf(witness).info();
+      const state = stateReader(chain.at(parent.hash)!, hashing, signatures);
       const proposal = await chain.propose(
         {
           parent,
           slot,
           preRuntime: slotDigest(slot),
           timestamp: slot * SLOT_MS,
+          // The same secret as in its first block: it is told whatever else is in the block.
+          inherents: beaconInherent({ keystore, hashing, genesisHash }, state, dave.publicKey),
           deadline: Number.POSITIVE_INFINITY,
           signal: new AbortController().signal,
         },
         only as never,
         () => {},
       );
-      test.equal(proposal.extrinsics.length, 2);
+      test.equal(proposal.extrinsics.length, 3);
       const seal = signWith(dave, headerHash(hashing, proposal.header), hashing);
       return { header: withSeal(proposal.header, seal), extrinsics: [...proposal.extrinsics] };
     }

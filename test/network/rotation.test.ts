@@ -62,7 +62,7 @@ t.test(
     test.equal(seen.size, 3);
     for (const { warnings } of members)
       test.same(
-        warnings.filter((each) => !SLOW.includes(each)),
+        warnings.filter((each) => !SLOW.some((slow) => each.startsWith(slow))),
         [],
         'nothing to complain about',
       );

@@ -1,7 +1,6 @@
 /**
  * smoldot, a light client that shares no code with this node, as a peer: it knows the chain spec and nothing else, warp syncs
- * over a WebSocket of libp2p, verifies seals and justifications, and reads by proofs. Its node is one of its own, since what
- * light clients run has to stand under `:code` from the first block on.
+ * over a WebSocket of libp2p, verifies seals and justifications, runs the runtime that stands under `:code`, and reads by proofs.
  */
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -9,42 +8,21 @@ import { join } from 'node:path';
 import { ApiPromise, WsProvider } from '@polkadot/api';
 import { blake2AsHex, xxhashAsHex } from '@polkadot/util-crypto';
 import { start } from 'smoldot';
+import { genesisOf } from '../../../node/chain/genesis.ts';
 import { presetSpec } from '../../../node/chain-spec/built-in.ts';
 import { chainSpecJson, toRaw } from '../../../node/chain-spec/chain-spec.ts';
-import { genesisOf } from '../../../node/chain/genesis.ts';
-import { toHex, utf8 } from '../../../runtime/primitives/bytes.ts';
-import { decode, encode, u32 } from '../../../runtime/primitives/scale/codec.ts';
-import { runtimeVersion } from '../../../runtime/primitives/types.ts';
+import { runtimeCode } from '../../../node/wasm-builder/cache.ts';
 import { startNodeProcess } from '../../bench/support/node-process.ts';
 import { check, main, people, UNIT, within } from '../check.mjs';
-import { lightRuntime } from '../light-runtime.mjs';
 
-const METADATA_VERSION = 15;
 /** What it says on a machine with much else to do, and every ten seconds in which there is nothing to leap over. */
 const UNAVOIDABLE = /has occupied the CPU|warp sync idle/;
-/** `ValidTransaction`: priority 0, requires and provides nothing, for 64 blocks, to be passed on. */
-const VALID = Uint8Array.of(0, ...new Array(8).fill(0), 0, 4, 4, 1, 64, ...new Array(7).fill(0), 1);
-
-/** The genesis state of a chain, with a runtime that light clients can run. */
+/** A chain of the node's own making, with what stands under `:code` on every one of its chains. */
 async function lightSpec() {
   const spec = presetSpec('local', { slotDurationMs: 1_000, authorities: ['Alice'] });
-  const { state, call } = await genesisOf(spec);
-  const version = decode(runtimeVersion, call('Core_version'));
-  const code = lightRuntime(version, {
-    Core_version: call('Core_version'),
-    AuraApi_authorities: call('AuraApi_authorities'),
-    AuraApi_slot_duration: call('AuraApi_slot_duration'),
-    GrandpaApi_grandpa_authorities: call('GrandpaApi_grandpa_authorities'),
-    GrandpaApi_current_set_id: call('GrandpaApi_current_set_id'),
-    Metadata_metadata: call('Metadata_metadata'),
-    Metadata_metadata_versions: call('Metadata_metadata_versions'),
-    Metadata_metadata_at_version: call('Metadata_metadata_at_version', encode(u32, METADATA_VERSION)),
-    TaggedTransactionQueue_validate_transaction: VALID,
-  });
-  const raw = toRaw(spec, () => state);
-  const top = new Map(raw.genesis.top).set(toHex(utf8(':code')), code);
+  const { state } = await genesisOf(spec, await runtimeCode());
   // smoldot warns of `protocolId`, which it does not use.
-  return { ...raw, protocolId: undefined, genesis: { type: 'raw', top } };
+  return { ...toRaw(spec, () => state), protocolId: undefined };
 }
 
 async function rpc({ http }, method, ...params) {

@@ -286,6 +286,9 @@ t.test('silence, kept-back verdicts and what cannot be had', async (test) => {
   of.does(absent, 'Audits', 'abstain', { audit });
   test.equal(of.fails(absent, 'Audits', 'abstain', { audit }), 'Audits.AlreadyCommitted');
   test.equal(of.fails(payer, 'Audits', 'abstain', { audit }), 'Audits.NotAuditor');
+  of.next(auditStore.Audits.get(of.host, audit)!.commitUntil + 1);
+  const other = { audit, faulty: false, salt };
+  test.equal(of.fails(keeping, 'Audits', 'reveal', other), 'Audits.OtherCommitment', 'another verdict than promised');
   of.next(auditStore.Audits.get(of.host, audit)!.revealUntil);
   const second = eventOf(of, 'Audits.Drawn').auditors as AccountId[];
   of.round(

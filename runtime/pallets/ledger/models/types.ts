@@ -4,7 +4,7 @@ import { adapterId, baseModelId, claimId, orderId } from '../../../primitives/at
 import { adapterName } from '../../../primitives/attribution/names.ts';
 import { price, snapshotRef } from '../../../primitives/attribution/receipts.ts';
 import { baseModelManifest, trainingConfig } from '../../../primitives/attribution/training.ts';
-import { type Infer, option, struct, text, u32, u64, variants } from '../../../primitives/scale/codec.ts';
+import { type Infer, option, struct, u32, u64, variants } from '../../../primitives/scale/codec.ts';
 import { accountId, balance, hash, perbill } from '../../../primitives/types.ts';
 
 export const baseModel = part(
