@@ -16,11 +16,14 @@ export interface Answer {
   readonly code?: string;
 }
 
+/** A gateway reads nothing else, so that no web page can send it a question unasked. */
+export const JSON_TYPE = { 'content-type': 'application/json' };
+
 export const bodyOf = (prompt: string, more: object = {}) =>
   JSON.stringify({ model: 'things', prompt, max_tokens: 24, temperature: 0.8, ...more });
 
 export async function ask(gateway: string, body: string): Promise<Answer> {
-  const response = await fetch(`${gateway}/completions`, { method: 'POST', body });
+  const response = await fetch(`${gateway}/completions`, { method: 'POST', headers: JSON_TYPE, body });
   const { choices, attribution, error } = (await response.json()) as {
     choices?: { text: string }[];
     attribution?: Attribution;
@@ -35,7 +38,7 @@ export async function ask(gateway: string, body: string): Promise<Answer> {
 
 /** Streamed: `first` runs when the first words are there. */
 export async function stream(gateway: string, body: string, first: () => Promise<unknown>): Promise<Answer> {
-  const response = await fetch(`${gateway}/completions`, { method: 'POST', body });
+  const response = await fetch(`${gateway}/completions`, { method: 'POST', headers: JSON_TYPE, body });
   let [text, rest, begun] = ['', '', false];
   let attribution: Attribution | undefined;
   let code: string | undefined;

@@ -16,6 +16,7 @@ import type { BaseModelId } from '../../runtime/primitives/attribution/ids.ts';
 import { hashing, listener, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
 import { openFor } from '../support/sessions.ts';
 import { until } from '../support/until.ts';
+import { JSON_TYPE } from './asking.ts';
 import { asRoot, balanced, order, world } from './ledger-world.ts';
 import { forwarding } from './order.ts';
 
@@ -91,7 +92,11 @@ t.test('three auditors, and a worker that begins to lie', { timeout: 240_000 }, 
   const gateway = await openGateway(test, { node: node.rpc.ws, key, session });
   const ask = async (prompt: string): Promise<bigint> => {
     const asked = { model: 'things', prompt, max_tokens: 12, temperature: 0 };
-    const response = await fetch(`${gateway.url}/completions`, { method: 'POST', body: JSON.stringify(asked) });
+    const response = await fetch(`${gateway.url}/completions`, {
+      method: 'POST',
+      headers: JSON_TYPE,
+      body: JSON.stringify(asked),
+    });
     const answer = (await response.json()) as { attribution?: { fee: string } };
     return BigInt(answer.attribution?.fee ?? 0);
   };

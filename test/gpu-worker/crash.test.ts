@@ -9,6 +9,7 @@ import type { AdapterId, OrderId } from '../../runtime/primitives/attribution/id
 import { attachWorker, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
 import { openFor } from '../support/sessions.ts';
 import { until } from '../support/until.ts';
+import { JSON_TYPE } from './asking.ts';
 import { balanced, order, setLeases, world } from './ledger-world.ts';
 import { spawnWorker, startLine } from './line.ts';
 
@@ -74,6 +75,7 @@ t.test('killed in training, before its files are up, before it settles', { timeo
   const ask = async () => {
     const response = await fetch(`${gateway.url}/completions`, {
       method: 'POST',
+      headers: JSON_TYPE,
       body: JSON.stringify({ model: 'things', prompt: 'The heron lives', max_tokens: 12, temperature: 0 }),
     });
     const answer = (await response.json()) as { attribution?: { fee: string }; error?: { code: string } };

@@ -7,6 +7,7 @@ import type { BaseModelId } from '../../runtime/primitives/attribution/ids.ts';
 import { attachWorker, listener, OPEN, openGateway, startLedger, temporaryDirectory } from '../main-job/support.ts';
 import { openFor } from '../support/sessions.ts';
 import { until } from '../support/until.ts';
+import { JSON_TYPE } from './asking.ts';
 import { balanced, order, setLeases, world } from './ledger-world.ts';
 import { startLine } from './line.ts';
 
@@ -29,7 +30,11 @@ t.test('workers go on', { timeout: 115_000 }, async (test) => {
   /** The worker that answered, or the code of the failure. */
   const ask = async (prompt = 'The stoat lives'): Promise<string> => {
     const asked = { model: 'things', prompt, max_tokens: 12, temperature: 0 };
-    const response = await fetch(`${gateway.url}/completions`, { method: 'POST', body: JSON.stringify(asked) });
+    const response = await fetch(`${gateway.url}/completions`, {
+      method: 'POST',
+      headers: JSON_TYPE,
+      body: JSON.stringify(asked),
+    });
     const answer = (await response.json()) as { attribution?: { worker: string }; error?: { code: string } };
     return answer.attribution?.worker ?? `${response.status} ${answer.error?.code}`;
   };

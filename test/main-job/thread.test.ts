@@ -11,6 +11,7 @@ import { signedInferenceReceipt } from '../../runtime/primitives/attribution/rec
 import { requestTerms } from '../../runtime/primitives/attribution/request.ts';
 import { fromHex, toHex } from '../../runtime/primitives/bytes.ts';
 import { decode, encode } from '../../runtime/primitives/scale/codec.ts';
+import { JSON_TYPE } from '../gpu-worker/asking.ts';
 import { until } from '../support/until.ts';
 import { attachWorker, hashing, OPEN, openGateway, startLedger } from './support.ts';
 
@@ -83,6 +84,7 @@ t.test('from a record to its reward', { timeout: 100_000 }, async (test) => {
   });
   const response = await fetch(`${gateway.url}/chat/completions`, {
     method: 'POST',
+    headers: JSON_TYPE,
     body: JSON.stringify({
       model: 'fruit-1',
       messages: [{ role: 'user', content: 'What is a pear?' }],

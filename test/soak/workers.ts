@@ -23,6 +23,7 @@ import { openSession, sessionOf } from '../../rpc/client/sessions.ts';
 import * as compute from '../../runtime/pallets/ledger/compute.ts';
 import { ENTRY_DEPOSIT } from '../../runtime/pallets/ledger/inference.ts';
 import { Random } from '../fuzz/random.ts';
+import { JSON_TYPE } from '../gpu-worker/asking.ts';
 import { BUDGET, balanced, order, populate, setLeases } from '../gpu-worker/ledger-world.ts';
 import { OPEN, openGateway } from '../main-job/support.ts';
 import { until } from '../support/until.ts';
@@ -186,6 +187,7 @@ export async function soakWorkers(options: WorkerSoakOptions): Promise<WorkerSoa
         try {
           const response = await fetch(`${gateway.url}/completions`, {
             method: 'POST',
+            headers: JSON_TYPE,
             signal: AbortSignal.timeout(ANSWER_MS),
             body: JSON.stringify({
               ...{ model: own.pick(await live()), max_tokens: 32 },
