@@ -156,7 +156,7 @@ t.test(NAME, { timeout: 60_000 }, async (test) => {
   const rotated = await client.call<string>('author_rotateKeys');
   const keys = join(home, 'chains', spec.id, 'keystore');
   const names = (await readdir(keys)).filter((name) => /^[0-9a-f]+$/.test(name));
-  test.equal(names.length, 4, 'two keys inserted, two made');
+  test.equal(names.length, 5, 'two keys inserted, two made, and the watcher’s own');
   for (const name of names) test.equal((await stat(join(keys, name))).mode & 0o777, 0o600, 'only the owner reads it');
   test.notMatch(first.lines.join('\n'), /correct horse|Alice/, 'no secret in the log');
   client.close();

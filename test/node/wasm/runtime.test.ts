@@ -80,7 +80,8 @@ t.test('blocks come out the same: signatures of three kinds, batches, failures',
   const alice = KeySigner.fromUri('//Alice', hashing);
   const edwin = KeySigner.fromUri('//Edwin', hashing, 'ed25519');
   const ecki = KeySigner.fromUri('//Ecki', hashing, 'ecdsa');
-  const nonces = new Map<KeySigner, number>();
+  // Accounts begin with the number of the block that makes them.
+  const nonces = new Map<KeySigner, number>([edwin, ecki].map((each) => [each, 1]));
   const sign = async (signer: KeySigner, call: ReturnType<typeof callOf>): Promise<Uint8Array> => {
     const nonce = nonces.get(signer) ?? 0;
     nonces.set(signer, nonce + 1);
