@@ -65,7 +65,7 @@ const vote = mapped<number, Vote>(
   named('pallet_conviction_voting::vote::Vote', u8),
   (byte) => {
     const found = CONVICTIONS[byte & ~AYE];
-    if (found === undefined) throw new ScaleError('INVALID_VARIANT', `byte ${byte} is no vote`);
+    if (found === undefined) throw new ScaleError('OUT_OF_RANGE', `byte ${byte} is no vote`);
     return { aye: (byte & AYE) !== 0, conviction: found[0] };
   },
   ({ aye, conviction: of }) => factorOf(of) | (aye ? AYE : 0),
