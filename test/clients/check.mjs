@@ -73,6 +73,12 @@ export async function request(method, ...params) {
   return result;
 }
 
+/** The nonce of an account's next transaction: accounts begin with the number of the block that makes them. */
+export const nonceOf = async (address) => Number(await request('system_accountNextIndex', address));
+
+/** What every block holds beside people's transactions: the time, and the author's secret. */
+export const INHERENTS = 2;
+
 /** Heights of the last 100 final blocks, waiting for so many if need be. */
 export async function lastHundred() {
   for (;;) {

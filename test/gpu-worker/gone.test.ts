@@ -3,10 +3,11 @@ import t from 'tap';
 import { runningWorkers } from '../../gpu-worker/operator/running-workers.ts';
 import { awaitAdapter } from '../../rpc/client/models.ts';
 import { pendingBatches } from '../../rpc/client/rewards.ts';
+import { servedAdapters } from '../../rpc/client/served-adapters.ts';
 import { allocate, sessionOf, topUp } from '../../rpc/client/sessions.ts';
 import * as inference from '../../runtime/pallets/ledger/inference.ts';
 import type { AdapterId } from '../../runtime/primitives/attribution/ids.ts';
-import type { AccountId } from '../../runtime/primitives/types.ts';
+import { type AccountId, sameAccount } from '../../runtime/primitives/types.ts';
 import { attachWorker, OPEN, openGateway, temporaryDirectory } from '../main-job/support.ts';
 import { openFor } from '../support/sessions.ts';
 import { until } from '../support/until.ts';
@@ -44,11 +45,14 @@ t.test('a worker is gone for good', { timeout: 220_000 }, async (test) => {
   await attachWorker(test, { node: url, key: ferdie, settleMs: 1_000 });
   const serving = (who: AccountId) => ledger.read(inference.store.Serving, [adapter, who]);
   await until('another worker', () => serving(ferdie.account));
+  const offered = async () => (await servedAdapters(ledger)).some(({ worker }) => sameAccount(worker, ferdie.account));
+  await until('another worker at the node', async () => (await offered()) || undefined);
   await topUp(ledger, payer, session, 26n * OPEN);
   await allocate(ledger, payer, session, ferdie.account, 25n * OPEN);
   await ledger.submit(bob, inference.calls.stopServing, { adapter });
   const answered = await orphan;
   heard.push(answered);
+  test.equal(answered.status, 200, answered.code ?? 'answered');
   test.equal(
     answered.attribution?.worker,
     ferdie.address,

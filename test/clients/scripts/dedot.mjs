@@ -1,5 +1,5 @@
 import { DedotClient, LegacyClient, WsProvider } from 'dedot';
-import { check, lastHundred, main, people, rejects, UNIT, url, within } from '../check.mjs';
+import { check, lastHundred, main, nonceOf, people, rejects, UNIT, url, within } from '../check.mjs';
 
 /**
  * The first three heights of a subscription. On its start the library reads the present block, and tells it after those that
@@ -63,6 +63,7 @@ async function exercise(client, label) {
       `${actualFee} ${partialFee}`,
     );
   }
+  const born = await nonceOf(own[0].pair.address);
   for (const { type, pair } of own) {
     const { tip } = await send(client.tx.balances.transferKeepAlive(funder.address, UNIT), pair, { tip: 77n });
     check(name(`${type}, with a tip`), tip === 77n);
@@ -72,7 +73,7 @@ async function exercise(client, label) {
   const batch = await send(client.tx.utility.batchAll(remarks), first);
   check(name('a batch'), batch.actualFee > 0n);
   const account = await client.query.system.account(first.address);
-  check(name('reads an account'), account.nonce === 2 && account.data.free > 10n * UNIT, account.nonce);
+  check(name('reads an account'), account.nonce === born + 2 && account.data.free > 10n * UNIT, account.nonce);
   const then = await client.at((await client.block.finalized()).hash);
   const entries = await then.query.system.account.entries();
   const sum = entries.reduce((total, [, { data }]) => total + data.free + data.reserved, 0n);
@@ -82,7 +83,7 @@ async function exercise(client, label) {
     then.atBlockHash,
   );
   const nonce = await client.call.accountNonceApi.accountNonce(first.address);
-  check(name('calls a runtime API'), nonce === 2);
+  check(name('calls a runtime API'), nonce === born + 2);
   await rejects(
     name('a stale nonce'),
     send(client.tx.system.remark('0x00'), first, { nonce: 1 }),

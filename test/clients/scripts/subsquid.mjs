@@ -1,5 +1,5 @@
 import { SubstrateBatchProcessor } from '@subsquid/substrate-processor';
-import { check, lastHundred, main, url } from '../check.mjs';
+import { check, INHERENTS, lastHundred, main, url } from '../check.mjs';
 
 /** Keeps the height that the processor has come to, which is all that it needs of a database. */
 class Final {
@@ -94,7 +94,7 @@ async function range(endpoint, heights) {
   check(`${kind}: reads every block`, seen.blocks === 100, told);
   check(
     `${kind}: decodes every call and event`,
-    seen.calls >= seen.extrinsics && seen.extrinsics === 100 + seen.signed && seen.events > 2 * seen.extrinsics,
+    seen.calls >= seen.extrinsics && seen.extrinsics === 100 * INHERENTS + seen.signed && seen.events > seen.extrinsics,
     told,
   );
   check(
